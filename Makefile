@@ -1,0 +1,42 @@
+# `make demo` and `make test` are the two commands a fresh machine needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint check wheel bench clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python cli.py demo --overwrite
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+test: lint wheel
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The wheel must work without the checkout: a clean environment that borrows only the dependencies.
+wheel: $(VENV)/.installed-dev
+	bash tests/wheel.sh $(BIN)/python
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/capture.py
+	$(BIN)/python benchmarks/sweep.py
+
+clean:
+	rm -rf $(VENV) dist build demo

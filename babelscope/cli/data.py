@@ -1,0 +1,69 @@
+"""`babelscope data`: parallel prompts."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from babelscope import plugins, workflows
+from babelscope.cli.options import Languages, Limit, Mapping, Overwrite, split_codes
+from babelscope.cli.progress import note
+
+app = typer.Typer(help="List, generate, audit and show parallel prompts.", no_args_is_help=True)
+Source = Annotated[str, typer.Argument(help="Generated dataset or file.")]
+
+
+@app.command("ls")
+def list_datasets() -> None:
+    """List the generated datasets."""
+    for name in plugins.names("dataset"):
+        info = plugins.load("dataset", name).info
+        print(f"{name:<18}{info.demand:<16}{len(info.languages):>3} languages  {info.title}")
+
+
+@app.command()
+def generate(
+    dataset: Annotated[str, typer.Argument(help="Name of a generated dataset.")],
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    languages: Languages = None,
+    items: Annotated[int, typer.Option(min=1, help="Items per language.")] = 240,
+    seed: Annotated[int, typer.Option(help="Another seed gives other items.")] = 0,
+    split: Annotated[Literal["train", "test"], typer.Option(help="The two never share a problem.")] = "test",
+    letters: Annotated[Literal["latin", "native"], typer.Option(help="Option letters.")] = "latin",
+    compat: Annotated[Literal["corrected", "paper"], typer.Option(help="paper: the published construction.")] = (
+        "corrected"
+    ),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the prompts of a generated DATASET to OUT."""
+    workflows.check_folder(out, overwrite=overwrite)
+    made = workflows.generate(
+        dataset, languages=split_codes(languages), items=items, seed=seed, split=split, letters=letters, compat=compat
+    )
+    workflows.write_prompts(made, out)
+    print(f"{out}: {len(made.items)} items x {len(made.languages)} languages, sha256 {made.digest()[:16]}")
+
+
+@app.command()
+def audit(source: Source, languages: Languages = None, limit: Limit = None, mapping: Mapping = None) -> None:
+    """Measure how far heuristics that never solve the task get on SOURCE."""
+    table, notes = workflows.audit_prompts(source, languages=split_codes(languages), limit=limit, mapping=mapping)
+    for text in notes:
+        note(text)
+    print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+
+
+@app.command()
+def show(
+    source: Source,
+    languages: Languages = None,
+    limit: Limit = 1,
+    mapping: Mapping = None,
+) -> None:
+    """Print prompts of SOURCE as the model reads them."""
+    prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
+    for text in notes:
+        note(text)
+    for prompt in prompts.prompts:
+        gold = f"  gold {prompt.letters[prompt.gold]}" if prompt.gold is not None else ""
+        print(f"--- {prompt.item} [{prompt.language}]{gold}\n{prompt.text}\n")

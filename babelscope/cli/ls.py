@@ -1,0 +1,44 @@
+"""`babelscope ls`: what can be named."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from babelscope import plugins, workflows
+from babelscope.schema import SITE_KINDS
+from babelscope.schema.position import POSITION_KINDS
+
+
+class Kind(StrEnum):
+    """What `ls` lists."""
+
+    metrics = "metrics"
+    similarities = "similarities"
+    sites = "sites"
+    positions = "positions"
+    datasets = "datasets"
+    loaders = "loaders"
+    backends = "backends"
+    models = "models"
+
+
+def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
+    """List everything of a KIND by the name that other commands take."""
+    match kind:
+        case Kind.sites:
+            rows = {name: f"({', '.join(k.axes)})  {k.tensor}" for name, k in SITE_KINDS.items()}
+        case Kind.positions:
+            rows = dict(POSITION_KINDS)
+        case Kind.models:
+            rows = dict.fromkeys(workflows.models(), "embedded")
+        case Kind.metrics | Kind.datasets:
+            singular = kind.value.removesuffix("s")
+            rows = {name: plugins.load(singular, name).info.title for name in plugins.names(singular)}
+        case Kind.similarities:
+            rows = dict.fromkeys(plugins.names("similarity"), "")
+        case _:
+            rows = dict.fromkeys(plugins.names(kind.value.removesuffix("s")), "")
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        print(f"{name:<{width}}  {text}".rstrip())

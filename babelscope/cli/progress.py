@@ -1,0 +1,39 @@
+"""The log and the progress bar on stderr; stdout is the result."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from babelscope.workflows import Progress as Report
+
+err = Console(stderr=True)
+out = Console()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s", style="dim")
+
+
+@contextmanager
+def bar() -> Iterator[Report]:
+    """A callback that draws one bar per kind of work, with rate and remaining time."""
+    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as drawn:
+        tasks = {}
+
+        def report(done: int, total: int, what: str) -> None:
+            kind = what.split()[0]
+            if kind not in tasks:
+                tasks[kind] = drawn.add_task(kind, total=total)
+            drawn.update(tasks[kind], completed=done, total=total, description=what[:18])
+
+        yield report
+
+
+def note(text: str) -> None:
+    """A line of the log."""
+    err.print(text, style="dim", markup=False, highlight=False)

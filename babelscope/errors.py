@@ -1,0 +1,34 @@
+"""One problem and one hint: the only kind of error a user is meant to read."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BabelScopeError(Exception):
+    """A problem the user can fix.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, naming the file, field or row and what was expected.
+    hint : str
+        The next thing to type or to change.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  hint: {self.hint}" if self.hint else self.problem
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], listing: str = "") -> BabelScopeError:
+    """The error for a name that does not exist, with the nearest existing ones as the hint."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names) or 'none'}"
+    if listing:
+        hint += f" (list them: {listing})"
+    return BabelScopeError(f"there is no {kind} called {name!r}", hint)

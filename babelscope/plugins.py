@@ -1,0 +1,71 @@
+"""The file is the registration: a module in a plugin package is a plugin, named as the file is.
+
+A module `analyses/metrics/nao.py` that defines `metric` *is* the metric `nao`. A distribution that
+BabelScope does not know registers the same object under the entry-point group `babelscope.metric`.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any
+
+from babelscope.errors import BabelScopeError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class PluginKind:
+    """Where the plugins of one kind live, and the attribute that each of their modules defines."""
+
+    package: str
+    attribute: str
+    listing: str
+
+
+KINDS: Mapping[str, PluginKind] = MappingProxyType(
+    {
+        "dataset": PluginKind("babelscope.datasets.generators", "dataset", "cli.py data ls"),
+        "loader": PluginKind("babelscope.datasets.loaders", "loader", "cli.py ls loaders"),
+        "metric": PluginKind("babelscope.analyses.metrics", "metric", "cli.py ls metrics"),
+        "similarity": PluginKind("babelscope.analyses.similarities", "similarity", "cli.py ls similarities"),
+        "backend": PluginKind("babelscope.hooks.backends", "backend", "cli.py ls backends"),
+        "tap": PluginKind("babelscope.hooks.taps", "tap", "cli.py ls sites"),
+    }
+)
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Names of all plugins of a kind, sorted; nothing is imported but the package that holds them."""
+    package = importlib.import_module(KINDS[kind].package)
+    own = {m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    return tuple(sorted(own | _outside(kind).keys()))
+
+
+def load(kind: str, name: str) -> Any:
+    """The object that the plugin `name` of a kind defines.
+
+    Raises
+    ------
+    BabelScopeError
+        If there is no such plugin, or if its module lacks the attribute of its kind.
+    """
+    spec = KINDS[kind]
+    canonical = name.replace("_", "-")
+    if canonical not in names(kind):
+        raise unknown_name(kind, name, names(kind), spec.listing)
+    outside = _outside(kind)
+    if canonical in outside:
+        return outside[canonical].load()
+    module = importlib.import_module(f"{spec.package}.{canonical.replace('-', '_')}")
+    try:
+        return getattr(module, spec.attribute)
+    except AttributeError:
+        raise BabelScopeError(
+            f"{module.__file__}: a {kind} module must define `{spec.attribute}`", f"add `{spec.attribute} = ...`"
+        ) from None
+
+
+def _outside(kind: str) -> dict[str, Any]:
+    return {e.name.replace("_", "-"): e for e in entry_points(group=f"babelscope.{kind}")}

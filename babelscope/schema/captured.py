@@ -1,0 +1,64 @@
+"""What a backend yields and the store keeps: the rows of one block of items in one language."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babelscope.schema.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one (site, position).
+
+    Parameters
+    ----------
+    values : ndarray
+        Shape (layer, item, *unit), or (layer, token, *unit) for ragged positions. Layers are those of
+        the plan in plan order (one for sites without layers). bfloat16 travels as `ml_dtypes.bfloat16`.
+    row_splits : ndarray of int64 or None
+        For ragged positions, (item + 1,): rows of item i are `row_splits[i]:row_splits[i + 1]`.
+    """
+
+    values: NDArray[np.generic]
+    row_splits: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How the model answered the items of a block; each array has one row per item of `Block.items`.
+
+    Parameters
+    ----------
+    scores : ndarray of float64
+        (item, option): log-probability of the option's label as next token, the better of the label
+        with and without a leading space; NaN where the item has fewer options or none.
+    choice : ndarray of int64
+        (item,): index of the best option; -1 where the item has no options.
+    correct : ndarray of float64
+        (item,): 1.0, 0.0, or NaN where there is no gold option.
+    """
+
+    scores: NDArray[np.float64]
+    choice: NDArray[np.int64]
+    correct: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Captured rows of the items `items` (indices into the plan) in one language.
+
+    Items that could not be captured are absent from `items` and named in `failed` with the reason.
+    """
+
+    language: str
+    index: int
+    items: NDArray[np.int64]
+    rows: Mapping[tuple[str, Position], Rows]
+    n_tokens: NDArray[np.int64]
+    last_token: tuple[str, ...]
+    answers: Answers | None = None
+    failed: Mapping[int, str] = field(default_factory=dict)
+    law_errors: Mapping[str, float] = field(default_factory=dict)

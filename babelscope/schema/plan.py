@@ -1,0 +1,110 @@
+"""A capture plan: which model reads which prompts, and what is kept. Its hash is the identity of a store."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from babelscope.schema.position import Position
+from babelscope.schema.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as it was loaded: where from, and a hash of what was loaded.
+
+    `source` says how the user named it (path or hub id) and is provenance; the hashes are identity.
+    """
+
+    source: str
+    architecture: str
+    n_layers: int
+    dtype: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    revision: str = ""
+    attn_implementation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePlan:
+    """ModelRef x prompts x sites x positions.
+
+    Parameters
+    ----------
+    model : ModelRef
+    prompts_sha256 : str
+        `PromptSet.digest()` of the prompts.
+    languages, items : tuple of str
+        Row order of the store.
+    sites : tuple of Site
+    positions : tuple of Position
+    answers : bool
+        Whether option log-scores are kept for items that have options.
+    backend : str
+    block_items : int
+        Items per shard. No forward batch mixes two blocks.
+    token_budget : int
+        Most tokens (padding included) in one forward batch.
+    dtype : str
+        Stored dtype: "float32", "float16" or "bfloat16".
+    """
+
+    model: ModelRef
+    prompts_sha256: str
+    languages: tuple[str, ...]
+    items: tuple[str, ...]
+    sites: tuple[Site, ...]
+    positions: tuple[Position, ...]
+    answers: bool
+    backend: str
+    block_items: int
+    token_budget: int
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values; `from_json` is the inverse."""
+        record = asdict(self)
+        record["sites"] = [str(s) for s in self.sites]
+        record["positions"] = [str(p) for p in self.positions]
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "CapturePlan":
+        """Rebuild a plan from `to_json`."""
+        values = dict(record)
+        values["model"] = ModelRef(**values["model"])
+        values["sites"] = tuple(Site.parse(s) for s in values["sites"])
+        values["positions"] = tuple(Position.parse(p) for p in values["positions"])
+        for name in ("languages", "items"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the captured numbers. Two runs with equal identity may share a store."""
+        record: dict[str, Any] = json.loads(json.dumps(self.to_json()))
+        record["model"].pop("source")
+        return record
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of the canonical JSON of `identity`."""
+        text = json.dumps(self.identity(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of items per language."""
+        return -(-len(self.items) // self.block_items)
+
+    def block(self, index: int) -> range:
+        """Item indices of one block."""
+        return range(index * self.block_items, min((index + 1) * self.block_items, len(self.items)))
+
+    def site_layers(self) -> dict[str, tuple[int | None, ...]]:
+        """Site name -> its layers in plan order; one stored dataset per key and position."""
+        layers: dict[str, list[int | None]] = {}
+        for site in self.sites:
+            layers.setdefault(site.name, []).append(site.layer)
+        return {name: tuple(found) for name, found in layers.items()}

@@ -1,0 +1,149 @@
+"""A site: one tensor of the forward pass, `kind@layer`, the same name in every model family."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from babelscope.errors import BabelScopeError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class SiteKind:
+    """What a kind of site holds: its axes after (layer, item) and whether it exists once per layer."""
+
+    axes: tuple[str, ...]
+    tensor: str
+    per_layer: bool = True
+
+
+SITE_KINDS: Mapping[str, SiteKind] = MappingProxyType(
+    {
+        "embed": SiteKind(("dim",), "output of the embedding, what block 0 reads", per_layer=False),
+        "resid.pre": SiteKind(("dim",), "input of the block"),
+        "resid.post": SiteKind(("dim",), "output of the block, before the final norm"),
+        "attn.out": SiteKind(("dim",), "what attention adds to the residual stream"),
+        "mlp.out": SiteKind(("dim",), "what the MLP adds to the residual stream"),
+        "mlp.act": SiteKind(("neuron",), "output of the non-linearity"),
+        "mlp.neurons": SiteKind(("neuron",), "input of the down projection"),
+        "attn.heads": SiteKind(("head", "dim"), "per-head output before the output projection"),
+    }
+)
+
+_SITE = re.compile(r"(?:(enc|dec)\.)?([a-z.]+?)(?:@(.+))?\Z")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """One tensor of the forward pass. `str(site)` and `Site.parse` are inverse.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `SITE_KINDS`.
+    layer : int or None
+        Zero-based block; None for kinds that exist once per model (`embed`).
+    stack : str
+        "" in models with one stack, "enc" or "dec" in encoder-decoders.
+    """
+
+    kind: str
+    layer: int | None = None
+    stack: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.stack}.{self.kind}" if self.stack else self.kind
+        return name if self.layer is None else f"{name}@{self.layer}"
+
+    @property
+    def name(self) -> str:
+        """The site without its layer: what one stored dataset holds, over all its layers."""
+        return f"{self.stack}.{self.kind}" if self.stack else self.kind
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of one row."""
+        return SITE_KINDS[self.kind].axes
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """Read `kind` or `kind@layer`.
+
+        Raises
+        ------
+        BabelScopeError
+            If the kind is unknown or the layer is not a whole number.
+        """
+        stack, kind, layer = split_site(text)
+        if not SITE_KINDS[kind].per_layer:
+            if layer is not None:
+                raise BabelScopeError(f"site {text!r}: {kind} has no layers", f"write {kind}")
+            return cls(kind, None, stack)
+        if layer is None or not layer.isdecimal():
+            raise BabelScopeError(f"site {text!r} needs one layer", f"write {kind}@0")
+        return cls(kind, int(layer), stack)
+
+
+def split_site(text: str) -> tuple[str, str, str | None]:
+    """Stack, kind and the unparsed layer part of a site expression; the kind is known to exist."""
+    match = _SITE.match(text.strip())
+    if match is None or match[2] not in SITE_KINDS:
+        raise unknown_name("site", text.split("@")[0], SITE_KINDS, "cli.py ls sites")
+    return match[1] or "", match[2], match[3]
+
+
+def expand_sites(expressions: Iterable[str], n_layers: int) -> tuple[Site, ...]:
+    """Sites named by expressions such as `resid.post`, `mlp.act@3`, `mlp.act@0,4` and `resid.pre@2:6`.
+
+    No layer part means every layer; negative layers count from the end; `a:b` excludes b.
+
+    Parameters
+    ----------
+    expressions : iterable of str
+        What the user typed.
+    n_layers : int
+        Number of blocks of the model (or of the store).
+
+    Returns
+    -------
+    tuple of Site
+        Each site once, ordered by first mention, then by layer.
+
+    Raises
+    ------
+    BabelScopeError
+        If a kind is unknown or a layer lies outside [-n_layers, n_layers).
+    """
+    found: dict[Site, None] = {}
+    for text in expressions:
+        stack, kind, layers = split_site(text)
+        if not SITE_KINDS[kind].per_layer:
+            found[Site.parse(text)] = None
+            continue
+        for layer in _layers(text, layers, n_layers):
+            found[Site(kind, layer, stack)] = None
+    return tuple(found)
+
+
+def _layers(text: str, expression: str | None, n_layers: int) -> list[int]:
+    if expression is None:
+        return list(range(n_layers))
+    chosen: set[int] = set()
+    for part in expression.split(","):
+        bounds = part.split(":")
+        try:
+            numbers = [int(b) if b.strip() else None for b in bounds]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 2:
+            chosen.update(range(n_layers)[numbers[0] : numbers[1]])
+        elif len(numbers) == 1 and numbers[0] is not None and -n_layers <= numbers[0] < n_layers:
+            chosen.add(numbers[0] % n_layers)
+        else:
+            raise BabelScopeError(
+                f"site {text!r}: layer {part!r} is not one of the {n_layers} layers",
+                f"layers are 0 to {n_layers - 1}, as @3, @0,4, @2:6 or @-1",
+            )
+    if not chosen:
+        raise BabelScopeError(f"site {text!r} names no layer", f"layers are 0 to {n_layers - 1}")
+    return sorted(chosen)

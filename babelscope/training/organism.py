@@ -1,0 +1,187 @@
+"""The embedded organism: a small multilingual decoder trained from nothing on generated prompts."""
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset as TorchDataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from babelscope.datasets.words import LANGUAGES
+from babelscope.training.corpus import Example, examples
+from babelscope.training.tokenizer import train_tokenizer
+
+# Share of the ordinary tokens whose prediction is also trained: enough to make it a language model, at a
+# quarter of the cost of the unembedding.
+LANGUAGE_MODEL_SHARE = 0.2
+LANGUAGE_MODEL_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the organism; equal recipes give equal weights on equal hardware.
+
+    Parameters
+    ----------
+    languages : tuple of str
+    mixture : mapping of str to float
+        Generated dataset -> relative share of the training prompts.
+    prompts : int
+        Training prompts, all from the train split.
+    vocabulary, width, layers, heads, mlp_width : int
+        Shape of the Llama.
+    batch : int
+        Prompts per optimizer step.
+    learning_rate : float
+        Peak, after a linear warm-up over 3 % of the steps; cosine decay to a tenth.
+    seed : int
+    """
+
+    languages: tuple[str, ...] = LANGUAGES
+    mixture: Mapping[str, float] = field(
+        default_factory=lambda: {"kfrd-arithmetic": 0.45, "knowledge": 0.4, "knowledge-bare": 0.15}
+    )
+    prompts: int = 400_000
+    vocabulary: int = 6144
+    width: int = 160
+    layers: int = 6
+    heads: int = 5
+    mlp_width: int = 448
+    context: int = 512
+    batch: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+class _Batches(TorchDataset[dict[str, torch.Tensor]]):
+    """Batches of similar length, in random order, right-padded."""
+
+    def __init__(self, encoded: Sequence[tuple[NDArray[np.int32], int]], batch: int, pad: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(encoded))
+        self._encoded, self._pad = encoded, pad
+        chunk = batch * 64
+        self._rows = []
+        for start in range(0, len(order), chunk):
+            part = sorted(order[start : start + chunk], key=lambda i: len(encoded[i][0]))
+            rows = [part[i : i + batch] for i in range(0, len(part), batch)]
+            rng.shuffle(rows)  # type: ignore[arg-type]
+            self._rows += rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        rows = [self._encoded[i] for i in self._rows[index]]
+        length = -(-max(len(ids) for ids, _ in rows) // 8) * 8
+        ids = torch.full((len(rows), length), self._pad, dtype=torch.long)
+        answer = torch.zeros(len(rows), length, dtype=torch.bool)
+        mask = torch.zeros(len(rows), length, dtype=torch.long)
+        for row, (tokens, start) in enumerate(rows):
+            ids[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
+            mask[row, : len(tokens)] = 1
+            answer[row, start : len(tokens)] = True
+        return {"input_ids": ids, "attention_mask": mask, "answer": answer}
+
+
+class _OrganismTrainer(Trainer):
+    """Loss on every answer token and on a sample of the others; only those positions are unembedded."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
+    ) -> torch.Tensor:
+        inner = self.accelerator.unwrap_model(model)
+        hidden = inner.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        target = inputs["input_ids"][:, 1:]
+        answer = inputs["answer"][:, 1:]
+        real = inputs["attention_mask"][:, 1:].bool()
+        other = real & ~answer & (torch.rand(real.shape, device=real.device) < LANGUAGE_MODEL_SHARE)
+        losses = []
+        for chosen in (answer, other):
+            logits = inner.lm_head(hidden[:, :-1][chosen])
+            losses.append(torch.nn.functional.cross_entropy(logits, target[chosen]))
+        return losses[0] + LANGUAGE_MODEL_WEIGHT * losses[1]
+
+
+def train_organism(
+    recipe: Recipe, folder: Path, *, resume: bool = False, max_minutes: float | None = None
+) -> LlamaForCausalLM:
+    """Train the organism and write model, tokenizer and recipe to `folder`.
+
+    Checkpoints go to `folder/checkpoints`; `resume` continues from the newest one.
+
+    Returns
+    -------
+    LlamaForCausalLM
+        The trained model, float32.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    random.seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    drawn = examples(recipe.languages, recipe.mixture, recipe.prompts, recipe.seed)
+    tokenizer = train_tokenizer((e.prompt + e.answer for e in drawn), recipe.vocabulary)
+    tokenizer.save_pretrained(folder)
+    batches = _Batches(encode(drawn, tokenizer), recipe.batch, tokenizer.pad_token_id, recipe.seed)
+    model = LlamaForCausalLM(_config(recipe, tokenizer))
+    trainer = _OrganismTrainer(
+        model=model, args=_arguments(recipe, folder, len(batches)), train_dataset=batches, data_collator=lambda b: b[0]
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    model.save_pretrained(folder)
+    record = {**asdict(recipe), "parameters": model.num_parameters(), "log": trainer.state.log_history}
+    (folder / "recipe.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return model
+
+
+def encode(drawn: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[tuple[NDArray[np.int32], int]]:
+    """Token ids of prompt and answer, and the index of the first answer token."""
+    prompts = tokenizer([e.prompt for e in drawn]).input_ids
+    answers = tokenizer([e.answer for e in drawn], add_special_tokens=False).input_ids
+    return [(np.array(p + a, dtype=np.int32), len(p)) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.mlp_width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=recipe.context,
+        tie_word_embeddings=True,
+        initializer_range=0.5 / math.sqrt(recipe.width),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one element of the dataset is a whole batch
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        warmup_steps=max(1, steps * 3 // 100),
+        adam_beta2=0.98,
+        weight_decay=0.05,
+        max_grad_norm=1.0,
+        save_steps=500,
+        save_total_limit=1,
+        logging_steps=50,
+        seed=recipe.seed,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
