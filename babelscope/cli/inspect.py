@@ -18,6 +18,6 @@ def run(
     opened = workflows.open_store(store)
     print(opened)
     if accuracy:
-        print(workflows.accuracy(opened).to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+        print(workflows.accuracy(opened).table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     if provenance:
         print(json.dumps(opened.provenance, indent=1, ensure_ascii=False, default=str))

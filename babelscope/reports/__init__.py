@@ -1,1 +1,6 @@
+"""Reports: figures drawn from tables alone, and one HTML file that needs no network."""
 
+from babelscope.reports.figures import Figure, figures, stacked
+from babelscope.reports.html import write_report
+
+__all__ = ["Figure", "figures", "stacked", "write_report"]

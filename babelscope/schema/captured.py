@@ -39,11 +39,14 @@ class Answers:
         (item,): index of the best option; -1 where the item has no options.
     correct : ndarray of float64
         (item,): 1.0, 0.0, or NaN where there is no gold option.
+    undefined : mapping
+        Row -> reason, for items whose options cannot be told apart by one token; their scores are NaN.
     """
 
     scores: NDArray[np.float64]
     choice: NDArray[np.int64]
     correct: NDArray[np.float64]
+    undefined: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

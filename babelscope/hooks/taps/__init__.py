@@ -1,1 +1,1 @@
-
+"""One file per kind of site; the file is the registration."""

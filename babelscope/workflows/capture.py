@@ -1,4 +1,4 @@
-"""The verbs: capture, analyze, sweep, report, demo. The CLI and notebooks call these and nothing else."""
+"""The verb `capture`: prompts through a model into a store."""
 
 import os
 import platform
@@ -10,77 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
-from babelscope.datasets.load import load_prompts
-from babelscope.datasets.mapping import PromptMapping
-from babelscope.errors import BabelScopeError, unknown_name
-from babelscope.schema import CapturePlan, PromptSet, Result, concatenate
+from babelscope.errors import BabelScopeError
+from babelscope.schema import CapturePlan, PromptSet
+from babelscope.workflows.models import model_path
+from babelscope.workflows.prompts import AnyMapping, prompts_of
 
 if TYPE_CHECKING:
-    import altair
-
     from babelscope.hooks import LoadedModel
 
 # (done, total, what is being worked on): the CLI draws a bar from it, a notebook may ignore it.
 Progress = Callable[[int, int, str], None]
-Mode = Literal["corrected", "paper", "both"]
-
-DEMO_PROMPTS = ("kfrd-arithmetic", "knowledge")
-DEMO_SITES = ("resid.post", "mlp.act")
-DEMO_ITEMS = 120
-DEMO_SWEEP = {"threshold": tuple(round(0.1 + 0.05 * i, 2) for i in range(17))}
-
-
-def models() -> tuple[str, ...]:
-    """Names of the embedded models; each may be given wherever a model is asked for."""
-    folder = files("babelscope.models")
-    return tuple(sorted(f.name for f in folder.iterdir() if f.is_dir() and f.joinpath("config.json").is_file()))
-
-
-def model_path(source: str) -> str:
-    """Folder of an embedded model, or `source` itself for a local folder or a hub id."""
-    if source in models() and not Path(source).exists():
-        return str(files("babelscope.models").joinpath(source))
-    return source
-
-
-def prompts_of(
-    sources: Sequence[str | PromptSet],
-    *,
-    languages: Sequence[str] | None = None,
-    limit: int | None = None,
-    mapping: PromptMapping | Mapping[str, Any] | str | None = None,
-) -> tuple[PromptSet, list[str]]:
-    """One prompt set out of names of generated datasets, files and prompt sets.
-
-    Parameters
-    ----------
-    limit : int, optional
-        First items kept of *each* source.
-
-    Returns
-    -------
-    PromptSet
-    list of str
-        What the loaders noted: repaired lines, items missing in a language.
-    """
-    if not sources:
-        raise BabelScopeError("no prompts were named", "add --prompts kfrd-arithmetic or --prompts FILE.jsonl")
-    if limit is not None and limit < 1:
-        raise BabelScopeError(f"a limit of {limit} items leaves nothing", "give --limit 1 or more")
-    sets, notes = [], []
-    for source in sources:
-        if isinstance(source, PromptSet):
-            found: PromptSet = source
-        else:
-            found, said = load_prompts(source, mapping=mapping, languages=languages)
-            notes += said
-        sets.append(found.select(languages=languages, limit=limit))
-    return concatenate(sets), notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +52,12 @@ def capture(
     out: str | Path,
     *,
     model: str,
-    prompts: Sequence[str | PromptSet],
+    prompts: Sequence[str | Path | PromptSet],
     sites: Sequence[str] = ("resid.post", "mlp.act"),
     positions: Sequence[str] = ("last",),
     languages: Sequence[str] | None = None,
     limit: int | None = None,
-    mapping: PromptMapping | Mapping[str, Any] | str | None = None,
+    mapping: AnyMapping = None,
     answers: bool = True,
     backend: str = "torch",
     revision: str | None = None,
@@ -162,7 +106,7 @@ def capture(
     for text in notes:
         note(text)
 
-    from babelscope import hooks, plugins
+    from babelscope import hooks  # torch is imported here and not before
 
     engine = plugins.load("backend", backend)
     loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device)
@@ -189,116 +133,6 @@ def capture(
     with writer:
         _fill(writer, engine, plan, loaded, prompt_set, progress)
     return ActivationStore.open(path)
-
-
-def analyze(
-    store: str | Path | ActivationStore,
-    metrics: Sequence[str] | str = ("cs", "nao"),
-    *,
-    sweep: Mapping[str, Sequence[float]] | None = None,
-    sites: Sequence[str] | None = None,
-    languages: Sequence[str] | None = None,
-    position: str | None = None,
-    by: str | None = "auto",
-    mode: Mode = "both",
-    seed: int = 0,
-    jobs: int = 1,
-    progress: Progress | None = None,
-) -> "Analysis":
-    """Metrics of a store, each against its null, with intervals and corrected p-values.
-
-    Parameters
-    ----------
-    store : path or ActivationStore
-    metrics : str or sequence of str
-        Names as `cli.py ls metrics` prints them.
-    sweep : mapping, optional
-        Parameter -> values, as `{"threshold": [0.1, 0.4, 0.9]}`; metrics without the parameter ignore it.
-    by : str or None
-        Item covariate that forms the groups; "auto" takes `demand` where it varies; None puts all in one group.
-    mode : {"corrected", "paper", "both"}
-
-    Returns
-    -------
-    Analysis
-        Tidy tables with provenance, ready to be saved, plotted and reported.
-    """
-    from babelscope import analyses
-
-    opened = store if isinstance(store, ActivationStore) else open_store(store)
-    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
-    results = analyses.analyze(
-        opened, wanted, sites=sites, languages=languages, position=position, by=by, sweep=sweep, mode=mode,
-        seed=seed, jobs=jobs, progress=progress,
-    )  # fmt: skip
-    return Analysis(opened, tuple(results))
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """The results of one `analyze`, and the store that they come from."""
-
-    store: ActivationStore
-    results: tuple[Result, ...]
-
-    def __getitem__(self, name: str) -> Result:
-        for result in self.results:
-            if result.name == name:
-                return result
-        raise unknown_name("result of this analysis", name, (r.name for r in self.results))
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write every table as Parquet, CSV and JSON provenance."""
-        return [path for result in self.results for path in result.save(Path(folder))]
-
-    def plot(self) -> "altair.TopLevelMixin":
-        """The headline figures, one above the other."""
-        from babelscope import reports
-
-        return reports.figure(self.results)
-
-    def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML file."""
-        from babelscope import reports
-
-        return reports.write_report(Path(path), self.results, self.store)
-
-
-def open_store(path: str | Path) -> ActivationStore:
-    """Open a capture for reading; no model and no torch are needed."""
-    return ActivationStore.open(path)
-
-
-def demo(
-    folder: str | Path = "demo",
-    *,
-    overwrite: bool = False,
-    items: int = DEMO_ITEMS,
-    progress: Progress | None = None,
-    note: Callable[[str], None] = lambda _: None,
-) -> "Analysis":
-    """Capture the embedded model on parallel prompts in fourteen languages, analyze, and write a report.
-
-    Writes `run.acts`, `tables/` and `report.html` to `folder`.
-    """
-    target = Path(folder)
-    marker = target / "run.acts"
-    if target.exists() and not overwrite:
-        raise BabelScopeError(f"{target} exists already", "add --overwrite, or name another folder with --out")
-    if target.exists() and any(target.iterdir()) and not marker.exists():
-        raise BabelScopeError(f"{target} exists and holds no demo", "name another folder with --out")
-    target.mkdir(parents=True, exist_ok=True)
-    store = capture(
-        marker, model=models()[0], prompts=DEMO_PROMPTS, sites=DEMO_SITES, limit=items, overwrite=True,
-        progress=progress, note=note,
-    )  # fmt: skip
-    assert isinstance(store, ActivationStore)
-    analysis = analyze(store, ("cs", "nao"), sweep=DEMO_SWEEP, jobs=2, progress=progress)
-    if (target / "tables").exists():
-        shutil.rmtree(target / "tables")
-    analysis.save(target / "tables")
-    analysis.report(target / "report.html")
-    return analysis
 
 
 def _check_target(path: Path, *, resume: bool, overwrite: bool, dry_run: bool) -> None:

@@ -1,0 +1,1 @@
+"""What a model answers, as opposed to what it holds inside."""

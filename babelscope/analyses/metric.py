@@ -1,0 +1,93 @@
+"""What a metric declares, and the measures that it puts into the pair engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babelscope.analyses.joint import JointOverlap
+
+Sweep: TypeAlias = Mapping[str, Sequence[float]]
+
+
+class Similarity(Protocol):
+    """Similarity of every item of one block to every item of another.
+
+    Called with arrays of shape (..., item, unit), it returns float64 of shape (..., item of a, item of b), NaN where
+    the similarity is undefined. Leading axes broadcast.
+    """
+
+    highest: ClassVar[float]
+    """The value that identical rows reach."""
+
+    centered_in_sample: ClassVar[bool]
+    """Whether the mean over the same items is removed, which pushes the null mean down by matched / (item - 1)."""
+
+    def __call__(self, a: NDArray[np.generic], b: NDArray[np.generic], /) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a reader needs to know about a metric before reading a number of it.
+
+    Parameters
+    ----------
+    title, units : str
+    low, high : float
+        Bounds of the values.
+    reads : frozenset of str
+        Site kinds it accepts.
+    source : str
+        Paper and section of the published definition.
+    parameters : mapping
+        Default parameters.
+    sweepable : tuple of str
+        Parameters that `--sweep` accepts.
+    paper_site, paper_position : str
+        What the published definition reads; the `paper` mode exists there alone.
+    """
+
+    title: str
+    units: str
+    low: float
+    high: float
+    reads: frozenset[str]
+    source: str
+    parameters: Mapping[str, float | str] = field(default_factory=lambda: MappingProxyType({}))
+    sweepable: tuple[str, ...] = ()
+    paper_site: str = ""
+    paper_position: str = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class PairMeasure:
+    """One similarity of the pair engine, and the name and threshold under which its rows appear."""
+
+    variant: str
+    similarity: Similarity
+    threshold: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class PaperMean:
+    """A published definition that is the mean over language pairs of one of the metric's own measures."""
+
+    variant: str
+    of: str
+
+
+class Metric(Protocol):
+    """A frozen set of parameters that turns into measures."""
+
+    info: ClassVar[MetricInfo]
+
+    def measures(self, sweep: Sweep) -> tuple[PairMeasure, ...]:
+        """The corrected, pairwise measures; one per variant and swept value."""
+        ...
+
+    def paper(self, sweep: Sweep) -> PaperMean | JointOverlap:
+        """The published definition."""
+        ...

@@ -1,0 +1,201 @@
+"""Resampling over items: intervals, permutation p-values, false discovery rates, group contrasts, verdicts."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+SUPPORTED = "supported"
+NOT_DISTINGUISHABLE = "not distinguishable from the null"
+THRESHOLD_DEPENDENT = "depends on the threshold"
+NOT_TESTABLE = "not testable with this data"
+
+MIN_ITEMS = 4
+ALPHA = 0.05
+STABLE_SHARE = 0.8  # of the threshold grid; fixed before looking (methods, section 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Resamples:
+    """The resampled items of one group, shared by every layer, site, metric, pair and threshold.
+
+    Parameters
+    ----------
+    weights : ndarray of float64
+        (resample, item): how often the bootstrap drew each item.
+    permutations : ndarray of int32
+        (permutation, language, item): an own shuffle of the items for each language.
+    """
+
+    weights: Floats
+    permutations: NDArray[np.int32]
+
+
+def stream(seed: int, *names: str) -> np.random.Generator:
+    """A generator of its own for each name: adding a group or a language leaves the others' numbers alone."""
+    return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
+
+
+def resample(
+    n_items: int, languages: Sequence[str], *, seed: int, group: str, n_boot: int = 2000, n_perm: int = 2000
+) -> Resamples:
+    """Bootstrap weights and permutations of the items of a group.
+
+    Each language is shuffled on its own, so that a pair sees a uniformly random pairing of its items and the mean
+    over pairs sees a data set that could have been drawn if nothing tied the languages' items together. One pairing
+    for all pairs at once would not be such a data set: a-b, b-c and a-c could not all be shifted alike.
+    """
+    weights = bootstrap_weights(n_items, n_boot, stream(seed, "bootstrap", group))
+    permutations = np.empty((n_perm, len(languages), n_items), dtype=np.int32)
+    identity = np.broadcast_to(np.arange(n_items, dtype=np.int32), (n_perm, n_items))
+    for k, language in enumerate(languages):
+        permutations[:, k] = stream(seed, "permutation", group, language).permuted(identity, axis=1)
+    return Resamples(weights, permutations)
+
+
+def bootstrap_weights(n_items: int, n_boot: int, rng: np.random.Generator) -> Floats:
+    """Counts of each item in `n_boot` draws with replacement, (resample, item)."""
+    return rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_boot).astype(np.float64)
+
+
+def resampled_means(values: Floats, weights: Floats) -> Floats:
+    """Mean over the defined items in every resample.
+
+    Parameters
+    ----------
+    values : ndarray
+        (..., item), NaN where undefined.
+    weights : ndarray
+        (resample, item).
+
+    Returns
+    -------
+    ndarray
+        (..., resample); NaN where a resample holds no defined item.
+    """
+    defined = ~np.isnan(values)
+    if defined.all():
+        means: Floats = values @ weights.T / weights.sum(axis=1)
+        return means
+    with np.errstate(invalid="ignore"):
+        means = (np.where(defined, values, 0.0) @ weights.T) / (defined.astype(np.float64) @ weights.T)
+    return means
+
+
+def interval(means: Floats, level: float) -> tuple[Floats, Floats]:
+    """Percentile interval over the last axis, NaN resamples left out; NaN where more than half of them are."""
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    flat = means.reshape(-1, means.shape[-1])
+    bounds = np.full((2, len(flat)), np.nan)
+    undefined = np.isnan(flat).mean(axis=1)
+    whole = undefined == 0
+    if whole.any():
+        bounds[:, whole] = np.quantile(flat[whole], tails, axis=1)
+    partial = ~whole & (undefined <= 0.5)
+    if partial.any():
+        bounds[:, partial] = np.nanquantile(flat[partial], tails, axis=1)
+    low, high = bounds.reshape(2, *means.shape[:-1])
+    return low, high
+
+
+def permutation_p(observed: Floats, permuted: Floats) -> Floats:
+    """One-sided p of a mean that is larger than under shuffled pairings, by the add-one rule.
+
+    `p = (1 + #{T >= T_observed}) / (1 + #T)` is never 0 (Phipson and Smyth 2010, arXiv:1603.05766). A shuffle
+    whose mean is undefined counts against the effect.
+
+    Parameters
+    ----------
+    observed : ndarray
+        (...).
+    permuted : ndarray
+        (..., permutation).
+    """
+    # Equal sums in another order differ in the last bits, and must count as ties.
+    slack = 1e-12 * np.maximum(1.0, np.abs(observed))
+    reached = ~(permuted < (observed - slack)[..., None])
+    p = (1 + reached.sum(axis=-1)) / (1 + permuted.shape[-1])
+    return np.where(np.isnan(observed), np.nan, p)
+
+
+def benjamini_hochberg(p: pd.Series) -> pd.Series:
+    """Adjusted p-values of one family (Benjamini and Hochberg 1995); NaN stays NaN and does not count."""
+    q = pd.Series(np.nan, index=p.index, dtype="float64")
+    defined = p.notna()
+    if defined.any():
+        q[defined] = stats.false_discovery_control(p[defined].to_numpy(dtype=np.float64), method="bh")
+    return q
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Mean of one group minus mean of another, cell by cell; all fields have the cells' shape."""
+
+    estimate: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+    n_a: NDArray[np.int64]
+    n_b: NDArray[np.int64]
+
+
+def contrast(
+    a: Floats, b: Floats, weights_a: Floats, weights_b: Floats, *, n_perm: int, level: float, rng: np.random.Generator
+) -> Contrast:
+    """Difference of the mean gap of two groups of items.
+
+    The interval resamples the items of each group on its own. The p is two-sided and permutes group labels; its
+    statistic is studentized, which keeps the level when the groups differ in spread and size (Janssen 1997,
+    Statistics & Probability Letters 36, 9-21) where the plain difference does not.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        (..., item) of each group, NaN where undefined.
+    weights_a, weights_b : ndarray
+        (resample, item) of each group, with equally many resamples.
+    """
+    low, high = interval(resampled_means(a, weights_a) - resampled_means(b, weights_b), level)
+    pooled = np.concatenate([a, b], axis=-1)
+    labels = np.zeros((n_perm + 1, pooled.shape[-1]))
+    labels[:, : a.shape[-1]] = 1.0
+    labels[1:] = rng.permuted(labels[1:], axis=1)
+    t = np.abs(_welch(pooled, labels))
+    p = permutation_p(t[..., 0], t[..., 1:])
+    n_a, n_b = (np.count_nonzero(~np.isnan(x), axis=-1) for x in (a, b))
+    estimate = resampled_means(a, np.ones((1, a.shape[-1]))) - resampled_means(b, np.ones((1, b.shape[-1])))
+    return Contrast(estimate[..., 0], low, high, p, np.asarray(n_a), np.asarray(n_b))
+
+
+def _welch(values: Floats, labels: Floats) -> Floats:
+    """Welch's t of the items labeled 1 against those labeled 0, (..., labeling)."""
+    defined = ~np.isnan(values)
+    filled = np.where(defined, values, 0.0)
+    # Shifting by a constant changes no variance and avoids cancellation in the sums of squares.
+    center = filled.sum(axis=-1, keepdims=True) / np.maximum(defined.sum(axis=-1, keepdims=True), 1)
+    filled = np.where(defined, filled - center, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means, errors = [], []
+        for side in (labels, 1 - labels):
+            n = defined.astype(np.float64) @ side.T
+            mean = (filled @ side.T) / n
+            variance = ((filled**2) @ side.T - n * mean**2) / (n - 1)
+            means.append(mean)
+            errors.append(np.maximum(variance, 0.0) / n)
+        t: Floats = (means[0] - means[1]) / np.sqrt(errors[0] + errors[1])
+    return t
+
+
+def verdicts(gap: pd.Series, low: pd.Series, high: pd.Series, q: pd.Series, n: pd.Series) -> pd.Series:
+    """The fixed words for each row: supported means q < 0.05 and an interval that excludes zero."""
+    excludes_zero = (low > 0) | (high < 0)
+    words = pd.Series(NOT_DISTINGUISHABLE, index=gap.index, dtype="str")
+    words[(q < ALPHA) & excludes_zero] = SUPPORTED
+    words[(n < MIN_ITEMS) | gap.isna() | q.isna()] = NOT_TESTABLE
+    return words

@@ -1,0 +1,87 @@
+"""What the generators of multiple-choice problems share: unrepeated problems and prompts in every language."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, Protocol, TypeVar
+
+from babelscope.datasets.dataset import Split, item_ids
+from babelscope.datasets.shell import Letters, Task, in_shell
+from babelscope.errors import unknown_name
+from babelscope.schema import PromptSet
+from babelscope.schema.prompts import Scalar
+
+Compat = Literal["corrected", "paper"]
+
+# A test problem that was shown before is drawn again this often; small rules have few problems, so it then stays.
+REDRAWS = 50
+
+
+class Problem(Protocol):
+    """A problem without a language: what it shows, and which option is right."""
+
+    @property
+    def shown(self) -> str:
+        """What identifies the problem to a reader; decides the split."""
+        ...
+
+    @property
+    def gold(self) -> int:
+        """Index of the right option."""
+        ...
+
+
+P = TypeVar("P", bound=Problem)
+
+
+def check_choice(field: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a value of a field that has only a few; BabelScopeError names them."""
+    if value not in known:
+        raise unknown_name(field, value, known)
+
+
+def check_fields(split: str, letters: str, compat: str) -> None:
+    """Refuse fields of a recipe that mean nothing."""
+    check_choice("split", split, ("train", "test"))
+    check_choice("kind of option letters", letters, ("latin", "native"))
+    check_choice("construction", compat, ("corrected", "paper"))
+
+
+def without_repeats(draws: Iterator[Callable[[], P]], split: Split) -> Iterator[P]:
+    """The first problem of each item that no earlier item shows, as far as the rule has enough problems.
+
+    Only the test split is kept free of repeats: training may well see a problem twice.
+    """
+    seen: set[str] = set()
+    for draw in draws:
+        problem = draw()
+        if split == "test":
+            for _ in range(REDRAWS):
+                if problem.shown not in seen:
+                    break
+                problem = draw()
+            seen.add(problem.shown)
+        yield problem
+
+
+def prompts_in(
+    languages: Sequence[str],
+    dataset: str,
+    recipe: Mapping[str, Scalar],
+    problems: Sequence[P],
+    render: Callable[[P, str], Task],
+    covariates: Callable[[P], Mapping[str, Scalar]],
+) -> PromptSet:
+    """Every problem in every language, in the common shell, with the same covariates in all of them.
+
+    `recipe` holds the fields of the recipe, among them `split`, `seed` and `letters`; it becomes the source of
+    the set.
+    """
+    split: Split = "train" if recipe["split"] == "train" else "test"
+    letters: Letters = "native" if recipe["letters"] == "native" else "latin"
+    items = [item for _, item in item_ids(dataset, split, int(recipe["seed"]), len(problems))]
+    facts = [covariates(p) for p in problems]
+    prompts = tuple(
+        in_shell(item, language, render(problem, language), fact, letters)
+        for language in dict.fromkeys(languages)
+        for item, problem, fact in zip(items, problems, facts, strict=True)
+    )
+    return PromptSet(dataset, prompts, {"generator": dataset, **recipe})

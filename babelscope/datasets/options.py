@@ -1,0 +1,62 @@
+"""Sets of four options that show nothing about which of them is right.
+
+The principle is the same everywhere: the four options are drawn first, the right one is then chosen
+uniformly, and only then is a problem drawn that has it as its answer. Whatever looks at the options alone is
+at chance by construction, not by tuning.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import permutations
+
+import numpy as np
+
+N_OPTIONS = 4
+ORDERS = tuple(permutations(range(N_OPTIONS)))
+
+
+def below(rng: np.random.Generator, n: int) -> int:
+    """A random whole number in [0, n); several times as fast as `rng.integers`, and as good for small n."""
+    return int(rng.random() * n)
+
+
+def distinct_below(rng: np.random.Generator, n: int, k: int) -> tuple[int, ...]:
+    """`k` different random whole numbers in [0, n), in random order."""
+    drawn: dict[int, None] = {}
+    while len(drawn) < k:
+        drawn[below(rng, n)] = None
+    return tuple(drawn)
+
+
+def arithmetic_progressions(feasible: Iterable[int], steps: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """All four-term progressions with one of the `steps` whose terms are all feasible answers.
+
+    A step that is a multiple of ten gives all four options the same units digit; any step makes the outer
+    options the right ones as often as the inner ones.
+    """
+    answers = set(feasible)
+    progressions = (tuple(low + i * step for i in range(N_OPTIONS)) for step in steps for low in sorted(answers))
+    return tuple(p for p in progressions if answers.issuperset(p))
+
+
+def anagrams(number: int) -> tuple[int, ...]:
+    """Other numbers with the same digits and no leading zero, in ascending order; empty if there are none."""
+    digits = str(number)
+    if len(set(digits)) == 1:
+        return ()
+    found = {int("".join(p)) for p in permutations(digits) if p[0] != "0"}
+    return tuple(sorted(found - {number}))
+
+
+def common_digits(option: int, shown: str) -> int:
+    """How many digits an option shares with the digits shown, each counted as often as both have it."""
+    digits = str(option)
+    return sum(min(digits.count(d), shown.count(d)) for d in set(digits))
+
+
+def picked_by_digits(options: Sequence[int], shown: Sequence[int], rng: np.random.Generator) -> int:
+    """Index of the option that shares most digits with what is shown; a random one of those that tie."""
+    digits = "".join(map(str, shown))
+    common = [common_digits(option, digits) for option in options]
+    most = max(common)
+    tied = [i for i, n in enumerate(common) if n == most]
+    return tied[below(rng, len(tied))]

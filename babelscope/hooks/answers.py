@@ -1,0 +1,118 @@
+"""How a causal model answers: log-scores of the option labels as next token."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.schema import Answers, Prompt
+
+
+def labels_of(prompt: Prompt) -> tuple[str, ...]:
+    """What the model is expected to say: the option letters, or the options where they have none."""
+    return prompt.letters or prompt.options
+
+
+def label_tokens(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> tuple[tuple[int, ...], ...] | str:
+    """Token ids that count as each label, or the reason why the labels cannot be told apart.
+
+    A label is a single token, with or without a leading space. Where one of the labels has no such token, the
+    first tokens stand for all labels, provided that they differ.
+    """
+    spelled = [[_ids(tokenizer, text) for text in (label, " " + label)] for label in labels]
+    single = [
+        {ids[0] for ids in variants if len(ids) == 1} | _whole(tokenizer, label)
+        for label, variants in zip(labels, spelled, strict=True)
+    ]
+    single = [{i for i in ids if i != tokenizer.unk_token_id} for ids in single]
+    if all(single) and _disjoint(single):
+        return tuple(tuple(sorted(ids)) for ids in single)
+    first: list[set[int]] = [set() for _ in labels]
+    for variant in range(2):
+        starts = [ids[variant][0] if ids[variant] else None for ids in spelled]
+        if None not in starts and tokenizer.unk_token_id not in starts and len(set(starts)) == len(labels):
+            for ids, start in zip(first, starts, strict=True):
+                ids.add(start)  # type: ignore[arg-type]
+    if all(first) and _disjoint(first):
+        return tuple(tuple(sorted(ids)) for ids in first)
+    return f"the first tokens of the labels {', '.join(labels)} do not tell them apart"
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return found
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, label: str) -> set[int]:
+    # SentencePiece tokenizers put a space before every text, so encoding never yields the bare label.
+    found = tokenizer.get_vocab().get(label)
+    return set() if found is None else {found}
+
+
+def _disjoint(groups: Sequence[set[int]]) -> bool:
+    return sum(map(len, groups)) == len(set().union(*groups))
+
+
+@contextmanager
+def last_token_only(unembedding: nn.Module, last: Tensor) -> Iterator[None]:
+    """Inside, the unembedding sees one token per prompt, so logits are (prompt, 1, vocabulary).
+
+    What a model does to its logits afterwards (scaling, soft caps) is left to it.
+    """
+
+    def cut(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        rows = torch.arange(len(last), device=hidden.device)
+        return (hidden[rows, last.to(hidden.device)].unsqueeze(1), *args[1:])
+
+    handle = unembedding.register_forward_pre_hook(cut)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class AnswerSheet:
+    """Answers of one block, filled in batch by batch.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+    prompts : sequence of Prompt
+        In the order of the rows.
+    n_options : int
+        Width of the scores; the same in every block of a plan.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], n_options: int) -> None:
+        self._prompts = prompts
+        known = {labels: label_tokens(tokenizer, labels) for labels in {labels_of(p) for p in prompts} if labels}
+        self._tokens = [known.get(labels_of(p), ()) for p in prompts]
+        self._scores: NDArray[np.float64] = np.full((len(prompts), n_options), np.nan)
+
+    def fill(self, rows: Sequence[int], logits: Tensor) -> None:
+        """Score the prompts `rows` by their next-token logits (prompt, vocabulary)."""
+        scores = torch.log_softmax(logits.float(), dim=-1).cpu().double().numpy()
+        for row, score in zip(rows, scores, strict=True):
+            tokens = self._tokens[row]
+            if not isinstance(tokens, str):
+                for option, ids in enumerate(tokens):
+                    self._scores[row, option] = score[list(ids)].max()
+
+    def done(self) -> Answers:
+        """Scores, the best option, and whether it is the gold one."""
+        answered = ~np.isnan(self._scores).all(axis=1) if self._scores.shape[1] else np.zeros(len(self._scores), bool)
+        choice = np.full(len(self._prompts), -1, dtype=np.int64)
+        choice[answered] = np.nanargmax(self._scores[answered], axis=1) if answered.any() else choice[answered]
+        gold = [p.gold for p in self._prompts]
+        correct = np.array(
+            [float(c == g) if a and g is not None else np.nan for a, c, g in zip(answered, choice, gold, strict=True)],
+            dtype=np.float64,
+        )
+        undefined = {i: tokens for i, tokens in enumerate(self._tokens) if isinstance(tokens, str)}
+        return Answers(self._scores, choice, correct, undefined)

@@ -1,0 +1,73 @@
+"""Where a tensor passes: the input or the output of a module, and how to read it there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+K = TypeVar("K")
+
+
+class Place(NamedTuple):
+    """One end of a module."""
+
+    module: nn.Module
+    end: Literal["input", "output"]
+
+
+class Stop(Exception):  # noqa: N818 - not an error: everything asked for has been seen
+    """Ends a forward pass that nobody reads any further."""
+
+
+def entering(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The tensor that enters a module: its first argument, or `hidden_states` where that is passed by name."""
+    value: Tensor = args[0] if args else kwargs["hidden_states"]
+    return value
+
+
+def leaving(output: Any) -> Tensor:
+    """The tensor that leaves a module; BLOOM and T5 blocks return it first in a tuple."""
+    value: Tensor = output[0] if isinstance(output, tuple) else output
+    return value
+
+
+@contextmanager
+def tapped(places: Mapping[K, Place], keep: Callable[[K, Tensor], None], stop_at: Place | None = None) -> Iterator[None]:
+    """Call `keep(key, tensor)` whenever a tensor passes one of the places; every hook is gone on leaving.
+
+    Parameters
+    ----------
+    places : mapping
+        Key -> Place.
+    keep : callable
+        Must copy what it wants to hold on to: some models go on to change their tensors in place.
+    stop_at : Place, optional
+        The forward pass is ended here, after `keep`; the `Stop` it raises does not leave this context.
+    """
+
+    def hook(module: nn.Module, end: str, action: Callable[[Tensor], None]) -> Any:
+        # The hooks return None by construction: whatever a hook returns replaces the module's tensor.
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            action(entering(args, kwargs))
+
+        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            action(leaving(output))
+
+        if end == "input":
+            return module.register_forward_pre_hook(before, with_kwargs=True)
+        return module.register_forward_hook(after)
+
+    def stop(_: Tensor) -> None:
+        raise Stop
+
+    with ExitStack() as stack:
+        for key, (module, end) in places.items():
+            stack.callback(hook(module, end, lambda x, key=key: keep(key, x)).remove)
+        if stop_at is not None:
+            stack.callback(hook(stop_at.module, stop_at.end, stop).remove)
+        try:
+            yield
+        except Stop:
+            if stop_at is None:
+                raise

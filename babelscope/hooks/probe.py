@@ -1,0 +1,159 @@
+"""One tiny forward pass in which every module reports what it read and what it returned."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+# Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
+PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
+
+_SOFTMAX = frozenset({torch.softmax, F.softmax, Tensor.softmax, torch.special.softmax})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of one module: its place in the order of the pass, and copies of its tensors."""
+
+    module: nn.Module
+    began: int
+    ended: int
+    layer: int | None
+    read: Tensor | None
+    returned: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attending:
+    """The moment when attention was computed: inside which module, with how many heads."""
+
+    module: nn.Module
+    at: int
+    layer: int | None
+    n_heads: int
+
+
+@dataclass(slots=True)
+class Probe:
+    """What happened in the pass, in order of completion."""
+
+    ids: Tensor
+    calls: list[Call] = field(default_factory=list)
+    attending: list[Attending] = field(default_factory=list)
+    body_output: Tensor | None = None
+
+    def in_layer(self, layer: int) -> list[Call]:
+        """Calls inside one block, in order of completion."""
+        return [c for c in self.calls if c.layer == layer]
+
+    def n_calls(self, module: nn.Module) -> int:
+        """How often a module was called; a part called twice belongs to more than one layer."""
+        return sum(c.module is module for c in self.calls)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a matrix product: by its attributes, since quantized and adapted ones have other classes."""
+    return isinstance(module, Conv1D) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
+
+
+def columns_read(linear: nn.Module) -> int:
+    """Width of what a linear reads."""
+    width = linear.weight.shape[0] if isinstance(linear, Conv1D) else linear.in_features
+    assert isinstance(width, int)
+    return width
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    """The module and its descendants, without the insides of linears (an adapter counts as one linear)."""
+    yield module
+    if not is_linear(module):
+        for child in module.children():
+            yield from _outermost(child)
+
+
+class _AttentionWatch(TorchFunctionMode):
+    """Sees every scaled dot product and every softmax over keys, whichever way a model file spells them."""
+
+    def __init__(self, n_tokens: int, seen: Callable[[int], None]) -> None:
+        super().__init__()
+        self._n_tokens, self._seen = n_tokens, seen
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self._seen(args[0].shape[1] if args else kwargs["query"].shape[1])
+        elif func in _SOFTMAX:
+            scores = args[0] if args else kwargs["input"]
+            # (batch, head, query, key) or (batch * head, query, key) of one prompt; sinks add a key.
+            if scores.ndim >= 3 and scores.shape[-2] == self._n_tokens and scores.shape[-1] >= self._n_tokens:
+                self._seen(scores.shape[-3])
+        return func(*args, **kwargs)
+
+
+def probe(model: PreTrainedModel, body: nn.Module, layers: nn.ModuleList) -> Probe:
+    """Run nine tokens through the body and record every call.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Only its configuration and embedding are asked.
+    body : Module
+        The transformer without its head.
+    layers : ModuleList
+        The blocks of the body.
+    """
+    embedding = model.get_input_embeddings()
+    device, vocabulary = embedding.weight.device, embedding.weight.shape[0]
+    pad = model.config.get_text_config().pad_token_id
+    # Padding ids are skipped by some models when they count positions.
+    ids = torch.tensor([[i + 6 if i == pad else i for i in PROBE_IDS]], device=device) % vocabulary
+    result = Probe(ids)
+    training = body.training
+    body.eval()
+    try:
+        with torch.inference_mode(), _recording(result, body, layers):
+            output = body(input_ids=ids, attention_mask=torch.ones_like(ids))
+    finally:
+        body.train(training)
+    result.body_output = output[0]
+    return result
+
+
+@contextmanager
+def _recording(result: Probe, body: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+    index = {id(layer): i for i, layer in enumerate(layers)}
+    clock = iter(range(10**9))
+    running: list[tuple[nn.Module, int, Tensor | None]] = []
+
+    def layer_now() -> int | None:
+        return next((index[id(m)] for m, _, _ in running if id(m) in index), None)
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        read = args[0] if args else kwargs.get("hidden_states", kwargs.get("input_ids"))
+        running.append((module, next(clock), read.clone() if isinstance(read, Tensor) else None))
+
+    def after(module: nn.Module, _: Any, output: Any) -> None:
+        returned = output[0] if isinstance(output, tuple) else output
+        layer = layer_now()
+        _, began, read = running.pop()
+        copy = returned.clone() if isinstance(returned, Tensor) else None
+        result.calls.append(Call(module, began, next(clock), layer, read, copy))
+
+    def attention(n_heads: int) -> None:
+        result.attending.append(Attending(running[-1][0], next(clock), layer_now(), n_heads))
+
+    with ExitStack() as stack:
+        for module in _outermost(body):
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(after).remove)
+        stack.enter_context(_AttentionWatch(result.ids.shape[1], attention))
+        yield

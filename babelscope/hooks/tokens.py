@@ -1,0 +1,131 @@
+"""Texts to tokens, and tokens to right-padded batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.errors import BabelScopeError
+from babelscope.hooks.models import LoadedModel
+from babelscope.schema import PromptSet
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokens of one prompt.
+
+    Parameters
+    ----------
+    ids : tuple of int
+        Special tokens included, as the tokenizer adds them.
+    spans : tuple of (int, int), or None
+        Character span `[start, stop)` of each token, (0, 0) for special ones; None from slow tokenizers.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...] | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoded]:
+    """Tokens of each text, never truncated; padding is ours alone (see `pad`)."""
+    if not texts:
+        return []
+    found = tokenizer(
+        list(texts),
+        padding=False,
+        truncation=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
+    )
+    spans = found["offset_mapping"] if tokenizer.is_fast else [None] * len(texts)
+    return [
+        Encoded(tuple(ids), None if span is None else tuple((a, b) for a, b in span))
+        for ids, span in zip(found["input_ids"], spans, strict=True)
+    ]
+
+
+def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices grouped into batches of similar length; padding included, a batch holds `token_budget` tokens.
+
+    Shortest first, ties in the given order, so that equal input gives equal batches. A prompt longer than
+    the budget gets a batch of its own.
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * lengths[i] <= token_budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def pad(loaded: LoadedModel, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask (prompt, token) on the model's device, padded on the right.
+
+    Right padding with a mask is exact in every family; left padding without position ids is not in GPT-2 and
+    BERT. The tokenizer's own `padding_side` is never asked.
+    """
+    length = max(map(len, encoded))
+    ids = torch.full((len(encoded), length), pad_id(loaded), dtype=torch.long)
+    mask = torch.zeros(len(encoded), length, dtype=torch.long)
+    for row, prompt in enumerate(encoded):
+        ids[row, : len(prompt)] = torch.tensor(prompt.ids)
+        mask[row, : len(prompt)] = 1
+    return ids.to(loaded.device), mask.to(loaded.device)
+
+
+def pad_id(loaded: LoadedModel) -> int:
+    """Any valid id would do, since padding is masked; that of the configuration is what the model expects."""
+    config = loaded.model.config.get_text_config()
+    for candidate in (config.pad_token_id, loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id):
+        if isinstance(candidate, int) and candidate >= 0:
+            return candidate
+    return 0
+
+
+def context_length(loaded: LoadedModel) -> tuple[int | None, str]:
+    """Most tokens of one prompt, and who sets the limit; None without a limit (ALiBi)."""
+    limits: list[tuple[int, str]] = []
+    stated = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(stated, int) and stated > 0:
+        tables = (m for m in loaded.anatomy.body.modules() if isinstance(m, nn.Embedding))
+        # XLM-R counts positions from behind its padding id, so the first ones of its table are never used.
+        offset = max((m.padding_idx + 1 for m in tables if m.num_embeddings == stated and _counts_from_pad(loaded, m)), default=0)
+        limits.append((stated - offset, "the model's context"))
+    if loaded.tokenizer.model_max_length < 10**9:  # a huge number stands for "unknown"
+        limits.append((int(loaded.tokenizer.model_max_length), "the tokenizer's model_max_length"))
+    return min(limits, default=(None, ""))  # type: ignore[type-var]
+
+
+def _counts_from_pad(loaded: LoadedModel, table: nn.Embedding) -> bool:
+    return table is not loaded.anatomy.embedding and table.padding_idx is not None
+
+
+def check_lengths(loaded: LoadedModel, prompts: PromptSet) -> None:
+    """Refuse prompts that the model cannot read in one piece.
+
+    Raises
+    ------
+    BabelScopeError
+        Naming the longest offending prompt: item, language, tokens and limit.
+    """
+    limit, who = context_length(loaded)
+    if limit is None:
+        return
+    lengths = [len(e) for e in encode(loaded.tokenizer, [p.text for p in prompts.prompts])]
+    too_long = [i for i, n in enumerate(lengths) if n > limit]
+    if too_long:
+        worst = max(too_long, key=lambda i: lengths[i])
+        prompt = prompts.prompts[worst]
+        raise BabelScopeError(
+            f"item {prompt.item!r} in {prompt.language!r} has {lengths[worst]:,} tokens, {who} allows {limit:,} "
+            f"({len(too_long)} prompts are too long)",
+            "shorten these prompts or name a model with a longer context",
+        )

@@ -1,0 +1,49 @@
+"""The embedded models, and the verb that trains them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+from babelscope.errors import BabelScopeError
+
+DEMO_MODEL = "organism"
+
+
+def models() -> tuple[str, ...]:
+    """Names of the embedded models; each may be given wherever a model is asked for."""
+    folder = files("babelscope.models")
+    return tuple(sorted(f.name for f in folder.iterdir() if f.is_dir() and f.joinpath("config.json").is_file()))
+
+
+def model_path(source: str) -> str:
+    """Folder of an embedded model, or `source` itself for a local folder or a hub id."""
+    if source in models() and not Path(source).exists():
+        return str(files("babelscope.models").joinpath(source))
+    return source
+
+
+def train_organism(
+    out: Path,
+    *,
+    prompts: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Train the organism by its recipe and write it to the folder `out`.
+
+    Raises
+    ------
+    BabelScopeError
+        If `out` exists and `resume` is not given, or the other way round.
+    """
+    from babelscope.training.organism import Recipe, train_organism
+
+    if out.exists() != resume:
+        state, hint = ("exists already", "add --resume") if out.exists() else ("does not exist", "leave out --resume")
+        raise BabelScopeError(f"{out} {state}", hint)
+    recipe = replace(Recipe(seed=seed), **({"prompts": prompts} if prompts else {}))
+    note(f"{recipe.prompts:,} prompts, {recipe.layers} layers of width {recipe.width}, vocabulary {recipe.vocabulary}")
+    train_organism(recipe, out, resume=resume)
+    return out

@@ -1,0 +1,97 @@
+"""Verbs on prompts: gather, generate, audit, write."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from babelscope import plugins
+from babelscope.datasets.audit import audit
+from babelscope.datasets.load import load_prompts, write_prompts
+from babelscope.datasets.mapping import PromptMapping
+from babelscope.errors import BabelScopeError
+from babelscope.schema import PromptSet, concatenate
+
+__all__ = ["AnyMapping", "audit_prompts", "generate", "prompts_of", "write_prompts"]
+
+AnyMapping = PromptMapping | Mapping[str, Any] | Path | str | None
+
+
+def prompts_of(
+    sources: Sequence[str | Path | PromptSet],
+    *,
+    languages: Sequence[str] | None = None,
+    limit: int | None = None,
+    mapping: AnyMapping = None,
+) -> tuple[PromptSet, list[str]]:
+    """One prompt set out of names of generated datasets, files and prompt sets.
+
+    Parameters
+    ----------
+    sources : sequence
+    languages : sequence of str, optional
+        Only these, in this order.
+    limit : int, optional
+        First items kept of *each* source.
+    mapping : optional
+        What the columns of the files mean.
+
+    Returns
+    -------
+    PromptSet
+    list of str
+        What the loaders noted: repaired lines, items missing in a language.
+    """
+    if not sources:
+        raise BabelScopeError("no prompts were named", "add --prompts kfrd-arithmetic or --prompts FILE.jsonl")
+    if limit is not None and limit < 1:
+        raise BabelScopeError(f"a limit of {limit} items leaves nothing", "give --limit 1 or more")
+    sets, notes = [], []
+    for source in sources:
+        if isinstance(source, PromptSet):
+            found = source
+        else:
+            found, said = load_prompts(source, mapping=mapping, languages=languages)
+            notes += said
+        sets.append(found.select(languages=languages, limit=limit))
+    return concatenate(sets), notes
+
+
+def generate(dataset: str, *, languages: Sequence[str] | None = None, **parameters: Any) -> PromptSet:
+    """Prompts of a generated dataset.
+
+    Parameters
+    ----------
+    dataset : str
+        As `cli.py data ls` prints it.
+    **parameters
+        Fields of the dataset's recipe, as `items`, `seed`, `split`, `letters`, `compat`.
+
+    Raises
+    ------
+    BabelScopeError
+        For an unknown dataset, language or parameter.
+    """
+    recipe = plugins.load("dataset", dataset)
+    known = set(recipe.__dataclass_fields__)
+    defaults = {"items": 240, "seed": 0, "split": "test", "letters": "latin", "compat": "corrected"}
+    unknown = [name for name, value in parameters.items() if name not in known and defaults.get(name) != value]
+    if unknown:
+        raise BabelScopeError(
+            f"dataset {dataset} has no parameter {unknown[0]!r}", f"it has: {', '.join(sorted(known))}"
+        )
+    made: PromptSet = recipe(**{k: v for k, v in parameters.items() if k in known}).generate(languages)
+    return made
+
+
+def audit_prompts(
+    source: str | Path | PromptSet,
+    *,
+    languages: Sequence[str] | None = None,
+    limit: int | None = None,
+    mapping: AnyMapping = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Accuracy of heuristics that never solve the task, per language and rule, with intervals; and notes."""
+    prompts, notes = prompts_of([source], languages=languages, limit=limit, mapping=mapping)
+    return audit(prompts), notes

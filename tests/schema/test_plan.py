@@ -1,0 +1,41 @@
+import dataclasses
+
+import pytest
+
+from babelscope.schema import CapturePlan, ModelRef, Position, Site
+
+MODEL = ModelRef("path/to/model", "LlamaForCausalLM", 4, "float32", "w" * 64, "t" * 64)
+PLAN = CapturePlan(
+    MODEL, "p" * 64, ("en", "de"), tuple(f"i{i}" for i in range(10)), (Site("mlp.act", 0), Site("mlp.act", 2)),
+    (Position("last"), Position("segment", "question")), True, "torch", 4, 2048, "float32",
+)  # fmt: skip
+
+
+def test_a_plan_survives_json():
+    assert CapturePlan.from_json(PLAN.to_json()) == PLAN
+
+
+def test_the_fingerprint_ignores_where_the_model_lies():
+    moved = dataclasses.replace(PLAN, model=dataclasses.replace(MODEL, source="elsewhere"))
+    assert moved.fingerprint == PLAN.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompts_sha256": "q" * 64}, {"languages": ("de", "en")}, {"items": ("i0",)}, {"sites": (Site("mlp.act", 0),)},
+        {"positions": (Position("first"),)}, {"answers": False}, {"backend": "nnsight"}, {"block_items": 5},
+        {"token_budget": 1}, {"dtype": "float16"}, {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
+        {"model": dataclasses.replace(MODEL, tokenizer_sha256="x" * 64)},
+    ],
+)  # fmt: skip
+def test_the_fingerprint_sees_whatever_decides_the_numbers(change):
+    assert dataclasses.replace(PLAN, **change).fingerprint != PLAN.fingerprint
+
+
+def test_blocks_cover_every_item_once():
+    assert [i for b in range(PLAN.n_blocks) for i in PLAN.block(b)] == list(range(10))
+
+
+def test_layers_are_grouped_by_site():
+    assert PLAN.site_layers() == {"mlp.act": (0, 2)}

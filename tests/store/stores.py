@@ -1,0 +1,55 @@
+"""Plans and blocks made by hand, every value a function of where it stands."""
+
+import ml_dtypes
+import numpy as np
+
+from babelscope.schema import Answers, Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, Site
+
+LAST, ALL = Position("last"), Position("all")
+WIDTH = {"resid.post": (6,), "attn.heads": (2, 3), "embed": (6,)}
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+
+def make_prompts(n=5, languages=("en", "sw")):
+    return PromptSet("made", tuple(
+        Prompt(f"item/{i}", g, f"text {i} <b>{g}</b>", options=("x", "y"), letters=("A", "B"), gold=i % 2,
+               covariates={"task": "t", "half": i % 2})
+        for g in languages for i in range(n)
+    ))  # fmt: skip
+
+
+def make_plan(prompts, dtype="float32", positions=(LAST,), block_items=2, **changes):
+    sites = (Site("resid.post", 0), Site("resid.post", 2), Site("attn.heads", 1), Site("embed"))
+    model = ModelRef("tiny", "LlamaForCausalLM", 3, dtype, "w" * 64, "t" * 64)
+    values = dict(
+        model=model, prompts_sha256=prompts.digest(), languages=prompts.languages, items=prompts.items, sites=sites,
+        positions=positions, answers=True, backend="torch", block_items=block_items, token_budget=64, dtype=dtype,
+    )  # fmt: skip
+    return CapturePlan(**(values | changes))
+
+
+def make_block(plan, language, index, failed=()):
+    items = [i for i in plan.block(index) if i not in failed]
+    tokens = np.array([i % 3 + 1 for i in items], np.int64)
+    rows = {}
+    for site, layers in plan.site_layers().items():
+        for position in plan.positions:
+            counts = tokens if position.ragged else np.ones(len(items), np.int64)
+            values = np.stack([
+                np.concatenate([value(plan, language, site, layer, item, n, position.ragged)
+                                for item, n in zip(items, counts, strict=True)] or [np.zeros((0, *WIDTH[site]))])
+                for layer in layers
+            ])  # fmt: skip
+            splits = np.concatenate([[0], np.cumsum(tokens)]) if position.ragged else None
+            rows[site, position] = Rows(values.astype(DTYPES[plan.dtype]), splits)
+    answers = Answers(
+        np.tile([-0.5, -1.0], (len(items), 1)), np.zeros(len(items), np.int64), np.array([i % 2 == 0 for i in items], float)
+    )
+    reasons = {i: f"too long in {language}" for i in plan.block(index) if i in failed}
+    return Block(language, index, np.array(items, np.int64), rows, tokens, tuple("ü" for _ in items), answers, reasons)
+
+
+def value(plan, language, site, layer, item, n, ragged):
+    """(row, *unit), different for every coordinate."""
+    seed = [plan.languages.index(language), sorted(WIDTH).index(site), 9 if layer is None else layer, item, int(ragged)]
+    return np.random.default_rng(seed).standard_normal((n, *WIDTH[site])) * 10
