@@ -21,6 +21,18 @@ ALPHA = 0.05
 STABLE_SHARE = 0.8  # of the threshold grid; fixed before looking (methods, section 4)
 
 
+def share(part: NDArray[np.generic], whole: NDArray[np.generic] | int) -> Floats:
+    """part / whole, NaN where the whole is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.asarray(whole) == 0, np.nan, np.true_divide(part, whole))
+
+
+def mean_of_defined(values: Floats, axis: int = -1) -> Floats:
+    """Mean along an axis over what is defined; NaN, without a warning, where nothing is."""
+    defined = ~np.isnan(values)
+    return share(np.where(defined, values, 0.0).sum(axis=axis), defined.sum(axis=axis))
+
+
 @dataclass(frozen=True, slots=True)
 class Resamples:
     """The resampled items of one group, shared by every layer, site, metric, pair and threshold.

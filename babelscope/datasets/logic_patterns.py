@@ -10,6 +10,7 @@ reasoning, such as linking premises without minding the direction of an implicat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -52,12 +53,15 @@ def contradiction(rng: np.random.Generator, depth: int) -> Pattern:
 def conjunction_introduction(rng: np.random.Generator, depth: int) -> Pattern:
     """Of a pair of properties, only E has both; the others are merely mentioned, in a condition or an alternative."""
     coins = rng.integers(0, 2, 2)
-    f_is_b = ("is", "F", "b") if coins[0] else _mention("F", "b", "z", rng)
+    form = int(rng.integers(3))
+    # An alternative says the name once, as an assertion does; a condition says it twice, so E and F have
+    # one each or none.
+    f_is_b = ("is", "F", "b") if coins[0] else ("or", "F", "b", "z")
     premises = (
         ("is", "E", "a"),
         ("is", "E", "b"),
-        _mention("E", "d", "x", rng),
-        _mention("F", "a", "y", rng),
+        _mention("E", "d", "x", form),
+        _mention("F", "a", "y", form),
         f_is_b,
         ("is", "F", "d"),
     )
@@ -147,13 +151,13 @@ def _chain(letter: str, n: int) -> list[str]:
 
 
 def _links(chain: list[str]) -> list[Statement]:
-    return [("any", a, b) for a, b in zip(chain, chain[1:], strict=False)]
+    return [("any", a, b) for a, b in pairwise(chain)]
 
 
 def _pair(form: str, name: str, a: str, b: str, in_order: object) -> Statement:
     return (form, name, a, b) if in_order else (form, name, b, a)
 
 
-def _mention(name: str, a: str, other: str, rng: np.random.Generator) -> Statement:
+def _mention(name: str, a: str, other: str, form: int) -> Statement:
     """A premise in which the name is said to be `a`, but not asserted to be: all three quote "NAME is a"."""
-    return (("so", name, a, other), ("so", name, other, a), ("or", name, a, other))[rng.integers(3)]
+    return (("so", name, a, other), ("so", name, other, a), ("or", name, a, other))[form]

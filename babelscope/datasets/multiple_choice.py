@@ -12,7 +12,7 @@ from babelscope.schema.prompts import Scalar
 Compat = Literal["corrected", "paper"]
 
 # A test problem that was shown before is drawn again this often; small rules have few problems, so it then stays.
-REDRAWS = 50
+REDRAWS = 20
 
 
 class Problem(Protocol):

@@ -20,7 +20,9 @@ def below(rng: np.random.Generator, n: int) -> int:
 
 
 def distinct_below(rng: np.random.Generator, n: int, k: int) -> tuple[int, ...]:
-    """`k` different random whole numbers in [0, n), in random order."""
+    """`k` different random whole numbers in [0, n), in random order; ValueError if there are not so many."""
+    if k > n:
+        raise ValueError(f"{k} different numbers below {n}")
     drawn: dict[int, None] = {}
     while len(drawn) < k:
         drawn[below(rng, n)] = None

@@ -1,1 +1,43 @@
+"""The torch side of capture: models, their anatomy, sites with laws, backends and the self-test."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from babelscope.hooks.anatomy import Anatomy, locate
+    from babelscope.hooks.laws import check_laws
+    from babelscope.hooks.models import LoadedModel, load_model
+    from babelscope.hooks.planning import estimate, make_plan
+    from babelscope.hooks.selftest import self_test
+    from babelscope.hooks.tokens import check_lengths
+
+# Resolved on first use, so that listing the backends does not import torch.
+_PUBLIC = {
+    "Anatomy": "anatomy",
+    "LoadedModel": "models",
+    "check_laws": "laws",
+    "check_lengths": "tokens",
+    "estimate": "planning",
+    "load_model": "models",
+    "locate": "anatomy",
+    "make_plan": "planning",
+    "self_test": "selftest",
+}
+
+__all__ = [
+    "Anatomy",
+    "LoadedModel",
+    "check_laws",
+    "check_lengths",
+    "estimate",
+    "load_model",
+    "locate",
+    "make_plan",
+    "self_test",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'babelscope.hooks' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"babelscope.hooks.{_PUBLIC[name]}"), name)

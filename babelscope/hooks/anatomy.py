@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -116,6 +117,7 @@ def _missing(layer: Layer) -> list[str]:
     return [part for part, found in present.items() if found is None]
 
 
+@torch.inference_mode()
 def locate(model: PreTrainedModel) -> Anatomy:
     """Find the parts of a model by its structure and one forward pass over nine tokens.
 
@@ -157,7 +159,7 @@ def locate(model: PreTrainedModel) -> Anatomy:
         embedded=_embedded(seen, first),
         layers=tuple(_layer(seen, calls[id(b)]) for b in ran),
         final_norm=_final_norm(seen, last),
-        unembedding=model.get_output_embeddings(),
+        unembedding=model.get_output_embeddings(),  # type: ignore[no-untyped-call]
         width=first.read.shape[-1],
         name=name,
     )

@@ -106,7 +106,7 @@ class AnswerSheet:
 
     def done(self) -> Answers:
         """Scores, the best option, and whether it is the gold one."""
-        answered = ~np.isnan(self._scores).all(axis=1) if self._scores.shape[1] else np.zeros(len(self._scores), bool)
+        answered = np.count_nonzero(~np.isnan(self._scores), axis=1) > 0
         choice = np.full(len(self._prompts), -1, dtype=np.int64)
         choice[answered] = np.nanargmax(self._scores[answered], axis=1) if answered.any() else choice[answered]
         gold = [p.gold for p in self._prompts]

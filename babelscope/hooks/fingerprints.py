@@ -1,4 +1,4 @@
-"""What was loaded, as two hashes: of the weights and of the tokenizer."""
+"""What was loaded, as hashes: of the weights, the configuration and the tokenizer."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
@@ -23,9 +23,19 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 def _line(entry: tuple[str, Tensor]) -> str:
     name, tensor = entry
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     shape = ",".join(map(str, tensor.shape))
     return f"{name} {str(tensor.dtype).removeprefix('torch.')} {shape} {hashlib.sha256(content).hexdigest()}"
+
+
+def config_sha256(config: PretrainedConfig) -> str:
+    """Hex sha256 of the configuration, which decides what weights mean: rotary base, soft caps, window.
+
+    Only what differs from the defaults of its class counts, without the names of folders, versions and dtypes.
+    """
+    volatile = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+    record = {k: v for k, v in config.to_diff_dict().items() if k not in volatile}
+    return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -35,7 +45,8 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
         record.pop("padding", None)
         record.pop("truncation", None)
     else:
-        record = {"vocabulary": tokenizer.get_vocab(), "special": {k: str(v) for k, v in tokenizer.special_tokens_map.items()}}
+        special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        record = {"vocabulary": tokenizer.get_vocab(), "special": special}
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
     # Vocabularies of byte-fallback tokenizers may hold lone surrogates.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

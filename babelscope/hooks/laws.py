@@ -9,7 +9,7 @@ from torch import Tensor
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy
-from babelscope.hooks.place import Place, tapped
+from babelscope.hooks.place import Place, by_prompt, tapped
 from babelscope.hooks.tap import Tap, all_taps
 from babelscope.hooks.tolerance import LAW, largest_error
 
@@ -56,11 +56,12 @@ class Observation:
 
 def _check(anatomy: Anatomy, tap: Tap, layer: int, found: Tensor, expected: Tensor) -> float:
     tolerance = LAW[expected.dtype]
+    dtype = str(expected.dtype).removeprefix("torch.")
     error = largest_error(found, expected) if found.shape == expected.shape else float("inf")
     if not error <= tolerance:  # NaN fails as well
         raise BabelScopeError(
             f"site {tap.kind}@{layer} of {anatomy.name} breaks its law ({tap.equation}): "
-            f"relative error {error:.1e}, at most {tolerance:.0e} expected in {str(expected.dtype).removeprefix('torch.')}",
+            f"relative error {error:.1e}, at most {tolerance:.0e} expected in {dtype}",
             "this model keeps its parts elsewhere; leave the site out, and report the model",
         )
     return error
@@ -85,7 +86,7 @@ def observing(anatomy: Anatomy, mask: Tensor) -> Iterator[Observation]:
 
     def keep(key: tuple[int, str], x: Tensor) -> None:
         layer, kind = key
-        sample = x[rows.to(x.device), columns.to(x.device)]  # indexing with tensors copies
+        sample = by_prompt(x, mask)[rows.to(x.device), columns.to(x.device)]  # indexing with tensors copies
         if key in reshape:
             sample = reshape[key](sample, anatomy, layer)
         gate = anatomy.layers[layer].gate if layer < len(anatomy.layers) else None
@@ -129,8 +130,8 @@ def _places(anatomy: Anatomy, taps: Mapping[int, tuple[Tap, ...]]) -> dict[tuple
     for i, layer in enumerate(anatomy.layers):
         if layer.gate is not None:
             places[i, "mlp.gate"] = Place(layer.gate.module, "output")
-        if layer.residual is not None and layer.residual.form == "attention" and layer.residual.attention_norm:
-            places[i, "resid.mid"] = Place(layer.residual.attention_norm, "input")
+        if layer.residual is not None and layer.residual.middle is not None:
+            places[i, "resid.mid"] = Place(layer.residual.middle, "input")
     if anatomy.final_norm is not None:
         places[len(anatomy.layers), "resid.pre"] = Place(anatomy.final_norm, "input")
     return places

@@ -27,14 +27,15 @@ from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy, locate
-from babelscope.hooks.fingerprints import tokenizer_sha256, weights_sha256
+from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
 from babelscope.schema import ModelRef
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
 _TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json",
+    "tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt",
+    "tekken.json",
 )  # fmt: skip
 
 
@@ -125,7 +126,9 @@ def load_model(
     try:
         model = model.to(target)
     except RuntimeError as error:
-        raise BabelScopeError(f"{name} does not fit on {target}: {str(error).splitlines()[0]}", "give --device cpu") from None
+        raise BabelScopeError(
+            f"{name} does not fit on {target}: {str(error).splitlines()[0]}", "give --device cpu"
+        ) from None
     anatomy = locate(model)
     ref = ModelRef(
         source=name,
@@ -136,6 +139,7 @@ def load_model(
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         revision=revision or "",
         attn_implementation=str(model.config._attn_implementation or ""),
+        config_sha256=config_sha256(config),
     )
     return LoadedModel(model, tokenizer, ref, target, anatomy)
 
@@ -157,7 +161,9 @@ def _check_source(name: str) -> None:
     folder = Path(name).expanduser()
     if not folder.exists():
         if not _HUB_ID.match(name) or name.startswith("."):
-            raise BabelScopeError(f"model folder {name} does not exist", "check the path, or give a hub id such as org/name")
+            raise BabelScopeError(
+                f"model folder {name} does not exist", "check the path, or give a hub id such as org/name"
+            )
         return
     if not (folder / "config.json").is_file():
         raise BabelScopeError(
@@ -165,7 +171,8 @@ def _check_source(name: str) -> None:
         )
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise BabelScopeError(
-            f"model folder {name} has no tokenizer files", f"save the tokenizer there: tokenizer.save_pretrained({name!r})"
+            f"model folder {name} has no tokenizer files",
+            f"save the tokenizer there: tokenizer.save_pretrained({name!r})",
         )
     if not any(folder.glob("*.safetensors")):
         raise BabelScopeError(
@@ -216,16 +223,18 @@ def _reported(name: str) -> Iterator[None]:
             if offline
             else "check the spelling, the network, and your access to the model"
         )
-        raise BabelScopeError(f"{name} is neither a folder here nor a model that the hub delivers: {first}", hint) from error
+        raise BabelScopeError(
+            f"{name} is neither a folder here nor a model that the hub delivers: {first}", hint
+        ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars of transformers; ours says what is going on."""
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

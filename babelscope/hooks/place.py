@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 K = TypeVar("K")
 
@@ -32,8 +34,15 @@ def leaving(output: Any) -> Tensor:
     return value
 
 
+def by_prompt(x: Tensor, mask: Tensor) -> Tensor:
+    """(prompt, token, *unit), also where a model runs its MLP on one long list of tokens, as OPT does."""
+    return x if x.shape[:2] == mask.shape else x.reshape(*mask.shape, *x.shape[1:])
+
+
 @contextmanager
-def tapped(places: Mapping[K, Place], keep: Callable[[K, Tensor], None], stop_at: Place | None = None) -> Iterator[None]:
+def tapped(
+    places: Mapping[K, Place], keep: Callable[[K, Tensor], None], stop_at: Place | None = None
+) -> Iterator[None]:
     """Call `keep(key, tensor)` whenever a tensor passes one of the places; every hook is gone on leaving.
 
     Parameters
@@ -46,28 +55,29 @@ def tapped(places: Mapping[K, Place], keep: Callable[[K, Tensor], None], stop_at
         The forward pass is ended here, after `keep`; the `Stop` it raises does not leave this context.
     """
 
-    def hook(module: nn.Module, end: str, action: Callable[[Tensor], None]) -> Any:
-        # The hooks return None by construction: whatever a hook returns replaces the module's tensor.
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            action(entering(args, kwargs))
-
-        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            action(leaving(output))
-
-        if end == "input":
-            return module.register_forward_pre_hook(before, with_kwargs=True)
-        return module.register_forward_hook(after)
-
     def stop(_: Tensor) -> None:
         raise Stop
 
     with ExitStack() as stack:
-        for key, (module, end) in places.items():
-            stack.callback(hook(module, end, lambda x, key=key: keep(key, x)).remove)
+        for key, place in places.items():
+            stack.callback(_listen(place, partial(keep, key)).remove)
         if stop_at is not None:
-            stack.callback(hook(stop_at.module, stop_at.end, stop).remove)
+            stack.callback(_listen(stop_at, stop).remove)
         try:
             yield
         except Stop:
             if stop_at is None:
                 raise
+
+
+def _listen(place: Place, action: Callable[[Tensor], None]) -> RemovableHandle:
+    # The hooks return None, whatever the action returns: what a hook returns replaces the module's tensor.
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        action(entering(args, kwargs))
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        action(leaving(output))
+
+    if place.end == "input":
+        return place.module.register_forward_pre_hook(before, with_kwargs=True)
+    return place.module.register_forward_hook(after)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 # Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
 
-_SOFTMAX = frozenset({torch.softmax, F.softmax, Tensor.softmax, torch.special.softmax})
+_SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +89,7 @@ class _AttentionWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
+        if func is functional.scaled_dot_product_attention:
             self._seen(args[0].shape[1] if args else kwargs["query"].shape[1])
         elif func in _SOFTMAX:
             scores = args[0] if args else kwargs["input"]
@@ -111,8 +111,9 @@ def probe(model: PreTrainedModel, body: nn.Module, layers: nn.ModuleList) -> Pro
     layers : ModuleList
         The blocks of the body.
     """
-    embedding = model.get_input_embeddings()
-    device, vocabulary = embedding.weight.device, embedding.weight.shape[0]
+    table = model.get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    device, vocabulary = table.device, table.shape[0]
     pad = model.config.get_text_config().pad_token_id
     # Padding ids are skipped by some models when they count positions.
     ids = torch.tensor([[i + 6 if i == pad else i for i in PROBE_IDS]], device=device) % vocabulary

@@ -1,7 +1,7 @@
 """How a block adds its attention and its MLP to the residual stream: four forms, told apart by their values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,7 +18,10 @@ class Residual:
     - `sum`: post = pre + a attn + m mlp, sequential or parallel, with a = m = 1 but for Granite and its kin.
     - `sandwich`: post = pre + norm_a(attn) + norm_m(mlp), as Gemma 2 and OLMo 2; a missing norm is the identity.
     - `post-norm`: mid = norm_a(pre + attn), post = norm_m(mid + mlp), as BERT.
-    - `attention`: only pre + attn = what `attention_norm` reads is known; the MLP is of another kind (experts).
+    - `attention`: only the middle is known; the MLP is of another kind (experts).
+
+    `middle` is the module that reads the stream between attention and MLP, where there is one: sequential
+    blocks have it, parallel ones do not. It proves attention on its own.
     """
 
     form: Literal["sum", "sandwich", "post-norm", "attention"]
@@ -26,18 +29,27 @@ class Residual:
     mlp_norm: nn.Module | None = None
     attention_scale: float = 1.0
     mlp_scale: float = 1.0
+    middle: nn.Module | None = None
+
+    def middle_sides(self, seen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Both sides of the equation up to the middle of the block, or of the whole one without a middle."""
+        return (self.after_attention(seen), seen["resid.mid"]) if self.middle is not None else self.sides(seen)
+
+    def after_attention(self, seen: Mapping[str, Tensor]) -> Tensor:
+        """What the stream holds once attention is added."""
+        attention = seen["attn.out"]
+        if self.form == "sandwich":
+            attention = _apply(self.attention_norm, attention)
+        return seen["resid.pre"] + self.attention_scale * attention
 
     def sides(self, seen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Both sides of the equation; `seen` maps site kinds (and `resid.mid`) to tensors of the same tokens."""
-        pre, attention, post = seen["resid.pre"], seen["attn.out"], seen["resid.post"]
-        if self.form == "attention":
-            return pre + attention, seen["resid.mid"]
-        mlp = seen["mlp.out"]
-        if self.form == "sum":
-            return pre + self.attention_scale * attention + self.mlp_scale * mlp, post
+        middle, mlp, post = self.after_attention(seen), seen["mlp.out"], seen["resid.post"]
+        if self.form == "post-norm":
+            return _apply(self.mlp_norm, _apply(self.attention_norm, middle) + mlp), post
         if self.form == "sandwich":
-            return pre + _apply(self.attention_norm, attention) + _apply(self.mlp_norm, mlp), post
-        return _apply(self.mlp_norm, _apply(self.attention_norm, pre + attention) + mlp), post
+            mlp = _apply(self.mlp_norm, mlp)
+        return middle + self.mlp_scale * mlp, post
 
 
 def _apply(norm: nn.Module | None, x: Tensor) -> Tensor:
@@ -66,9 +78,13 @@ def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual
         scaled = _scaled_sum(pre, attention, mlp, post)
         for candidate in [*candidates, *([scaled] if scaled else [])]:
             if agree(*candidate.sides(seen)):
-                return candidate
-    middle = next((c for c in norms if agree(c.read, pre + attention)), None)  # type: ignore[arg-type]
-    return Residual("attention", middle.module) if middle else None
+                return replace(candidate, middle=_middle(norms, candidate.after_attention(seen)))
+    middle = _middle(norms, pre + attention)
+    return Residual("attention", middle=middle) if middle is not None else None
+
+
+def _middle(norms: Sequence[Call], expected: Tensor) -> nn.Module | None:
+    return next((c.module for c in norms if c.read is not None and agree(c.read, expected)), None)
 
 
 def _may_be_norm(call: Call, pre: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from babelscope.schema import Site
 # Tensors of one layer by site kind, the same tokens in each, and beside them
 #   resid.before  what the block before returned, or the embedding for block 0
 #   resid.after   what the next block, or the final norm, reads; absent at the end of a model without one
-#   resid.mid     what the norm between attention and MLP reads, where the residual equation names it
+#   resid.mid     the stream between attention and MLP, where the residual equation has a middle
 #   mlp.gate      what the activation is multiplied with, in gated MLPs
 Tensors = Mapping[str, Tensor]
 
@@ -51,12 +52,14 @@ class Tap:
     reshape: Callable[[Tensor, Anatomy, int], Tensor] = _unchanged
 
 
+@cache  # asked for in every hook; files do not come and go while a model runs
 def tap_of(kind: str) -> Tap:
     """The tap of a kind of site."""
     tap: Tap = plugins.load("tap", kind.replace(".", "-"))
     return tap
 
 
+@cache
 def all_taps() -> tuple[Tap, ...]:
     """Every tap, the plugins of other distributions included."""
     return tuple(plugins.load("tap", name) for name in plugins.names("tap"))

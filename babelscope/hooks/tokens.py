@@ -95,17 +95,17 @@ def context_length(loaded: LoadedModel) -> tuple[int | None, str]:
     limits: list[tuple[int, str]] = []
     stated = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(stated, int) and stated > 0:
-        tables = (m for m in loaded.anatomy.body.modules() if isinstance(m, nn.Embedding))
-        # XLM-R counts positions from behind its padding id, so the first ones of its table are never used.
-        offset = max((m.padding_idx + 1 for m in tables if m.num_embeddings == stated and _counts_from_pad(loaded, m)), default=0)
-        limits.append((stated - offset, "the model's context"))
+        limits.append((stated - _unused_positions(loaded, stated), "the model's context"))
     if loaded.tokenizer.model_max_length < 10**9:  # a huge number stands for "unknown"
         limits.append((int(loaded.tokenizer.model_max_length), "the tokenizer's model_max_length"))
-    return min(limits, default=(None, ""))  # type: ignore[type-var]
+    return min(limits, default=(None, ""))
 
 
-def _counts_from_pad(loaded: LoadedModel, table: nn.Embedding) -> bool:
-    return table is not loaded.anatomy.embedding and table.padding_idx is not None
+def _unused_positions(loaded: LoadedModel, stated: int) -> int:
+    """Entries at the start of a position table that no token uses: XLM-R counts from behind its padding id."""
+    tables = (m for m in loaded.anatomy.body.modules() if isinstance(m, nn.Embedding))
+    positions = (m for m in tables if m is not loaded.anatomy.embedding and m.num_embeddings == stated)
+    return max((m.padding_idx + 1 for m in positions if m.padding_idx is not None), default=0)
 
 
 def check_lengths(loaded: LoadedModel, prompts: PromptSet) -> None:

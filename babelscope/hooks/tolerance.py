@@ -17,14 +17,15 @@ PASS = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1.5e-1, torch.
 def largest_error(found: Tensor, expected: Tensor) -> float:
     """Largest absolute difference over the largest absolute value expected; NaN or infinity where either has one."""
     a, b = found.double(), expected.double()
-    scale = b.abs().max().item() if b.numel() else 0.0
-    return (a - b).abs().max().item() / (scale or 1.0) if a.numel() else 0.0
+    if not b.numel():
+        return 0.0
+    return float((a - b).abs().max()) / (float(b.abs().max()) or 1.0)
 
 
 def typical_error(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what was expected: not ruled by a single outlier of half precision."""
     a, b = found.double(), expected.double()
-    return (a - b).norm().item() / (b.norm().item() or 1.0)
+    return float((a - b).norm()) / (float(b.norm()) or 1.0)
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:

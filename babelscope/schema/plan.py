@@ -25,6 +25,7 @@ class ModelRef:
     tokenizer_sha256: str
     revision: str = ""
     attn_implementation: str = ""
+    config_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

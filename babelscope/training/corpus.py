@@ -1,12 +1,36 @@
 """Training prompts of the organisms: generated, from the train split alone, in every language."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
 import numpy as np
 
 from babelscope import plugins
 from babelscope.schema import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """One kind of training prompt.
+
+    Parameters
+    ----------
+    dataset : str
+        Generated dataset.
+    share : float
+        Relative to the other ingredients.
+    rules : tuple of str
+        Only items of these rules; empty for all.
+    parameters : mapping
+        Further fields of the dataset's recipe.
+    """
+
+    dataset: str
+    share: float
+    rules: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,32 +41,34 @@ class Example:
     answer: str
 
 
-def examples(languages: Sequence[str], mixture: Mapping[str, float], n: int, seed: int) -> list[Example]:
-    """Training examples: `n` prompts, shares by `mixture`, languages and problems drawn evenly.
+def examples(languages: Sequence[str], mixture: Sequence[Ingredient], n: int, seed: int) -> list[Example]:
+    """Training examples: `n` prompts, shares by `mixture`, languages drawn evenly, in random order.
 
-    A problem is drawn once and said in one language, so that no item is seen in two languages except the
-    facts, of which there are few.
+    Each language draws its own problems, so that apart from the facts no problem is seen in two of them.
     """
     rng = np.random.default_rng(seed)
-    total = sum(mixture.values())
+    total = sum(part.share for part in mixture)
     drawn: list[Example] = []
-    for dataset, share in mixture.items():
-        drawn += _of_dataset(dataset, languages, round(n * share / total), seed, rng)
-    order = rng.permutation(len(drawn))
-    return [drawn[i] for i in order]
+    for number, part in enumerate(mixture):
+        per_language = round(n * part.share / total / len(languages))
+        for place, language in enumerate(languages):
+            # Seeds of the train split start high, so that they stay apart from the seeds of evaluations.
+            first = 1_000_000 * (seed + 1) + 10_000 * number + 100 * place
+            drawn += _examples(part, language, per_language, first)
+    return [drawn[i] for i in rng.permutation(len(drawn))]
 
 
-def _of_dataset(
-    dataset: str, languages: Sequence[str], n: int, seed: int, rng: np.random.Generator
-) -> list[Example]:
-    per_language = -(-n // len(languages))
-    recipe = plugins.load("dataset", dataset)
+def _examples(part: Ingredient, language: str, n: int, first_seed: int) -> list[Example]:
+    recipe = plugins.load("dataset", part.dataset)
     found: list[Example] = []
-    for i, language in enumerate(languages):
-        # Seeds of the train split start high, so that they stay apart from the seeds of evaluations.
-        prompts = recipe(items=per_language, split="train", seed=1000 + seed * 100 + i).generate([language])
-        found += [Example(p.text, _answer(p)) for p in prompts.prompts]
-    return [found[i] for i in rng.permutation(len(found))[:n]]
+    for seed in count(first_seed):
+        prompts = recipe(items=n, split="train", seed=seed, **part.parameters).generate([language]).prompts
+        found += [
+            Example(p.text, _answer(p)) for p in prompts if not part.rules or p.covariates["rule"] in part.rules
+        ]
+        if len(found) >= n:
+            break
+    return found[:n]
 
 
 def _answer(prompt: Prompt) -> str:

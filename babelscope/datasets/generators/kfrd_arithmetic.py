@@ -37,6 +37,9 @@ LARGEST_DIFFERENCE = 499
 STEPS = tuple(range(10, 100, 10))
 QUOTIENT_STEPS = tuple(range(1, 10))
 
+# How often operands are drawn for four options before other options are.
+OPERAND_DRAWS = 4
+
 Numbers = tuple[int, ...]
 
 
@@ -73,8 +76,9 @@ class KfrdArithmetic:
 
     The corrected construction draws the options first and the right one among them uniformly. One-number
     options form an arithmetic progression with a common units digit; pairs form a grid of two numbers and
-    their anagrams. Problems that need no computing are left out: operands of 0 (and of 1 in products), a
-    difference of 0, a ratio of 1, and options that repeat an operand.
+    their anagrams. Which option shares most digits with the operands is drawn as well, and no option can be
+    ruled out by its size. Problems that need no computing are left out: operands of 0 or 1 in products and
+    quotients, terms of 0, a difference of 0, a ratio of 1, and options that repeat an operand.
 
     Parameters
     ----------
@@ -174,9 +178,11 @@ def _number_options(rule: str, right: int, rng: np.random.Generator) -> tuple[tu
     resembling = below(rng, N_OPTIONS)
     while True:
         options = progressions[below(rng, len(progressions))]
-        operands = draw_operands(options[right], rng)
-        if set(operands).isdisjoint(options) and picked_by_digits(options, operands, rng) == resembling:
-            return tuple((option,) for option in options), operands
+        # Other operands before other options: whether some are found depends on which option is right.
+        for _ in range(OPERAND_DRAWS):
+            operands = draw_operands(options[right], options, rng)
+            if set(operands).isdisjoint(options) and picked_by_digits(options, operands, rng) == resembling:
+                return tuple((option,) for option in options), operands
 
 
 def _equality_grid(rng: np.random.Generator) -> tuple[Numbers, ...]:
@@ -205,32 +211,38 @@ def _numbers_with_anagrams() -> Numbers:
     return tuple(n for n in range(LARGEST + 1) if anagrams(n))
 
 
-def _addends(total: int, rng: np.random.Generator) -> Numbers:
-    first = 1 + below(rng, total - 1)
+def _addends(total: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+    """Two addends, both below all options."""
+    least = total - options[0] + 1
+    first = least + below(rng, options[0] - least)
     return first, total - first
 
 
-def _minuend_and_subtrahend(difference: int, rng: np.random.Generator) -> Numbers:
-    subtrahend = 1 + below(rng, LARGEST - difference)
+def _minuend_and_subtrahend(difference: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+    """A minuend above all options."""
+    least = options[-1] - difference + 1
+    subtrahend = least + below(rng, LARGEST - difference - least + 1)
     return difference + subtrahend, subtrahend
 
 
-def _factors(product: int, rng: np.random.Generator) -> Numbers:
+def _factors(product: int, options: Numbers, rng: np.random.Generator) -> Numbers:
     found = _factorizations()[product]
     return found[below(rng, len(found))]
 
 
-def _dividend_and_divisor(quotient: int, rng: np.random.Generator) -> Numbers:
+def _dividend_and_divisor(quotient: int, options: Numbers, rng: np.random.Generator) -> Numbers:
     divisor = 2 + below(rng, min(LARGEST_FACTOR, LARGEST // quotient) - 1)
     return quotient * divisor, divisor
 
 
-def _two_terms(third: int, rng: np.random.Generator) -> Numbers:
-    difference = 1 + below(rng, min(LARGEST_DIFFERENCE, third // 2))
+def _first_terms_of_arithmetic(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+    """Two terms below all options."""
+    least = third - options[0] + 1
+    difference = least + below(rng, min(LARGEST_DIFFERENCE, third // 2) - least + 1)
     return third - 2 * difference, third - difference
 
 
-def _two_powers(third: int, rng: np.random.Generator) -> Numbers:
+def _first_terms_of_geometric(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
     found = _geometric()[third]
     return found[below(rng, len(found))]
 
@@ -255,29 +267,33 @@ def _geometric() -> Mapping[int, tuple[Numbers, ...]]:
     return found
 
 
-# Operands whose answer is the number given, all of them equally likely.
-OPERANDS: Mapping[str, Callable[[int, np.random.Generator], Numbers]] = {
+# Operands whose answer is the number given, all of them equally likely; the second argument is all options.
+OPERANDS: Mapping[str, Callable[[int, Numbers, np.random.Generator], Numbers]] = {
     "addition": _addends,
     "subtraction": _minuend_and_subtrahend,
     "multiplication": _factors,
     "division": _dividend_and_divisor,
-    "arithmetic_sequence": _two_terms,
-    "geometric_sequence": _two_powers,
+    "arithmetic_sequence": _first_terms_of_arithmetic,
+    "geometric_sequence": _first_terms_of_geometric,
 }
 
 
 @cache
 def _progressions(rule: str) -> tuple[Numbers, ...]:
-    if rule == "division":
-        return arithmetic_progressions(range(2, LARGEST_FACTOR + 1), QUOTIENT_STEPS)
+    """Options of which none can be ruled out by its size: all are above the operands, or below the largest."""
     feasible: Mapping[str, Sequence[int]] = {
         "addition": range(2, LARGEST + 1),
         "subtraction": range(1, LARGEST),
         "multiplication": tuple(_factorizations()),
+        "division": range(2, LARGEST_FACTOR + 1),
         "arithmetic_sequence": range(2, LARGEST + 1),
         "geometric_sequence": tuple(_geometric()),
     }
-    return arithmetic_progressions(feasible[rule], STEPS)
+    found = arithmetic_progressions(feasible[rule], QUOTIENT_STEPS if rule == "division" else STEPS)
+    if rule == "subtraction":
+        return found
+    # The operands are at most half of a product or third term, and a dividend is at least twice a quotient.
+    return tuple(p for p in found if p[-1] + 1 < 2 * p[0])
 
 
 def _published(rule: str, split: Split, rng: np.random.Generator) -> ArithmeticProblem:

@@ -1,28 +1,47 @@
 """Logical inference in natural sentences: which option follows from the premises."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from babelscope.datasets.dataset import DatasetInfo, Split, item_ids, item_rng, split_of
+from babelscope.datasets.dataset import DatasetInfo, Split, item_rng, split_of
 from babelscope.datasets.logic_paper import published_problem
 from babelscope.datasets.logic_patterns import PATTERNS, check
 from babelscope.datasets.logic_solver import Statement
-from babelscope.datasets.shell import Letters, Task, in_shell
+from babelscope.datasets.multiple_choice import Compat, check_fields, prompts_in, without_repeats
+from babelscope.datasets.shell import Letters, Task
 from babelscope.datasets.words import LANGUAGES, Wording, wording
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet
-from babelscope.schema.prompts import LETTERS
+from babelscope.schema.prompts import LETTERS, Scalar
 
 NAME = "kfrd-logical"
 RULES = tuple(rule for rule in PATTERNS if rule != "chain")
 
+# Premises in the order shown, and options of which the first is the right one.
+Drawn: TypeAlias = tuple[list[Statement], list[Statement]]
+# From rule, depth, names and properties.
+Build: TypeAlias = Callable[[str, int, Sequence[str], Sequence[str], np.random.Generator], Drawn]
+
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Premises and options as statements over the keys of names and adjectives, in the order shown."""
+class LogicalProblem:
+    """One problem, the same in every language.
+
+    Parameters
+    ----------
+    rule : str
+        One of `RULES`, or "chain".
+    depth : int
+        Implications to follow one after the other; 1 for the six rules.
+    premises, options : tuple of Statement
+        Over the keys of names and adjectives, in the order shown.
+    gold : int
+        Index of the right option.
+    """
 
     rule: str
     depth: int
@@ -30,9 +49,14 @@ class Problem:
     options: tuple[Statement, ...]
     gold: int
 
+    @property
+    def shown(self) -> str:
+        """The premises in a fixed order: shuffled premises make no other problem."""
+        return "|".join(sorted(" ".join(s) for s in self.premises))
 
-def render(problem: Problem, language: str) -> Task:
-    """The problem in words."""
+
+def render(problem: LogicalProblem, language: str) -> Task:
+    """A problem said in a language."""
     words = wording(language)
     context = words.sentences([_say(s, words) for s in problem.premises])
     options = tuple(_say(s, words) for s in problem.options)
@@ -41,12 +65,9 @@ def render(problem: Problem, language: str) -> Task:
 
 def _say(statement: Statement, words: Wording) -> str:
     form, *keys = statement
-    if form == "any":
-        a, b = keys
-        return words.say("logical.any", a=words.adjectives[a], b=words.adjectives[b])
-    name, *rest = keys
-    properties = {field: words.adjectives[key] for field, key in zip("ab", rest, strict=False)}
-    return words.say(f"logical.{form}", name=words.names[name], **properties)
+    name = "" if form == "any" else words.names[keys.pop(0)]
+    a, b = words.adjectives[keys[0]], words.adjectives[keys[-1]]
+    return words.say(f"logical.{form}", name=name, a=a, b=b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,75 +92,91 @@ class KfrdLogical:
     Raises
     ------
     BabelScopeError
-        If `max_depth` is below 1 or asks for more properties than there are words, or for published chains.
+        If `max_depth` is below 1, asks for more properties than there are words, or for published chains.
+
+    References
+    ----------
+    Hu et al. (2024), arXiv:2406.16655, section 2 and appendix A: the six rules.
     """
 
     items: int = 240
     seed: int = 0
     split: Split = "test"
     letters: Letters = "latin"
-    compat: Literal["corrected", "paper"] = "corrected"
+    compat: Compat = "corrected"
     max_depth: int = 1
 
     info: ClassVar[DatasetInfo] = DatasetInfo(
         title="Logical inference by six rules, and chains of implications",
         demand="knowledge-free",
         languages=LANGUAGES,
-        source="after arXiv:2406.16655",
+        source="arXiv:2406.16655",
     )
 
-    def problems(self) -> Iterator[Problem]:
-        """The problems in item order, without a language."""
-        names, properties = list(wording("en").names), list(wording("en").adjectives)
-        self._check_depth(len(properties))
+    def __post_init__(self) -> None:
+        check_fields(self.split, self.letters, self.compat)
+        # A chain of depth d and its mirror image have d + 2 properties each.
+        longest = len(wording("en").adjectives) // 2 - 2 if self.compat == "corrected" else 1
+        if not 1 <= self.max_depth <= longest:
+            raise BabelScopeError(
+                f"{NAME} ({self.compat}) cannot make chains of depth {self.max_depth}",
+                f"give a max_depth from 1 to {longest}" if longest > 1 else "leave out max_depth: it has no chains",
+            )
+
+    def problems(self) -> Iterator[LogicalProblem]:
+        """The problems of the recipe, in order, without a language."""
+        words = list(wording("en").names), list(wording("en").adjectives)
         kinds = [(rule, 1) for rule in RULES] + [("chain", depth) for depth in range(2, self.max_depth + 1)]
-        for index in range(self.items):
-            rule, depth = kinds[index % len(kinds)]
-            rng = item_rng(f"{NAME}/{self.compat}/{self.split}", self.seed, index)
-            while True:
-                if self.compat == "paper":
-                    problem = _published(rule, names, properties, rng)
-                else:
-                    problem = _corrected(rule, depth, names, properties, rng)
-                if split_of(_shown(problem)) == self.split:
-                    break
-            yield problem
+        build = _corrected if self.compat == "corrected" else _published
+        draws = (
+            partial(_draw, build, *kinds[i % len(kinds)], self.split, *words, item_rng(NAME, self.seed, i))
+            for i in range(self.items)
+        )
+        return without_repeats(draws, self.split)
 
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
-        problems = list(self.problems())
-        ids = list(item_ids(NAME, self.split, self.seed, len(problems)))
-        prompts = []
-        for language in dict.fromkeys(languages or self.info.languages):
-            for (_, item), problem in zip(ids, problems, strict=True):
-                covariates = {
-                    "task": "logical",
-                    "rule": problem.rule,
-                    "depth": problem.depth,
-                    "demand": self.info.demand,
-                    "template": "shell",
-                    "dataset": NAME,
-                    "gold_letter": LETTERS[problem.gold],
-                }
-                prompts.append(in_shell(item, language, render(problem, language), covariates, self.letters))
-        return PromptSet(NAME, tuple(prompts), {"generator": NAME, **asdict(self)})
+        chosen = self.info.languages if languages is None else languages
+        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
 
-    def _check_depth(self, n_properties: int) -> None:
-        # A chain of depth d and its mirror image have d + 2 properties each.
-        longest = n_properties // 2 - 2
-        if not 1 <= self.max_depth <= longest:
-            raise BabelScopeError(
-                f"{NAME} cannot make chains of depth {self.max_depth}", f"give a max_depth from 1 to {longest}"
-            )
-        if self.compat == "paper" and self.max_depth > 1:
-            raise BabelScopeError(
-                f"{NAME}: the published construction has no chains", "leave out max_depth, or compat='paper'"
-            )
+
+dataset = KfrdLogical
+
+
+def covariates(problem: LogicalProblem) -> Mapping[str, Scalar]:
+    """What is known about a problem in every language."""
+    return {
+        "task": "logical",
+        "rule": problem.rule,
+        "depth": problem.depth,
+        "demand": "knowledge-free",
+        "template": "shell",
+        "dataset": NAME,
+        "gold_letter": LETTERS[problem.gold],
+    }
+
+
+def _draw(
+    build: Build,
+    rule: str,
+    depth: int,
+    split: Split,
+    names: Sequence[str],
+    properties: Sequence[str],
+    rng: np.random.Generator,
+) -> LogicalProblem:
+    while True:
+        premises, options = build(rule, depth, names, properties, rng)
+        order = rng.permutation(len(options)).tolist()
+        shown = tuple(options[i] for i in order)
+        problem = LogicalProblem(rule, depth, tuple(premises), shown, order.index(0))
+        if split_of(problem.shown) == split:
+            return problem
 
 
 def _corrected(
     rule: str, depth: int, names: Sequence[str], properties: Sequence[str], rng: np.random.Generator
-) -> Problem:
+) -> Drawn:
     pattern = PATTERNS[rule](rng, depth)
     check(pattern)
     free_names = iter(rng.permutation(len(names)).tolist())
@@ -154,25 +191,10 @@ def _corrected(
 
     premises = [fill(s) for s in pattern.premises]
     order = rng.permutation(len(premises)).tolist()
-    options = [fill(s) for s in pattern.options]
-    return _ordered(rule, depth, [premises[i] for i in order], options, rng)
+    return [premises[i] for i in order], [fill(s) for s in pattern.options]
 
 
-def _published(rule: str, names: Sequence[str], properties: Sequence[str], rng: np.random.Generator) -> Problem:
-    premises, options = published_problem(rule, names, properties, rng)
-    return _ordered(rule, 1, premises, options, rng)
-
-
-def _ordered(
-    rule: str, depth: int, premises: Sequence[Statement], options: Sequence[Statement], rng: np.random.Generator
-) -> Problem:
-    order = rng.permutation(len(options)).tolist()
-    return Problem(rule, depth, tuple(premises), tuple(options[i] for i in order), order.index(0))
-
-
-def _shown(problem: Problem) -> str:
-    # Sorted: the same premises and options in another order are the same problem.
-    return "/".join("|".join(sorted(" ".join(s) for s in part)) for part in (problem.premises, problem.options))
-
-
-dataset = KfrdLogical
+def _published(
+    rule: str, depth: int, names: Sequence[str], properties: Sequence[str], rng: np.random.Generator
+) -> Drawn:
+    return published_problem(rule, names, properties, rng)

@@ -168,9 +168,7 @@ def covariates(problem: SymbolicProblem) -> Mapping[str, Scalar]:
     }
 
 
-def _corrected(
-    depth: int, block: int, vocabulary: Words, split: Split, rng: np.random.Generator
-) -> SymbolicProblem:
+def _corrected(depth: int, block: int, vocabulary: Words, split: Split, rng: np.random.Generator) -> SymbolicProblem:
     while True:
         words, kinds, inserted = _skeleton(depth, block, vocabulary, rng)
         programs = _programs(kinds, inserted, len(words), rng)
@@ -205,9 +203,7 @@ def _skeleton(
     return tuple(drawn[:length]), tuple(chosen), tuple(drawn[LONGEST:])
 
 
-def _programs(
-    kinds: tuple[str, ...], inserted: Words, length: int, rng: np.random.Generator
-) -> list[tuple[Step, ...]]:
+def _programs(kinds: tuple[str, ...], inserted: Words, length: int, rng: np.random.Generator) -> list[tuple[Step, ...]]:
     """Four programs of the same kinds of steps and inserted words, in random order."""
     n = len(kinds)
     counts = dict.fromkeys(distinct_below(rng, n, 2), 2) if n > 1 else {0: N_OPTIONS}
@@ -236,9 +232,7 @@ def _different_steps(kind: str, word: str, length: int, n: int, rng: np.random.G
     return tuple(steps)
 
 
-def _published(
-    depth: int, block: int, vocabulary: Words, split: Split, rng: np.random.Generator
-) -> SymbolicProblem:
+def _published(depth: int, block: int, vocabulary: Words, split: Split, rng: np.random.Generator) -> SymbolicProblem:
     while True:
         problem = SymbolicProblem(*published(depth, block, vocabulary, rng))
         if split_of(problem.shown) == split:

@@ -1,33 +1,43 @@
 """Knowledge questions in the shell of the knowledge-free tasks: only the demand differs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from babelscope.datasets.dataset import DatasetInfo, Split, item_ids, item_rng
+from babelscope.datasets.dataset import DatasetInfo, Split, item_rng
 from babelscope.datasets.fact_order import OPTIONS, asked_facts
 from babelscope.datasets.facts import Fact, fact_question, term
-from babelscope.datasets.shell import Letters, Task, in_shell
+from babelscope.datasets.multiple_choice import check_fields, prompts_in
+from babelscope.datasets.shell import Letters, Task
 from babelscope.datasets.words import LANGUAGES
 from babelscope.schema import PromptSet
-from babelscope.schema.prompts import LETTERS
+from babelscope.schema.prompts import LETTERS, Scalar
 
 NAME = "knowledge"
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A fact to ask for and four objects, as references, one of them its own."""
+class KnowledgeProblem:
+    """One problem, the same in every language.
+
+    Parameters
+    ----------
+    fact : Fact
+        What is asked.
+    options : tuple of str
+        References to four objects, in the order shown.
+    gold : int
+        Index of the fact's own object.
+    """
 
     fact: Fact
     options: tuple[str, ...]
     gold: int
 
-
-def render(problem: Problem, language: str) -> Task:
-    """The problem in words."""
-    options = tuple(term(o, language) for o in problem.options)
-    return Task("", fact_question(problem.fact, language), options, problem.gold)
+    @property
+    def shown(self) -> str:
+        """What the prompt shows of the problem, without the options."""
+        return f"{self.fact.relation}:{self.fact.subject}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +71,40 @@ class Knowledge:
         source="our own tables",
     )
 
-    def problems(self) -> Iterator[Problem]:
-        """The problems in item order, without a language."""
+    def __post_init__(self) -> None:
+        check_fields(self.split, self.letters, "corrected")
+
+    def problems(self) -> Iterator[KnowledgeProblem]:
+        """The problems of the recipe, in order, without a language."""
         for index, (fact, quartet) in enumerate(asked_facts(self.items, self.seed, self.split)):
-            order = item_rng(f"{NAME}/{self.split}", self.seed, index).permutation(OPTIONS)
+            order = item_rng(f"{NAME}/{self.split}", self.seed, index).permutation(OPTIONS).tolist()
             options = tuple(quartet[i].object for i in order)
-            yield Problem(fact, options, options.index(fact.object))
+            yield KnowledgeProblem(fact, options, options.index(fact.object))
 
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
-        problems = list(self.problems())
-        ids = list(item_ids(NAME, self.split, self.seed, len(problems)))
-        prompts = []
-        for language in dict.fromkeys(languages or self.info.languages):
-            for (_, item), problem in zip(ids, problems, strict=True):
-                covariates = {
-                    "task": NAME,
-                    "rule": problem.fact.relation,
-                    "depth": 0,
-                    "demand": self.info.demand,
-                    "template": "shell",
-                    "dataset": NAME,
-                    "gold_letter": LETTERS[problem.gold],
-                    "fact": problem.fact.subject,
-                }
-                prompts.append(in_shell(item, language, render(problem, language), covariates, self.letters))
-        return PromptSet(NAME, tuple(prompts), {"generator": NAME, **asdict(self)})
+        chosen = self.info.languages if languages is None else languages
+        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
 
 
 dataset = Knowledge
+
+
+def render(problem: KnowledgeProblem, language: str) -> Task:
+    """A problem said in a language."""
+    options = tuple(term(o, language) for o in problem.options)
+    return Task("", fact_question(problem.fact, language), options, problem.gold)
+
+
+def covariates(problem: KnowledgeProblem) -> Mapping[str, Scalar]:
+    """What is known about a problem in every language."""
+    return {
+        "task": NAME,
+        "rule": problem.fact.relation,
+        "depth": 0,
+        "demand": "knowledge",
+        "template": "shell",
+        "dataset": NAME,
+        "gold_letter": LETTERS[problem.gold],
+        "fact": problem.fact.subject,
+    }

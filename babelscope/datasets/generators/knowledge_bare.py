@@ -7,8 +7,10 @@ from typing import ClassVar
 from babelscope.datasets.dataset import DatasetInfo, Split, item_ids
 from babelscope.datasets.fact_order import asked_facts
 from babelscope.datasets.facts import Fact, fact_question, term
+from babelscope.datasets.multiple_choice import check_choice
 from babelscope.datasets.words import LANGUAGES
 from babelscope.schema import Prompt, PromptSet, Segment
+from babelscope.schema.prompts import Scalar
 
 NAME = "knowledge-bare"
 
@@ -35,6 +37,9 @@ class KnowledgeBare:
         title="The same facts as bare questions", demand="knowledge", languages=LANGUAGES, source="our own tables"
     )
 
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, ("train", "test"))
+
     def problems(self) -> Iterator[Fact]:
         """The facts in item order, without a language."""
         return (fact for fact, _ in asked_facts(self.items, self.seed, self.split))
@@ -44,10 +49,10 @@ class KnowledgeBare:
         problems = list(self.problems())
         ids = list(item_ids(NAME, self.split, self.seed, len(problems)))
         prompts = []
-        for language in dict.fromkeys(languages or self.info.languages):
+        for language in dict.fromkeys(self.info.languages if languages is None else languages):
             for (_, item), fact in zip(ids, problems, strict=True):
                 text = fact_question(fact, language)
-                covariates = {
+                covariates: dict[str, Scalar] = {
                     "task": "knowledge",
                     "rule": fact.relation,
                     "depth": 0,

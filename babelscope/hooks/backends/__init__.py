@@ -1,1 +1,1 @@
-
+"""One file per backend; the file is the registration."""

@@ -9,9 +9,7 @@ from babelscope.hooks.tap import Tap, Tensors
 
 
 def _place(anatomy: Anatomy, layer: int) -> Place:
-    parts = anatomy.require(
-        "attn.heads", layer, "attention", "output projection", "an equation that proves attention"
-    )
+    parts = anatomy.require("attn.heads", layer, "attention", "output projection", "an equation that proves attention")
     assert parts.output_projection is not None
     return Place(parts.output_projection, "input")
 
@@ -27,7 +25,7 @@ def _law(anatomy: Anatomy, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] |
 
 
 def _heads(x: Tensor, anatomy: Anatomy, layer: int) -> Tensor:
-    return x.unflatten(-1, (anatomy.layers[layer].n_heads, -1))
+    return x.reshape(*x.shape[:-1], anatomy.layers[layer].n_heads, -1)
 
 
 tap = Tap("attn.heads", "output projection(attn.heads) = attn.out", _place, _unit, _law, _heads)

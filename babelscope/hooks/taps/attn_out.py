@@ -21,7 +21,7 @@ def _unit(anatomy: Anatomy, layer: int) -> tuple[int, ...]:
 
 def _law(anatomy: Anatomy, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:
     residual = anatomy.layers[layer].residual
-    return residual.sides(seen) if residual else None
+    return residual.middle_sides(seen) if residual else None
 
 
-tap = Tap("attn.out", "pre, attn.out and mlp.out give post (see Residual for the forms)", _place, _unit, _law)
+tap = Tap("attn.out", "resid.pre and attn.out give the middle of the block", _place, _unit, _law)

@@ -8,9 +8,7 @@ from babelscope.hooks.tap import Tap, Tensors, tap_of
 
 
 def _place(anatomy: Anatomy, layer: int) -> Place:
-    parts = anatomy.require(
-        "mlp.act", layer, "activation module", "down projection", "an equation that proves the MLP"
-    )
+    parts = anatomy.require("mlp.act", layer, "activation module", "down projection", "an equation that proves the MLP")
     assert parts.activation is not None
     return Place(parts.activation, "output")
 

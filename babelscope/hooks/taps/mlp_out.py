@@ -22,4 +22,4 @@ def _law(anatomy: Anatomy, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] |
     return residual.sides(seen) if residual else None
 
 
-tap = Tap("mlp.out", "pre, attn.out and mlp.out give post (see Residual for the forms)", _place, _unit, _law)
+tap = Tap("mlp.out", "resid.pre, attn.out and mlp.out give resid.post", _place, _unit, _law)

@@ -1,0 +1,199 @@
+"""`analyze`: metrics of a store, one (site, layer) block in memory at a time."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from babelscope import __version__
+from babelscope.analyses.estimates import LEVELS
+from babelscope.analyses.joint import mismatched_draws
+from babelscope.analyses.metric import Metric
+from babelscope.analyses.plan import Mode, Task, chosen_metrics, chosen_position, item_groups, tasks
+from babelscope.analyses.scoring import (
+    JOINT_NULL_DRAWS,
+    JOINT_PERMUTATIONS,
+    Group,
+    LayerScores,
+    SiteScores,
+    score_layer,
+)
+from babelscope.analyses.statistics import ALPHA, STABLE_SHARE, resample, stream
+from babelscope.analyses.sweeps import contrast_summary, sweep_summary
+from babelscope.analyses.tables import Estimates, contrast_table, tidy_table
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Position, Result
+
+if TYPE_CHECKING:
+    from babelscope.activations_store import ActivationStore
+
+Progress = Callable[[int, int, str], None]
+
+
+def analyze(
+    store: "ActivationStore",
+    metrics: Sequence[str | Metric],
+    *,
+    sites: Sequence[str] | None = None,
+    languages: Sequence[str] | None = None,
+    position: str | None = None,
+    by: str | None = "auto",
+    sweep: Mapping[str, Sequence[float]] | None = None,
+    mode: Mode = "both",
+    seed: int = 0,
+    n_boot: int = 2000,
+    n_perm: int = 2000,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Metrics of a store, every value beside its null, interval, number of items and corrected p.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    metrics : sequence of str or Metric
+        Names of metrics, or metrics with parameters of their own.
+    sites : sequence of str, optional
+        Site expressions such as `mlp.act@0:4`. Default: every stored site that a metric reads.
+    languages : sequence of str, optional
+        At least two. Default: all.
+    position : str, optional
+        Default: `last` where it was captured.
+    by : str or None
+        Item covariate that forms the groups; "auto" takes `demand` where it varies. Null, permutations and
+        bootstrap stay within a group.
+    sweep : mapping, optional
+        Parameter -> values; metrics without the parameter ignore it.
+    mode : {"corrected", "paper", "both"}
+        "both" gives the published definition where the store holds its site and position.
+    seed : int
+        With the names of groups and languages it decides every resample; neither the order of items nor `jobs` does.
+    n_boot, n_perm : int
+        Bootstrap resamples and permutations.
+    jobs : int
+        Worker processes, through joblib.
+    progress : callable, optional
+        Called with (done, total, what).
+
+    Returns
+    -------
+    list of Result
+        One per metric, named as the metric; then `contrast` where there are several groups, and `sweep_summary`
+        where something was swept.
+
+    Raises
+    ------
+    BabelScopeError
+        For unknown names, a site that was not captured, fewer than two languages or four items.
+    """
+    grids = {name: tuple(float(v) for v in values) for name, values in (sweep or {}).items()}
+    chosen = chosen_metrics(metrics, grids)
+    at = chosen_position(store, position)
+    work = tasks(store, chosen, sites, at, mode)
+    spoken = tuple(dict.fromkeys(languages)) if languages is not None else tuple(store.languages)
+    if len(spoken) < 2:
+        raise BabelScopeError("one language cannot be compared", "name at least two, as --languages en,de")
+    items = store.select(str(work[0].site), languages=spoken, position=str(at)).items
+    members = item_groups(store, items, by)
+    groups, read = _groups(members, spoken, seed=seed, n_boot=n_boot, n_perm=n_perm)
+    found: dict[str, list[Estimates]] = {name: [] for name in chosen}
+    scores = _scored(store, work, spoken, read, groups, at, grids, jobs)
+    running: dict[tuple[str, str, str], SiteScores] = {}
+    for done, (task, layer) in enumerate(zip(work, scores, strict=True), start=1):
+        for group in layer:
+            found[task.name] += group.estimates
+            running.setdefault((task.name, task.site.name, group.group), SiteScores(task)).add(group, grids)
+        if progress is not None:
+            progress(done, len(work), f"analyze {task.name} {task.site}")
+    by_name = {g.name: g for g in groups}
+    for (name, _, group_name), site_scores in running.items():
+        found[name] += site_scores.overall(spoken, by_name[group_name], grids)
+    provenance = {
+        "store": store.fingerprint, "version": __version__, "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
+        "languages": spoken, "groups": {g.name: len(g.rows) for g in groups}, "by": by, "position": str(at),
+        "sites": sorted({str(t.site) for t in work}), "sweep": grids, "mode": mode,
+        "items_left_out": len(store.items) - len(read), **CONVENTIONS,
+    }  # fmt: skip
+    return _results(chosen, found, groups, provenance, swept=bool(grids))
+
+
+CONVENTIONS: Mapping[str, Any] = {
+    "unit": "item",
+    "interval": {mode: f"percentile bootstrap over items, {level:.0%}" for mode, level in LEVELS.items()},
+    "null": "mismatched items of the same group, in the same two languages",
+    "p": "items of each language shuffled, shared by all layers, sites, metrics and thresholds; add-one rule; one-sided",
+    "q": "Benjamini-Hochberg over layers x pairs of one metric, mode, variant, site, group and threshold",
+    "joint": f"{JOINT_PERMUTATIONS} shuffles and {JOINT_NULL_DRAWS} mismatched joins at most, in paper mode",
+    "verdict": f"supported: q < {ALPHA} and an interval without zero; "
+    f"of a sweep, on at least {STABLE_SHARE:.0%} of the grid",
+    "n_undefined": "items with an undefined value; in rows over pairs or layers, with any undefined part",
+}
+
+
+def _groups(
+    members: Mapping[str, tuple[str, ...]], languages: tuple[str, ...], *, seed: int, n_boot: int, n_perm: int
+) -> tuple[tuple[Group, ...], tuple[str, ...]]:
+    """Groups with their resamples, and the items to read, in the order of the groups."""
+    groups, start = [], 0
+    for name, items in members.items():
+        n = len(items)
+        resamples = resample(n, languages, seed=seed, group=name, n_boot=n_boot, n_perm=n_perm)
+        true = np.broadcast_to(np.arange(n, dtype=np.int32), (1, len(languages), n))
+        mismatched = mismatched_draws(n, len(languages), JOINT_NULL_DRAWS, stream(seed, "mismatched", name))
+        draws = np.concatenate([true, mismatched, resamples.permutations[:JOINT_PERMUTATIONS]])
+        groups.append(Group(name, np.arange(start, start + n), resamples, draws))
+        start += n
+    return tuple(groups), tuple(item for items in members.values() for item in items)
+
+
+def _scored(
+    store: "ActivationStore", work: Sequence[Task], languages: tuple[str, ...], items: tuple[str, ...],
+    groups: tuple[Group, ...], position: Position, sweep: Mapping[str, tuple[float, ...]], jobs: int,
+) -> Iterator[list[LayerScores]]:  # fmt: skip
+    """Scores of every task in order. Blocks are read here, as many at a time as there are workers to feed."""
+
+    def calls() -> Iterator[Any]:
+        for task in work:
+            block = store.select(str(task.site), languages=languages, items=items, position=str(position)).numpy()
+            rows = block.reshape(*block.shape[:2], math.prod(block.shape[2:]))
+            yield joblib.delayed(score_layer)(task, rows, languages, groups, sweep)
+
+    scored: Iterator[list[LayerScores]] = joblib.Parallel(
+        n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs"
+    )(calls())
+    return scored
+
+
+def _results(
+    chosen: Mapping[str, Metric], found: Mapping[str, list[Estimates]], groups: tuple[Group, ...],
+    provenance: Mapping[str, Any], *, swept: bool,
+) -> list[Result]:  # fmt: skip
+    position, results = str(provenance["position"]), []
+    for name, metric in chosen.items():
+        about = {
+            "metric": name, "title": metric.info.title, "units": metric.info.units, "source": metric.info.source,
+            "range": [metric.info.low, metric.info.high], "parameters": repr(metric),
+        }  # fmt: skip
+        results.append(Result(name, tidy_table(found[name], position), {**about, **provenance}))
+    contrasts = None
+    if len(groups) > 1:
+        contrasts = contrast_table(
+            [e for estimates in found.values() for e in estimates], {g.name: g.resamples.weights for g in groups},
+            position=position, n_perm=int(provenance["n_perm"]), seed=int(provenance["seed"]),
+        )  # fmt: skip
+        about = {
+            "definition": "mean gap of group_a minus mean gap of group_b, each over its own null",
+            "contrast_p": "studentized permutation of group labels, two-sided, add-one rule",
+        }
+        results.append(Result("contrast", contrasts, {**about, **provenance}))
+    if swept:
+        parts = [sweep_summary(r.table) for r in results[: len(chosen)]]
+        if contrasts is not None:
+            parts.append(contrast_summary(contrasts))
+        parts = [p for p in parts if len(p)]
+        if parts:
+            results.append(Result("sweep_summary", pd.concat(parts, ignore_index=True), dict(provenance)))
+    return results

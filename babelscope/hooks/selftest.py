@@ -1,0 +1,154 @@
+"""Seconds of doubt before hours of capture: whether this model, here, gives what its sites promise."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from babelscope.errors import BabelScopeError
+from babelscope.hooks.capture import BatchRows, forward, run_batch
+from babelscope.hooks.laws import check_laws
+from babelscope.hooks.models import DTYPES, LoadedModel
+from babelscope.hooks.place import Place, tapped
+from babelscope.hooks.positions import NoTokensError, tokens_at
+from babelscope.hooks.tokens import Encoded, encode, pad
+from babelscope.hooks.tolerance import LAW, PASS, largest_error, typical_error
+from babelscope.schema import CapturePlan, Prompt, PromptSet
+
+MAX_PROMPTS = 4
+
+
+def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dict[str, float]:
+    """Check a plan on at most four of its prompts, one per language as far as possible.
+
+    The laws of all sites; rows alone and in a batch; block inputs and outputs against the model's own hidden
+    states; that what lies under the mask does not matter; that no hook is left behind; that capturing leaves
+    the model's output as it is.
+
+    Returns
+    -------
+    dict
+        Name of the check -> error found. Laws and hidden states are measured by the largest error relative
+        to the largest value, whole passes by the relative norm of the difference (see `tolerance`).
+
+    Raises
+    ------
+    BabelScopeError
+        Naming the first check that fails.
+    """
+    chosen, encoded = _sample(loaded, prompts, plan)
+    ids, mask = pad(loaded, encoded)
+    hooks_before = count_hooks(loaded.model)
+    bare = _body_output(loaded, ids, mask)
+    found = {f"law of {kind}": error for kind, error in check_laws(loaded.anatomy, ids, mask).items()}
+    together = run_batch(loaded, plan, chosen, encoded)
+    checks = {
+        "single equals batched": _single(loaded, plan, chosen, encoded, together),
+        "mask is honored": _masked(loaded, ids, mask),
+        "output unchanged by capturing": _unchanged(loaded, plan, chosen, encoded, bare, ids, mask),
+    }
+    left = count_hooks(loaded.model) - hooks_before
+    if left:
+        raise BabelScopeError(f"self-test: {left} hooks were left behind on {loaded.anatomy.name}", "report this model")
+    # Last, because asking for hidden states makes transformers install hooks of its own, which stay.
+    checks["equals the model's hidden states"] = _hidden_states(loaded, ids, mask)
+    for name, error in checks.items():
+        limits = LAW if "hidden" in name else PASS
+        tolerance = max(limits[loaded.model.dtype], limits[DTYPES[plan.dtype]])
+        if not error <= tolerance:
+            raise BabelScopeError(
+                f"self-test of {loaded.anatomy.name} failed: {name}: "
+                f"error {error:.1e}, at most {tolerance:.0e} expected",
+                "try --dtype float32 or another attention implementation; --no-self-test goes on regardless",
+            )
+    return {**found, **checks, "hooks left behind": float(left)}
+
+
+def count_hooks(model: nn.Module) -> int:
+    """Forward hooks and pre-hooks on a model and all its parts."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def _sample(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> tuple[list[Prompt], list[Encoded]]:
+    """The first usable prompt of each of the first languages, then further prompts; four in all."""
+    firsts = [prompts.of(language)[0] for language in prompts.languages[:MAX_PROMPTS]]
+    queue = [*firsts, *(p for p in prompts.prompts[: 16 * MAX_PROMPTS] if p not in firsts)]
+    usable: list[tuple[Prompt, Encoded]] = []
+    for prompt, encoded in zip(queue, encode(loaded.tokenizer, [p.text for p in queue]), strict=True):
+        try:
+            for position in plan.positions:
+                tokens_at(position, prompt, encoded)
+        except NoTokensError:
+            continue
+        usable.append((prompt, encoded))
+    if not usable:
+        raise BabelScopeError(
+            f"self-test: the positions {', '.join(map(str, plan.positions))} pick nothing in the first prompts",
+            "check that the prompts have the segments that the positions name",
+        )
+    usable = usable[:MAX_PROMPTS]
+    return [p for p, _ in usable], [e for _, e in usable]
+
+
+def _body_output(loaded: LoadedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    with torch.inference_mode():
+        state: Tensor = forward(loaded, ids, mask, head=False)[0]
+        return state[mask.bool().to(state.device)]
+
+
+def _single(
+    loaded: LoadedModel, plan: CapturePlan, prompts: Sequence[Prompt], encoded: Sequence[Encoded], together: BatchRows
+) -> float:
+    alone = [run_batch(loaded, plan, [p], [e]) for p, e in zip(prompts, encoded, strict=True)]
+    return max(
+        typical_error(torch.cat([rows.values[key] for rows in alone], dim=1), batched)
+        for key, batched in together.values.items()
+    )
+
+
+def _masked(loaded: LoadedModel, ids: Tensor, mask: Tensor) -> float:
+    """Error of real tokens when eight more columns of padding hold another id."""
+    plain = _body_output(loaded, ids, mask)
+    other = int(ids[0, 0])
+    more = ids.new_full((len(ids), 8), other)
+    disturbed = torch.cat([torch.where(mask.bool(), ids, other), more], dim=1)
+    return typical_error(_body_output(loaded, disturbed, torch.cat([mask, torch.zeros_like(more)], dim=1)), plain)
+
+
+def _unchanged(
+    loaded: LoadedModel,
+    plan: CapturePlan,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[Encoded],
+    bare: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+) -> float:
+    """Error of the body's output while and after capturing; with answers, of the last logits as well."""
+    after = _body_output(loaded, ids, mask)
+    error = typical_error(after, bare)
+    if plan.answers:
+        with torch.inference_mode():
+            full = forward(loaded, ids, mask, head=True).logits
+            rows = torch.arange(len(ids), device=full.device)
+            expected = full[rows, (mask.sum(1) - 1).to(full.device)]
+        captured = run_batch(loaded, plan, prompts, encoded, logits=True).logits
+        assert captured is not None
+        error = max(error, typical_error(captured, expected))
+    return error
+
+
+def _hidden_states(loaded: LoadedModel, ids: Tensor, mask: Tensor) -> float:
+    """Error of block inputs and of the last output against `output_hidden_states`."""
+    anatomy, seen = loaded.anatomy, dict[int, Tensor]()
+    places = {i: Place(layer.module, "input") for i, layer in enumerate(anatomy.layers)}
+    places[len(anatomy.layers)] = Place(anatomy.layers[-1].module, "output")
+    with torch.inference_mode(), tapped(places, lambda i, x: seen.update({i: x.clone()})):
+        states = forward(loaded, ids, mask, head=False, output_hidden_states=True).hidden_states
+        if anatomy.final_norm is not None:
+            # The model's last hidden state is taken after the final norm, so it is not resid.post.
+            seen[len(anatomy.layers)] = anatomy.final_norm.forward(seen[len(anatomy.layers)])
+    if states is None or len(states) != len(seen):
+        return 0.0  # a model without hidden states of its own: the laws have to suffice
+    real = mask.bool()
+    return max(largest_error(seen[i][real], states[i][real]) for i in seen)

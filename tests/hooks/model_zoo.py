@@ -1,0 +1,210 @@
+"""Tiny random models of ten families, saved with a tokenizer of their own, and where each keeps its parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+LINES = (
+    "Which of these is larger? Answer with A, B, C or D.",
+    "Was ist größer? Antworte mit A, B, C oder D.",
+    "¿Cuál de estos es mayor? Responde con A, B, C o D.",
+    "Ni ipi kubwa zaidi? Jibu kwa A, B, C au D.",
+    "哪一个更大？请用 A、B、C 或 D 回答。",
+    "इनमें से कौन बड़ा है? उत्तर दें।",
+)
+LAYERS, WIDTH, HEADS, NEURONS = 3, 32, 4, 48
+
+
+def tokenizer(*, special: bool, padding_side: str = "right") -> PreTrainedTokenizerFast:
+    """Byte-level BPE of 320 tokens; `special` puts <s> and </s> around every text, as encoders do."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    names = ["<s>", "<pad>", "</s>", "<unk>"]
+    raw.train_from_iterator(
+        LINES,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=names,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if special:
+        raw.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        padding_side=padding_side,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to build a model, and by hand: the paths of its parts and how its block adds them up."""
+
+    build: Callable[[], PreTrainedModel]
+    layers: str
+    attention_out: str
+    down: str
+    activation: str
+    embedded: str | None  # module whose output block 0 reads
+    final_norm: str | None
+    encoder: bool = False
+
+
+def _llama_like(config: type, model: type, **more: object) -> Callable[[], PreTrainedModel]:
+    def build() -> PreTrainedModel:
+        return model(
+            config(
+                vocab_size=320, hidden_size=WIDTH, intermediate_size=NEURONS, num_hidden_layers=LAYERS,
+                num_attention_heads=HEADS, num_key_value_heads=2, max_position_embeddings=128, pad_token_id=1,
+                bos_token_id=0, eos_token_id=2, **more,
+            )
+        )  # fmt: skip
+
+    return build
+
+
+def _llama_paths(build: Callable[[], PreTrainedModel]) -> Family:
+    return Family(
+        build, "model.layers", "self_attn.o_proj", "mlp.down_proj", "mlp.act_fn", "model.embed_tokens", "model.norm"
+    )
+
+
+def _gpt2() -> PreTrainedModel:
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=320, n_embd=WIDTH, n_inner=NEURONS, n_layer=LAYERS, n_head=HEADS, n_positions=128,
+                   bos_token_id=0, eos_token_id=2, pad_token_id=1)
+    )  # fmt: skip
+
+
+def _neox() -> PreTrainedModel:
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(vocab_size=320, hidden_size=WIDTH, intermediate_size=NEURONS, num_hidden_layers=LAYERS,
+                      num_attention_heads=HEADS, max_position_embeddings=128, bos_token_id=0, eos_token_id=2)
+    )  # fmt: skip
+
+
+def _bloom() -> PreTrainedModel:
+    return BloomForCausalLM(
+        BloomConfig(vocab_size=320, hidden_size=WIDTH, n_layer=LAYERS, n_head=HEADS, bos_token_id=0, eos_token_id=2,
+                    pad_token_id=1)
+    )  # fmt: skip
+
+
+def _opt() -> PreTrainedModel:
+    return OPTForCausalLM(
+        OPTConfig(vocab_size=320, hidden_size=WIDTH, ffn_dim=NEURONS, num_hidden_layers=LAYERS,
+                  num_attention_heads=HEADS, max_position_embeddings=128, word_embed_proj_dim=WIDTH, pad_token_id=1,
+                  bos_token_id=0, eos_token_id=2)
+    )  # fmt: skip
+
+
+def _bert_like(config: type, model: type) -> Callable[[], PreTrainedModel]:
+    def build() -> PreTrainedModel:
+        return model(
+            config(vocab_size=320, hidden_size=WIDTH, intermediate_size=NEURONS, num_hidden_layers=LAYERS,
+                   num_attention_heads=HEADS, max_position_embeddings=130, pad_token_id=1, bos_token_id=0,
+                   eos_token_id=2, type_vocab_size=2)
+        )  # fmt: skip
+
+    return build
+
+
+FAMILIES = {
+    "llama": _llama_paths(_llama_like(LlamaConfig, LlamaForCausalLM)),
+    "mistral": _llama_paths(_llama_like(MistralConfig, MistralForCausalLM, sliding_window=8)),
+    "qwen2": _llama_paths(_llama_like(Qwen2Config, Qwen2ForCausalLM)),
+    "qwen3": _llama_paths(_llama_like(Qwen3Config, Qwen3ForCausalLM, head_dim=16)),
+    "gemma2": _llama_paths(_llama_like(Gemma2Config, Gemma2ForCausalLM, head_dim=16, sliding_window=8)),
+    "gpt2": Family(
+        _gpt2, "transformer.h", "attn.c_proj", "mlp.c_proj", "mlp.act", "transformer.drop", "transformer.ln_f",
+    ),
+    "gpt-neox": Family(
+        _neox, "gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h", "mlp.act", "gpt_neox.emb_dropout",
+        "gpt_neox.final_layer_norm",
+    ),
+    "bloom": Family(
+        _bloom, "transformer.h", "self_attention.dense", "mlp.dense_4h_to_h", "mlp.gelu_impl",
+        "transformer.word_embeddings_layernorm", "transformer.ln_f",
+    ),
+    "bert": Family(
+        _bert_like(BertConfig, BertForMaskedLM), "bert.encoder.layer", "attention.output.dense", "output.dense",
+        "intermediate.intermediate_act_fn", "bert.embeddings", None, encoder=True,
+    ),
+    "xlm-r": Family(
+        _bert_like(XLMRobertaConfig, XLMRobertaForMaskedLM), "roberta.encoder.layer", "attention.output.dense",
+        "output.dense", "intermediate.intermediate_act_fn", "roberta.embeddings", None, encoder=True,
+    ),
+    # Beyond the ten of the issue: tokens flattened for the MLP, scaled residuals, and a fused gate.
+    "opt": Family(
+        _opt, "model.decoder.layers", "self_attn.out_proj", "fc2", "activation_fn", None,
+        "model.decoder.final_layer_norm",
+    ),
+    "granite": Family(
+        _llama_like(GraniteConfig, GraniteForCausalLM, residual_multiplier=0.3, embedding_multiplier=3.0),
+        "model.layers", "self_attn.o_proj", "mlp.down_proj", "mlp.act_fn", None, "model.norm",
+    ),
+    "phi3": Family(
+        _llama_like(Phi3Config, Phi3ForCausalLM), "model.layers", "self_attn.o_proj", "mlp.down_proj",
+        "mlp.activation_fn", "model.embed_tokens", "model.norm",
+    ),
+}  # fmt: skip
+DECODERS = [name for name, family in FAMILIES.items() if not family.encoder]
+
+
+def mixtral() -> PreTrainedModel:
+    return _llama_like(MixtralConfig, MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2)()
+
+
+def save(model: PreTrainedModel, folder: Path, *, special: bool, padding_side: str = "right") -> Path:
+    """Write the model, its norms and biases perturbed, so that no wrong site looks like the right one."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = 0.15 if parameter.ndim > 1 else 0.3
+            noise = torch.randn(parameter.shape, generator=generator) * scale
+            if parameter.ndim > 1:
+                parameter.copy_(noise)
+            else:
+                parameter.add_(noise)
+    model.save_pretrained(folder)
+    tokenizer(special=special, padding_side=padding_side).save_pretrained(folder)
+    return folder

@@ -1,0 +1,185 @@
+"""Loading and planning refuse what cannot work, with one problem and one hint, and recognize what was loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from model_zoo import FAMILIES, tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import LlamaModel, T5Config
+
+from babelscope import plugins
+from babelscope.errors import BabelScopeError
+from babelscope.hooks import LoadedModel, check_lengths, estimate, load_model, make_plan
+from babelscope.schema import SITE_KINDS, Prompt, PromptSet
+
+Load = Callable[[str], LoadedModel]
+FolderOf = Callable[[str], Path]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_class_follows_the_configuration(name: str, load: Load) -> None:
+    loaded = load(name)
+    assert loaded.ref.architecture == type(FAMILIES[name].build()).__name__
+    assert loaded.answers_questions is not FAMILIES[name].encoder
+    assert loaded.ref.n_layers == 3
+    assert not loaded.anatomy.missing
+    assert not loaded.model.training
+
+
+def test_a_bare_body_is_loaded_as_one(folder_of: FolderOf, tmp_path: Path) -> None:
+    LlamaModel.from_pretrained(folder_of("llama")).save_pretrained(tmp_path)
+    tokenizer(special=False).save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.ref.architecture == "LlamaModel"
+    assert not loaded.answers_questions
+    assert loaded.anatomy.unembedding is None
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BabelScopeError, match="nowhere does not exist"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_folder_without_configuration_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(BabelScopeError, match=r"no config\.json"):
+        load_model(tmp_path)
+
+
+def test_a_folder_without_tokenizer_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(folder_of("llama") / file, tmp_path)
+    with pytest.raises(BabelScopeError, match="no tokenizer files") as error:
+        load_model(tmp_path)
+    assert "save_pretrained" in error.value.hint
+
+
+def test_a_folder_without_safetensors_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
+    shutil.copytree(folder_of("llama"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(BabelScopeError, match=r"no \.safetensors"):
+        load_model(tmp_path)
+
+
+def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BabelScopeError, match="babelscope/no-such-model is neither a folder") as error:
+        load_model("babelscope/no-such-model")
+    assert "HF_HUB_OFFLINE" in error.value.hint
+
+
+def test_an_encoder_decoder_is_not_supported_yet(tmp_path: Path) -> None:
+    T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(tmp_path)
+    tokenizer(special=False).save_pretrained(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(BabelScopeError, match=r"encoder-decoder \(t5\), which is not supported yet"):
+        load_model(tmp_path)
+
+
+def test_weights_that_would_be_random_are_refused(folder_of: FolderOf, tmp_path: Path) -> None:
+    shutil.copytree(folder_of("llama"), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("model.layers.1.mlp.down_proj.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BabelScopeError, match=r"lacks 1 weights .*down_proj"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("option", "value"), [("dtype", "float8"), ("device", "abacus")])
+def test_unknown_options_are_refused(option: str, value: str, folder_of: FolderOf) -> None:
+    with pytest.raises(BabelScopeError, match=f"no {option} '{value}'"):
+        load_model(folder_of("llama"), **{option: value})
+
+
+def test_the_hash_of_the_weights_follows_one_bit(folder_of: FolderOf, tmp_path: Path, load: Load) -> None:
+    again = load_model(folder_of("llama"), device="cpu")
+    assert again.ref == load("llama").ref
+    shutil.copytree(folder_of("llama"), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.norm.weight"].view(torch.int32)[0] ^= 1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    changed = load_model(tmp_path, device="cpu")
+    assert changed.ref.weights_sha256 != again.ref.weights_sha256
+    assert changed.ref.tokenizer_sha256 == again.ref.tokenizer_sha256
+
+
+def test_the_hash_of_the_tokenizer_ignores_padding_and_sees_the_vocabulary(
+    folder_of: FolderOf, tmp_path: Path, load: Load
+) -> None:
+    shutil.copytree(folder_of("llama"), tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tokenizer.json"
+    record = json.loads(path.read_text("utf-8"))
+    record["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(record), "utf-8")
+    truncating = load_model(tmp_path, device="cpu")
+    assert truncating.ref.tokenizer_sha256 == load("llama").ref.tokenizer_sha256
+    record["model"]["merges"] = record["model"]["merges"][:-1]
+    path.write_text(json.dumps(record), "utf-8")
+    assert load_model(tmp_path, device="cpu").ref.tokenizer_sha256 != load("llama").ref.tokenizer_sha256
+
+
+@pytest.mark.parametrize(("name", "limit"), [("llama", 128), ("gpt2", 128), ("bert", 130), ("xlm-r", 128)])
+def test_a_prompt_one_token_too_long_is_named_and_the_longest_is_read(name: str, limit: int, load: Load) -> None:
+    loaded = load(name)
+    special = 2 if FAMILIES[name].encoder else 0
+    one = len(loaded.tokenizer("q q")["input_ids"]) - len(loaded.tokenizer("q")["input_ids"])
+    assert one in (1, 2)
+
+    def prompts(n_tokens: int) -> PromptSet:
+        text = "\x01" * (n_tokens - special)  # a byte that is in no merge
+        assert len(loaded.tokenizer(text)["input_ids"]) == n_tokens
+        return PromptSet("long", (Prompt("short", "en", "x"), Prompt("long", "en", text)))
+
+    check_lengths(loaded, prompts(limit))
+    plan = make_plan(loaded, prompts(limit), sites=["resid.post"], positions=["last"])
+    assert len(list(plugins.load("backend", "torch").run(plan, loaded, prompts(limit), [("en", 0)]))) == 1
+    with pytest.raises(BabelScopeError, match=f"'long' in 'en' has {limit + 1} tokens, .* allows {limit}"):
+        check_lengths(loaded, prompts(limit + 1))
+
+
+def test_alibi_has_no_limit(load: Load) -> None:
+    check_lengths(load("bloom"), PromptSet("long", (Prompt("long", "en", "\x01" * 5000),)))
+
+
+def test_the_estimate_is_what_is_written(load: Load, prompts: PromptSet) -> None:
+    loaded = load("qwen3")
+    positions = ["last", "all", "segment:question"]
+    plan = make_plan(loaded, prompts, sites=list(SITE_KINDS), positions=positions, dtype="float16")
+    tokens, size = estimate(plan, loaded, prompts)
+    pending = [(language, i) for language in plan.languages for i in range(plan.n_blocks)]
+    blocks = list(plugins.load("backend", "torch").run(plan, loaded, prompts, pending))
+    assert size == sum(rows.values.nbytes for b in blocks for rows in b.rows.values())
+    assert tokens == sum(int(b.n_tokens.sum()) for b in blocks)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"sites": ["resid.past"]}, "no site called 'resid.past'"),
+        ({"sites": ["resid.post@3"]}, "layer '3'"),
+        ({"sites": ["enc.resid.post@0"]}, "has one stack only"),
+        ({"sites": []}, "no sites"),
+        ({"positions": []}, "no positions"),
+        ({"positions": ["segment:riddle"]}, "segment called 'riddle'"),
+        ({"dtype": "int8"}, "stored as 'int8'"),
+        ({"block_items": 0}, "1 or more"),
+    ],
+)
+def test_a_plan_that_cannot_be_run_is_refused(
+    change: dict[str, object], problem: str, load: Load, prompts: PromptSet
+) -> None:
+    with pytest.raises(BabelScopeError, match=problem):
+        make_plan(load("llama"), prompts, **{"sites": ["resid.post"], "positions": ["last"], **change})
+
+
+def test_a_plan_runs_only_with_its_own_model_and_prompts(load: Load, prompts: PromptSet) -> None:
+    plan = make_plan(load("llama"), prompts, sites=["resid.post"], positions=["last"])
+    backend = plugins.load("backend", "torch")
+    with pytest.raises(BabelScopeError, match="another model"):
+        next(backend.run(plan, load("mistral"), prompts, [("en", 0)]))
+    with pytest.raises(BabelScopeError, match="another set of prompts"):
+        next(backend.run(plan, load("llama"), prompts.select(limit=2), [("en", 0)]))
