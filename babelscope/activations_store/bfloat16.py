@@ -6,7 +6,7 @@ h5py, given `ml_dtypes.bfloat16`, silently writes an opaque type that reads back
 import h5py
 import ml_dtypes
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5d, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -25,8 +25,11 @@ def write(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dat
     """Write an array of any dtype; bfloat16 without conversion, bit by bit."""
     values = np.ascontiguousarray(values)
     if values.dtype != BFLOAT16:
-        return group.create_dataset(name, data=values)
-    dataset = h5d.create(group.id, name.encode(), hdf5_type(), h5s.create_simple(values.shape))
+        return group.create_dataset(name, data=values, dtype=values.dtype)
+    options = h5p.create(h5p.DATASET_CREATE)
+    # The C library stamps the time on datasets by default; a resumed shard would then differ in its bytes.
+    options.set_obj_track_times(False)
+    dataset = h5d.create(group.id, name.encode(), hdf5_type(), h5s.create_simple(values.shape), options)
     if values.size:
         dataset.write(h5s.ALL, h5s.ALL, values.view(np.uint16), mtype=hdf5_type())
     return group[name]
@@ -38,18 +41,19 @@ def is_bfloat16(dataset: h5py.Dataset) -> bool:
     return isinstance(kind, h5t.TypeFloatID) and kind.get_size() == 2 and kind.get_ebias() == 127
 
 
-def read_row(dataset: h5py.Dataset, index: int) -> NDArray[np.generic]:
-    """One entry along the first axis, in the dtype that was captured.
+def read_rows(dataset: h5py.Dataset, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+    """Rows `[start, stop)` of one layer: (row, *unit), in the dtype that was captured.
 
     Read raw for bfloat16: HDF5's own conversion to float32 runs at 18 MB/s.
     """
+    stop = dataset.shape[1] if stop is None else stop
     if not is_bfloat16(dataset):
-        found: NDArray[np.generic] = dataset[index]
+        found: NDArray[np.generic] = dataset[layer, start:stop]
         return found
-    shape = dataset.shape[1:]
-    raw = np.empty(shape, np.uint16)
+    unit = dataset.shape[2:]
+    raw = np.empty((stop - start, *unit), np.uint16)
     if raw.size:
         space = dataset.id.get_space()
-        space.select_hyperslab((index, *(0 for _ in shape)), (1, *shape))
-        dataset.id.read(h5s.create_simple(shape), space, raw, mtype=hdf5_type())
+        space.select_hyperslab((layer, start, *(0 for _ in unit)), (1, *raw.shape))
+        dataset.id.read(h5s.create_simple(raw.shape), space, raw, mtype=hdf5_type())
     return raw.view(ml_dtypes.bfloat16)

@@ -7,9 +7,13 @@ writable file before it raises.
 
 import errno
 import os
+import platform
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +22,9 @@ import h5py
 from babelscope.errors import BabelScopeError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+HOST = re.sub(r"[^A-Za-z0-9-]", "_", platform.node()) or "unknown"
+_TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9_-]+)\.(\d+)\.[0-9a-f]{8}\.tmp\Z")
+_DAY_S = 86_400
 
 
 def publish(path: Path, data: bytes | memoryview) -> bool:
@@ -31,29 +38,64 @@ def publish(path: Path, data: bytes | memoryview) -> bool:
     Raises
     ------
     BabelScopeError
-        If the disk (or a quota or size limit) is full. Nothing committed is harmed, nothing half-written stays.
+        If the disk (or a quota or size limit) is full, or the folder cannot be written. Nothing committed is
+        harmed, nothing half-written stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        _write(temporary, memoryview(data))
+    temporary = temporary_name(path)
+    with reported(path, len(data)):
         try:
-            os.link(temporary, path)
-            new = True
-        except FileExistsError:
-            new = False
+            _write(temporary, memoryview(data))
+            try:
+                os.link(temporary, path)
+                new = True
+            except FileExistsError:
+                new = False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    return new
+
+
+def temporary_name(path: Path) -> Path:
+    """Make up a hidden name beside `path` that says which process of which host owns it."""
+    return path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether nobody writes a temporary file any more: its process on this host is dead, or it is a day old."""
+    named = _TEMPORARY.match(temporary.name)
+    if named is None:
+        return False
+    if named[1] == HOST:
+        try:
+            os.kill(int(named[2]), 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+    try:
+        return time.time() - temporary.stat().st_mtime > _DAY_S
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def reported(path: Path, size: int = 0) -> Iterator[None]:
+    """Turn an OSError met while writing `path` (of `size` bytes) into one problem and one hint."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in FULL:
-            raise
-        free = shutil.disk_usage(path.parent).free / 1e6
+            raise BabelScopeError(
+                f"{path} cannot be written: {error.strerror or error}", "check the folder and its permissions"
+            ) from error
+        folder = next(p for p in path.absolute().parents if p.is_dir())
+        free = shutil.disk_usage(folder).free / 1e6
         raise BabelScopeError(
-            f"{path}: no room for {len(data) / 1e6:.1f} MB, {free:.1f} MB are free ({error.strerror}); "
+            f"{path}: no room for {size / 1e6:.1f} MB, {free:.1f} MB are free ({error.strerror}); "
             "everything committed is unharmed",
             "free some room, then run the same command with --resume",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return new
 
 
 def sync_folder(folder: Path) -> None:
@@ -77,11 +119,11 @@ def hdf5_image(build: Callable[[h5py.File], None]) -> memoryview:
 
 
 def _write(path: Path, data: memoryview) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    # Read-only from birth; this handle may still write. The umask stays in force for private data.
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     try:
         while data:
             data = data[os.write(handle, data) :]
-        os.fchmod(handle, 0o444)
         os.fsync(handle)
     finally:
         os.close(handle)

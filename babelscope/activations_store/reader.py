@@ -1,8 +1,8 @@
 """A capture on disk, read lazily: no model, no torch."""
 
 import html
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -11,12 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from babelscope.activations_store.answers import answer_table, covariate_table
+from babelscope.activations_store.hdf5 import opened, read_checked, strings
+from babelscope.activations_store.items import read_prompts
+from babelscope.activations_store.manifest import Manifest, read_manifest
 from babelscope.activations_store.selection import Selection
-from babelscope.activations_store.shard import opened, rows_table, shard_path
-from babelscope.activations_store.writer import read_manifest
+from babelscope.activations_store.shard import shard_path
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import CapturePlan, Position, Prompt, PromptSet, Site, expand_sites
+from babelscope.schema.site import split_site
 
 
 class ActivationStore:
@@ -30,15 +35,18 @@ class ActivationStore:
         Hash of the plan: the identity of every number in the store.
     provenance : mapping
         Command, versions, device, self-test errors.
+    has_texts : bool
+        Whether prompt texts were kept.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
-        self.plan = CapturePlan.from_json(manifest["plan"])
-        self.fingerprint: str = manifest["plan_sha256"]
-        self.provenance: Mapping[str, Any] = manifest["provenance"]
-        self.has_texts: bool = manifest["texts"]
-        self._name: str = manifest["prompts"]
+        self.plan: CapturePlan = manifest.plan
+        self.fingerprint: str = manifest.plan.fingerprint
+        self.provenance: Mapping[str, Any] = manifest.provenance
+        self.has_texts: bool = manifest.texts
+        self._manifest = manifest
+        self._captured: dict[tuple[str, int], NDArray[np.int64]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "ActivationStore":
@@ -49,7 +57,7 @@ class ActivationStore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Nothing is held open between reads."""
+        """Do nothing: no file is held open between reads."""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -66,42 +74,61 @@ class ActivationStore:
         """Names of the stored sites, without layers."""
         return tuple(self.plan.site_layers())
 
-    def layers(self, site: str) -> tuple[int | None, ...]:
-        """Stored layers of a site named without its layer."""
+    def layers(self, site_name: str) -> tuple[int | None, ...]:
+        """Return the stored layers of a site named without its layer."""
         known = self.plan.site_layers()
-        if site not in known:
-            raise unknown_name("site in this store", site, known, f"cli.py inspect {self.path}")
-        return known[site]
+        if site_name not in known:
+            raise unknown_name("site in this store", site_name, known, f"cli.py inspect {self.path}")
+        return known[site_name]
 
     @property
     def progress(self) -> tuple[int, int]:
         """Committed and planned shards."""
-        planned = [(g, b) for g in self.languages for b in range(self.plan.n_blocks)]
-        return sum(shard_path(self.path, self.plan, g, b).exists() for g, b in planned), len(planned)
+        return sum(len(self.blocks(g)) for g in self.languages), len(self.languages) * self.plan.n_blocks
 
-    def shards(self, language: str) -> Iterator[h5py.File]:
-        """Committed shards of a language in item order, each open while it is the current one."""
-        for block in range(self.plan.n_blocks):
-            path = shard_path(self.path, self.plan, language, block)
-            if path.exists():
-                with opened(path, self.plan) as file:
-                    yield file
+    def blocks(self, language: str) -> list[int]:
+        """Return the indices of the committed blocks of a language."""
+        return [b for b in range(self.plan.n_blocks) if shard_path(self.path, self.plan, language, b).exists()]
+
+    @contextmanager
+    def shard(self, language: str, block: int) -> Iterator[h5py.File]:
+        """Open a committed shard; what h5py raises inside the `with` becomes an error that names the file."""
+        with opened(shard_path(self.path, self.plan, language, block), self.plan, language, block) as file:
+            yield file
+
+    def captured(self, language: str, block: int) -> NDArray[np.int64]:
+        """Return which items the rows of a committed shard are, as indices into `items`."""
+        if (language, block) not in self._captured:  # a committed shard never changes
+            with self.shard(language, block) as file:
+                found = read_checked(file["rows/item"]).astype(np.int64)
+                planned = self.plan.block(block)
+                if found.size and not (planned.start <= found.min() and found.max() < planned.stop):
+                    raise ValueError("its items are not those of its block")
+            self._captured[language, block] = found
+        return self._captured[language, block]
+
+    def number(self, item: str) -> int:
+        """Return the place of an item in `items`; BabelScopeError if it has none."""
+        if item not in self._numbers:
+            raise unknown_name("item in this store", str(item), self.items)
+        return self._numbers[item]
 
     def select(
         self,
         sites: str | Sequence[str],
         *,
-        languages: Sequence[str] | None = None,
-        items: Sequence[str] | None = None,
+        languages: str | Sequence[str] | None = None,
+        items: str | Sequence[str] | None = None,
         position: str | None = None,
     ) -> Selection:
-        """A lazy part of the store: items that every chosen language has, in row order.
+        """Select a part of the store, lazily: items that every chosen language has.
 
         Parameters
         ----------
         sites : str or sequence of str
             As `mlp.act@3`, `resid.post@0:4`, or without layers for all stored ones. One kind at a time.
-        languages, items : sequence of str, optional
+        languages, items : str or sequence of str, optional
+            In the order wanted; all of them, in row order, by default.
         position : str, optional
             Needed only where the store holds several.
 
@@ -110,30 +137,28 @@ class ActivationStore:
         BabelScopeError
             For a site, layer, language, item or position that the store does not hold.
         """
-        wanted = self._sites([sites] if isinstance(sites, str) else list(sites))
-        chosen = tuple(dict.fromkeys(languages)) if languages is not None else self.languages
+        wanted = self._sites(_listed(sites))
+        chosen = self.languages if languages is None else _listed(languages)
         for language in chosen:
             if language not in self.languages:
-                raise unknown_name("language in this store", language, self.languages)
-        known = set(self.items)
-        for item in items or ():
-            if item not in known:
-                raise unknown_name("item in this store", item, self.items[:2000])
-        return Selection(self, wanted, chosen, tuple(items) if items is not None else None, self._position(position))
+                raise unknown_name("language in this store", str(language), self.languages)
+        if not chosen:
+            raise BabelScopeError("the selection names no language", f"stored: {', '.join(self.languages)}")
+        numbers = None if items is None else tuple(self.number(item) for item in _listed(items))
+        return Selection(self, wanted, chosen, numbers, self._position(position))
 
     def _sites(self, expressions: Sequence[str]) -> tuple[Site, ...]:
         found: list[Site] = []
         for text in expressions:
-            name = text.split("@")[0]
-            have = self.layers(name)
-            if "@" not in text or None in have:
+            name, at, _ = text.strip().partition("@")
+            stored = self.layers(name)
+            if not at:
                 found += [s for s in self.plan.sites if s.name == name]
                 continue
+            split_site(text)
             for site in expand_sites([text], self.plan.model.n_layers):
-                if site.layer not in have:
-                    raise BabelScopeError(
-                        f"{self.path} has no layer {site.layer} of {name}", f"stored layers: {', '.join(map(str, have))}"
-                    )
+                if site.layer not in stored:
+                    raise unknown_name(f"layer of {name} in this store", str(site.layer), map(str, stored))
                 found.append(site)
         if len({s.name for s in found}) != 1:
             raise BabelScopeError("a selection reads one kind of site at a time", "select each site by itself")
@@ -153,72 +178,70 @@ class ActivationStore:
 
     @cached_property
     def prompts(self) -> PromptSet:
-        """The captured prompts; BabelScopeError if texts were left out."""
+        """The captured prompts.
+
+        Raises
+        ------
+        BabelScopeError
+            If texts were left out, or `items.h5` does not hold the prompts that the plan names.
+        """
         if not self.has_texts:
             raise BabelScopeError(f"{self.path} was captured without prompt texts", "capture with --texts")
-        return PromptSet(self._name, tuple(Prompt.from_json(r) for r in self._records()))
+        found = PromptSet(self._manifest.prompts_name, self._prompts, self._manifest.prompts_source)
+        if found.digest() != self.plan.prompts_sha256:
+            raise BabelScopeError(f"{self.path}/items.h5 does not hold the prompts of this capture", "restore the file")
+        return found
 
     @cached_property
     def covariates(self) -> pd.DataFrame:
-        """Covariates by item (index `item`), with `gold`: what is equal in all languages of an item."""
-        rows: dict[str, dict[str, Any]] = {}
-        for record in self._records():
-            rows.setdefault(record["item"], {**record["covariates"], "gold": record["gold"]})
-        table = pd.DataFrame.from_dict(rows, orient="index")
-        table.index.name = "item"
-        return table
+        """Covariates by item (index `item`, in row order), with `gold`; from the first language that has the item."""
+        return covariate_table(self.items, self._prompts)
 
-    @cached_property
+    @property
     def answers(self) -> pd.DataFrame:
-        """One row per captured prompt: item, language, n_tokens, last_token, and the model's answer.
+        """One row per captured prompt: item, language, n_tokens, last_token, gold, and the model's answer.
 
-        choice, correct and score_0... are present when the capture kept answers; NaN where an item has no
-        options or no gold.
+        choice is the index of the option, NA without options; correct is 1.0, 0.0 or NaN without gold; score_0...
+        are log-probabilities, NaN where an item has fewer options; undefined says why an item that has options
+        has no scores ("" otherwise).
         """
-        tables = [self._answers_of(file, g) for g in self.languages for file in self.shards(g)]
-        if not tables:
-            return pd.DataFrame(columns=["item", "language", "n_tokens", "last_token", "correct"])
-        return pd.concat(tables, ignore_index=True)
-
-    def _answers_of(self, file: h5py.File, language: str) -> pd.DataFrame:
-        columns = rows_table(file)
-        table = pd.DataFrame({"item": np.array(self.items, object)[columns["item"]], "language": language})
-        table["n_tokens"] = columns["n_tokens"]
-        table["last_token"] = [bytes(t).decode("utf-8", "replace") for t in columns["last_token"].tolist()]
-        if "choice" in columns:
-            table["choice"], table["correct"] = columns["choice"], columns["correct"]
-            for option in range(columns["scores"].shape[1]):
-                table[f"score_{option}"] = columns["scores"][:, option]
-        return table
+        return answer_table(self, self._prompts)
 
     @property
     def failed(self) -> pd.DataFrame:
         """Items that could not be captured: item, language, reason."""
-        rows = [
-            (self.items[item], g, bytes(reason).decode("utf-8", "replace"))
-            for g in self.languages
-            for file in self.shards(g)
-            for item, reason in zip(file["failed/item"][()], file["failed/reason"][()].tolist(), strict=True)
-        ]
+        rows: list[tuple[str, str, str]] = []
+        for language in self.languages:
+            for block in self.blocks(language):
+                with self.shard(language, block) as file:
+                    items, reasons = read_checked(file["failed/item"]), strings(file["failed/reason"])
+                    rows += [(self.items[i], language, why) for i, why in zip(items, reasons, strict=True)]
         return pd.DataFrame(rows, columns=["item", "language", "reason"])
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        with h5py.File(self.path / "items.h5", "r", locking=False) as file:
-            for language in self.languages:
-                for text in file[f"l-{language}/record"].asstr()[()]:
-                    yield json.loads(text)
+    @cached_property
+    def _prompts(self) -> tuple[Prompt, ...]:
+        return read_prompts(self.path / "items.h5", self.plan)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {item: i for i, item in enumerate(self.items)}
 
     def _facts(self) -> dict[str, str]:
         done, planned = self.progress
-        size = sum(p.stat().st_size for p in self.path.rglob("*.h5"))
+        model = self.plan.model
         sites = ", ".join(f"{n} x {len(ls)}" for n, ls in self.plan.site_layers().items())
+        try:
+            lost = f"{len(self.failed)} failed prompts"
+        except BabelScopeError as error:  # a repr must not raise
+            lost = error.problem
+        size = sum(p.stat().st_size for p in self.path.rglob("*.h5"))
         return {
             "store": str(self.path),
-            "model": f"{self.plan.model.source} ({self.plan.model.architecture}, {self.plan.model.n_layers} layers)",
-            "prompts": f"{self._name}: {len(self.items)} items x {len(self.languages)} languages "
+            "model": f"{model.source} ({model.architecture}, {model.n_layers} layers)",
+            "prompts": f"{self._manifest.prompts_name}: {len(self.items)} items x {len(self.languages)} languages "
             f"({', '.join(self.languages)})",
             "sites": f"{sites} at {', '.join(map(str, self.plan.positions))}, {self.plan.dtype}",
-            "size": f"{size / 1e6:.1f} MB, {done} of {planned} shards, {len(self.failed)} failed prompts",
+            "size": f"{size / 1e6:.1f} MB, {done} of {planned} shards, {lost}",
             "plan": self.fingerprint[:16],
         }
 
@@ -228,3 +251,8 @@ class ActivationStore:
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._facts().items())
         return f"<table>{rows}</table>"
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Give a name or several as a tuple, each once."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))

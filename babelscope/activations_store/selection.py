@@ -1,15 +1,18 @@
 """A lazy part of a store, aligned by item over languages and never filled."""
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.activations_store.bfloat16 import BFLOAT16, read_row
+from babelscope.activations_store.bfloat16 import BFLOAT16, read_rows
+from babelscope.activations_store.hdf5 import read_checked
 from babelscope.activations_store.shard import group_name
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Position, Site
@@ -26,15 +29,15 @@ class Selection:
     ----------
     sites : tuple of Site
     languages : tuple of str
-    wanted : tuple of str or None
-        Items asked for; None for all.
+    wanted : tuple of int or None
+        Items asked for, as indices into the store; None for all.
     position : Position
     """
 
-    store: "ActivationStore"
+    store: "ActivationStore" = field(repr=False)
     sites: tuple[Site, ...]
     languages: tuple[str, ...]
-    wanted: tuple[str, ...] | None
+    wanted: tuple[int, ...] | None
     position: Position
 
     @property
@@ -45,24 +48,23 @@ class Selection:
     @cached_property
     def items(self) -> tuple[str, ...]:
         """Items that every language has, in the order asked for (row order by default)."""
-        order = self.wanted if self.wanted is not None else self.store.items
-        common = set.intersection(*(self._have(g) for g in self.languages))
-        return tuple(i for i in order if i in common)
+        return tuple(self.store.items[i] for i in self._chosen)
 
     @property
     def dropped(self) -> pd.DataFrame:
         """Items left out, with the language that lacks them and why: item, language, reason."""
         failed = self.store.failed.set_index(["item", "language"])["reason"].to_dict()
+        names = self.store.items
         rows = [
-            (item, language, failed.get((item, language), "not captured yet"))
+            (names[i], language, failed.get((names[i], language), "not captured yet"))
             for language in self.languages
-            for item in (self.wanted if self.wanted is not None else self.store.items)
-            if item not in self._have(language)
+            for i in self._asked
+            if i not in self._have[language]
         ]
         return pd.DataFrame(rows, columns=["item", "language", "reason"])
 
     def numpy(self) -> NDArray[np.generic]:
-        """The values.
+        """Read the values.
 
         Returns
         -------
@@ -73,77 +75,121 @@ class Selection:
         Raises
         ------
         BabelScopeError
-            If no item is in every language, or the position is ragged.
+            If no item is in every language, the position is ragged, or a shard is damaged.
         """
         if self.position.ragged:
             raise BabelScopeError(f"position {self.position} has many rows per item", "use .ragged()")
-        if not self.items:
-            raise BabelScopeError("no item was captured in all of these languages", "see `.dropped` for the reasons")
-        layers = np.stack([np.stack([self._rows(s, g) for g in self.languages]) for s in self.sites])
-        return layers[0] if len(self.sites) == 1 else layers
+        self._refuse_empty()
+        out: NDArray[np.generic] | None = None
+        for a, language in enumerate(self.languages):
+            for block, rows, places in self._shards(language):
+                with self.store.shard(language, block) as file:
+                    value = self._group(file)["value"]
+                    for s, layer in enumerate(self._stored_layers):
+                        found = _numeric(read_rows(value, layer))
+                        if out is None:
+                            shape = (len(self.sites), len(self.languages), len(self._chosen), *found.shape[1:])
+                            out = np.empty(shape, found.dtype)
+                        out[s, a, places] = found[rows]
+        assert out is not None  # _refuse_empty left at least one item
+        return out[0] if len(self.sites) == 1 else out
 
     def ragged(self) -> list[list[NDArray[np.generic]]]:
-        """For position `all` and one site: per language, per item, (token, *unit)."""
+        """Read one site at position `all`: per language, per item, (token, *unit).
+
+        Raises
+        ------
+        BabelScopeError
+            If several layers are selected, the position has one row per item, or no item is in every language.
+        """
         if not self.position.ragged or len(self.sites) != 1:
             raise BabelScopeError("ragged() reads one site at position all", "use .numpy()")
-        return [self._tokens(self.sites[0], g) for g in self.languages]
+        self._refuse_empty()
+        return [self._tokens(g) for g in self.languages]
 
     def torch(self) -> Any:
         """`numpy()` as a torch tensor."""
-        # Imported by name: stores are read on machines that have no torch.
-        return importlib.import_module("torch").from_numpy(np.ascontiguousarray(self.numpy()))
+        return _optional("torch", "torch").from_numpy(self.numpy())
 
     def xarray(self) -> Any:
         """`numpy()` as an xarray DataArray with named and labeled axes."""
-        xarray = importlib.import_module("xarray")
         values = self.numpy()
         names = ["language", "item", *self.sites[0].axes]
         coordinates: dict[str, Any] = {"language": list(self.languages), "item": list(self.items)}
         if len(self.sites) > 1:
             names = ["layer", *names]
             coordinates["layer"] = list(self.layers)
-        return xarray.DataArray(values, dims=names, coords=coordinates, name=self.sites[0].name)
+        xarray = _optional("xarray", "babelscope[xarray]")
+        return xarray.DataArray(
+            values, dims=names, coords=coordinates, name=self.sites[0].name, attrs={"position": str(self.position)}
+        )
 
     def dataframe(self) -> pd.DataFrame:
         """`numpy()` as a table: one row per (layer, language, item), one column per flattened unit."""
-        values = np.asarray(self.numpy())
-        if len(self.sites) == 1:
-            values = values[None]
         index = pd.MultiIndex.from_product(
             [self.layers, self.languages, self.items], names=["layer", "language", "item"]
         )
-        return pd.DataFrame(values.reshape(len(index), -1), index=index)
+        return pd.DataFrame(self.numpy().reshape(len(index), -1), index=index)
 
-    def _have(self, language: str) -> set[str]:
-        known = self.__dict__.setdefault("_captured", {})
-        if language not in known:
-            names = self.store.items
-            known[language] = {names[i] for file in self.store.shards(language) for i in file["rows/item"][()]}
-        found: set[str] = known[language]
-        return found
+    @property
+    def _asked(self) -> tuple[int, ...]:
+        return self.wanted if self.wanted is not None else tuple(range(len(self.store.items)))
 
-    def _rows(self, site: Site, language: str) -> NDArray[np.generic]:
-        found, values = [], []
-        for file in self.store.shards(language):
-            found.append(file["rows/item"][()])
-            values.append(_numeric(read_row(file[group_name(site.name, self.position)]["value"], self._layer(site))))
-        rows = np.concatenate(values)
-        place = {int(item): row for row, item in enumerate(np.concatenate(found))}
-        number = {name: i for i, name in enumerate(self.store.items)}
-        return rows[[place[number[item]] for item in self.items]]
+    @cached_property
+    def _have(self) -> dict[str, frozenset[int]]:
+        """Captured items of each language among the blocks that hold items asked for."""
+        blocks = {i // self.store.plan.block_items for i in self._asked}
+        return {
+            g: frozenset(int(i) for b in self.store.blocks(g) if b in blocks for i in self.store.captured(g, b))
+            for g in self.languages
+        }
 
-    def _tokens(self, site: Site, language: str) -> list[NDArray[np.generic]]:
-        parts: dict[str, NDArray[np.generic]] = {}
-        for file in self.store.shards(language):
-            group = file[group_name(site.name, self.position)]
-            values, splits = _numeric(read_row(group["value"], self._layer(site))), group["row_splits"][()]
-            for row, item in enumerate(file["rows/item"][()]):
-                parts[self.store.items[item]] = values[splits[row] : splits[row + 1]]
-        return [parts[item] for item in self.items]
+    @cached_property
+    def _chosen(self) -> NDArray[np.int64]:
+        common = frozenset.intersection(*self._have.values())
+        return np.array([i for i in self._asked if i in common], np.int64)
 
-    def _layer(self, site: Site) -> int:
-        return self.store.layers(site.name).index(site.layer)
+    @cached_property
+    def _stored_layers(self) -> list[int]:
+        stored = self.store.layers(self.sites[0].name)
+        return [stored.index(site.layer) for site in self.sites]
+
+    def _refuse_empty(self) -> None:
+        if not self._chosen.size:
+            raise BabelScopeError("no item was captured in all of these languages", "see `.dropped` for the reasons")
+
+    def _shards(self, language: str) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
+        """Each needed block once, with its rows that are selected and their places in the selection."""
+        place = np.full(len(self.store.items), -1, np.int64)
+        place[self._chosen] = np.arange(len(self._chosen))
+        for block in np.unique(self._chosen // self.store.plan.block_items).tolist():
+            stored = self.store.captured(language, block)
+            rows = np.flatnonzero(place[stored] >= 0)
+            yield block, rows, place[stored[rows]]
+
+    def _tokens(self, language: str) -> list[NDArray[np.generic]]:
+        found: dict[int, NDArray[np.generic]] = {}
+        for block, rows, places in self._shards(language):
+            with self.store.shard(language, block) as file:
+                group = self._group(file)
+                splits = read_checked(group["row_splits"])
+                start, stop = int(splits[rows[0]]), int(splits[rows[-1] + 1])
+                values = _numeric(read_rows(group["value"], self._stored_layers[0], start, stop))
+            for row, place in zip(rows, places, strict=True):
+                found[int(place)] = values[splits[row] - start : splits[row + 1] - start]
+        return [found[place] for place in range(len(self._chosen))]
+
+    def _group(self, file: h5py.File) -> h5py.Group:
+        return file[group_name(self.sites[0].name, self.position)]
 
 
 def _numeric(values: NDArray[np.generic]) -> NDArray[np.generic]:
     return values.astype(np.float32) if values.dtype == BFLOAT16 else values
+
+
+def _optional(module: str, package: str) -> Any:
+    """Import a library by name, since stores are read on machines that have no torch."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise BabelScopeError(f"{module} is not installed", f"pip install '{package}'") from None

@@ -1,22 +1,21 @@
 """A shard: one immutable HDF5 file with every captured row of one block of items in one language."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.activations_store import bfloat16
+from babelscope.activations_store.bfloat16 import BFLOAT16, is_bfloat16
 from babelscope.activations_store.disk import hdf5_image
+from babelscope.activations_store.hdf5 import attach, fixed_strings, put, put_scale, read_checked
+from babelscope.activations_store.manifest import SCHEMA
 from babelscope.errors import BabelScopeError
-from babelscope.schema import Block, CapturePlan, Position, Rows
+from babelscope.schema import Answers, Block, CapturePlan, Position, Rows
 from babelscope.schema.site import SITE_KINDS, split_site
 
-SCHEMA = "babelscope/1.0"
+DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
 
 
 def shard_path(store: Path, plan: CapturePlan, language: str, block: int) -> Path:
@@ -26,124 +25,155 @@ def shard_path(store: Path, plan: CapturePlan, language: str, block: int) -> Pat
 
 
 def group_name(site: str, position: Position) -> str:
-    """HDF5 group of a site at a position, such as `mlp.act.last` or `resid.post.segment:question`."""
-    return f"{site}.{position}"
+    """HDF5 group of a site at a position, such as `mlp.act.last` or `resid.post.segment-question`.
+
+    A segment is named by the user; bytes that HDF5 or a guard would trip over become `+` and two hex digits.
+    """
+    segment = re.sub(rb"[^A-Za-z0-9._-]", lambda m: b"+%02X" % m[0][0], position.segment.encode())
+    return f"{site}.{position.kind}" + (f"-{segment.decode()}" if segment else "")
 
 
 def shard_image(plan: CapturePlan, block: Block) -> memoryview:
-    """Bytes of the shard of a block.
+    """Bytes of the shard of a block: a function of plan and block alone, so that a repeated block is identical.
+
+    Errors of the laws are not in it: they are observed once per run, and so belong to the run.
 
     Raises
     ------
     BabelScopeError
         If the block does not have exactly the rows that the plan asks for.
     """
-    _check(plan, block)
+    check_block(plan, block)
 
     def build(file: h5py.File) -> None:
-        # Fixed-length strings: variable ones live in a heap that no checksum covers.
-        attributes = {
-            "schema": np.bytes_(SCHEMA), "plan_sha256": np.bytes_(plan.fingerprint),
-            "language": np.bytes_(block.language), "block": block.index,
-        }  # fmt: skip
-        file.attrs.update(attributes)
-        for name, error in block.law_errors.items():
-            file.attrs[f"law:{name}"] = error
+        # Fixed-length strings (variable ones live in a heap that no checksum covers), and at most eight
+        # attributes to an object (more of them move to such a heap).
+        items = plan.block(block.index)
+        file.attrs.update(
+            {"schema": np.bytes_(SCHEMA), "plan_sha256": np.bytes_(plan.fingerprint),
+             "language": np.bytes_(block.language), "block": block.index,
+             "item_from": items.start, "item_to": items.stop}
+        )  # fmt: skip
         rows = file.create_group("rows")
-        _put(rows, "item", np.asarray(block.items, np.int32))
-        _put(rows, "n_tokens", np.asarray(block.n_tokens, np.int32))
-        _put(rows, "last_token", _fixed(block.last_token))
+        item = put_scale(rows, "item", np.asarray(block.items, np.int32))
+        attach(put(rows, "n_tokens", np.asarray(block.n_tokens, np.int32)), item)
+        attach(put(rows, "last_token", fixed_strings(block.last_token)), item)
         if block.answers is not None:
-            for name in ("scores", "choice", "correct"):
-                _put(rows, name, getattr(block.answers, name))
+            _put_answers(file.create_group("answers"), block, block.answers)
         failed = file.create_group("failed")
-        _put(failed, "item", np.array(sorted(block.failed), np.int32))
-        _put(failed, "reason", _fixed([block.failed[i] for i in sorted(block.failed)]))
+        item = put_scale(failed, "item", np.array(sorted(block.failed), np.int32))
+        attach(put(failed, "reason", fixed_strings(block.failed[i] for i in sorted(block.failed))), item)
         for (site, position), captured in block.rows.items():
             _put_rows(file.create_group(group_name(site, position)), plan, block, site, position, captured)
 
     return hdf5_image(build)
 
 
-@contextmanager
-def opened(path: Path, plan: CapturePlan) -> Iterator[h5py.File]:
-    """An open shard, checked to belong to the plan.
+def check_shard(file: h5py.File, plan: CapturePlan, block: int) -> None:
+    """Raise ValueError or KeyError if an open shard has not the datasets that the plan asks for."""
+    items = set(read_checked(file["rows/item"]).tolist()) | set(read_checked(file["failed/item"]).tolist())
+    if items != set(plan.block(block)):
+        raise ValueError("its items are not those of the plan")
+    for site, layers in plan.site_layers().items():
+        for position in plan.positions:
+            group = file[group_name(site, position)]
+            n = int(read_checked(group["row_splits"])[-1]) if position.ragged else len(file["rows/item"])
+            value = group["value"]
+            dtype = BFLOAT16 if is_bfloat16(value) else value.dtype
+            if value.shape[:2] != (len(layers), n) or dtype != DTYPES[plan.dtype]:
+                raise ValueError(f"{value.name} is {dtype} of shape {value.shape}")
+
+
+def check_block(plan: CapturePlan, block: Block) -> None:
+    """Refuse a block that is not exactly what the plan asks for, before anything is written.
 
     Raises
     ------
     BabelScopeError
-        If the file cannot be read or belongs to another plan.
+        Naming what differs.
     """
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise BabelScopeError(f"{path}: not a readable shard ({error})", "move it away and capture again with --resume") from None
-    with file:
-        owner = file.attrs.get("plan_sha256", b"")
-        if bytes(owner).decode("ascii", "replace") != plan.fingerprint:
-            raise BabelScopeError(f"{path}: belongs to another capture plan", "move it out of this store")
-        yield file
-
-
-def check_digest(dataset: h5py.Dataset, values: NDArray[np.generic]) -> bool:
-    """Whether values read from a dataset have the sha256 written beside it."""
-    return bytes(dataset.attrs["sha256"]).decode() == _sha256(values)
-
-
-def _check(plan: CapturePlan, block: Block) -> None:
+    if block.language not in plan.languages or block.index not in range(plan.n_blocks):
+        raise _bad(block, "the plan has no such block")
+    items, n = list(block.items), len(block.items)
+    if sorted([*items, *block.failed]) != list(plan.block(block.index)) or items != sorted(items):
+        raise _bad(block, "its items and failed items are not those of the plan, each once and in order")
+    lengths = {"n_tokens": len(block.n_tokens), "last_token": len(block.last_token)}
+    if block.answers is not None:
+        lengths |= {k: len(getattr(block.answers, k)) for k in ("scores", "choice", "correct")}
+    if plan.answers != (block.answers is not None) or set(lengths.values()) != {n}:
+        raise _bad(block, f"{n} items, but {lengths}")
     wanted = {(site, position) for site in plan.site_layers() for position in plan.positions}
     if set(block.rows) != wanted:
-        missing = sorted(map(str, wanted ^ set(block.rows)))
-        raise BabelScopeError(f"block {block.index} of {block.language}: rows differ from the plan at {missing}", "")
-    if set(block.items) | set(block.failed) != set(plan.block(block.index)):
-        raise BabelScopeError(f"block {block.index} of {block.language}: items differ from the plan", "")
+        raise _bad(block, f"rows differ from the plan at {sorted(map(str, wanted ^ set(block.rows)))}")
     for (site, position), captured in block.rows.items():
-        n = len(block.items) if captured.row_splits is None else int(captured.row_splits[-1])
-        shape = captured.values.shape
-        if shape[:2] != (len(plan.site_layers()[site]), n) or position.ragged != (captured.row_splits is not None):
-            raise BabelScopeError(f"block {block.index} of {block.language}: {site} at {position} has shape {shape}", "")
+        _check_rows(plan, block, site, position, captured)
+
+
+def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, captured: Rows) -> None:
+    values, splits, n = captured.values, captured.row_splits, len(block.items)
+    if position.ragged != (splits is not None):
+        raise _bad(block, f"{site} at {position}: row splits are for ragged positions, and needed there")
+    if splits is not None:
+        if len(splits) != n + 1 or splits[0] != 0 or (np.diff(splits) < 0).any():
+            raise _bad(block, f"{site} at {position}: row splits {splits!r}")
+        n = int(splits[-1])
+    unit = len(SITE_KINDS[split_site(site)[1]].axes)
+    if values.shape[:2] != (len(plan.site_layers()[site]), n) or values.ndim != 2 + unit:
+        raise _bad(block, f"{site} at {position} has shape {values.shape}")
+    if values.dtype != DTYPES[plan.dtype]:
+        raise _bad(block, f"{site} at {position} is {values.dtype}, the plan says {plan.dtype}")
+
+
+def _bad(block: Block, what: str) -> BabelScopeError:
+    return BabelScopeError(
+        f"block {block.index} of {block.language!r}: {what}", "nothing was written; report this bug of the backend"
+    )
+
+
+def _put_answers(group: h5py.Group, block: Block, answers: Answers) -> None:
+    item = put_scale(group, "item", np.asarray(block.items, np.int32))
+    option = put_scale(group, "option", np.arange(answers.scores.shape[1], dtype=np.int32))
+    attach(put(group, "scores", np.asarray(answers.scores, np.float64)), item, option)
+    attach(put(group, "choice", np.asarray(answers.choice, np.int64)), item)
+    attach(put(group, "correct", np.asarray(answers.correct, np.float64)), item)
+    reasons = [answers.undefined.get(row, "") for row in range(len(block.items))]
+    attach(put(group, "undefined", fixed_strings(reasons)), item)
 
 
 def _put_rows(
     group: h5py.Group, plan: CapturePlan, block: Block, site: str, position: Position, captured: Rows
 ) -> None:
     layers = plan.site_layers()[site]
-    value = _put(group, "value", captured.values)
-    value.attrs.update({"site": np.bytes_(site), "position": np.bytes_(str(position)), "dtype": np.bytes_(plan.dtype)})
-    layer = _put(group, "layer", np.array([-1 if i is None else i for i in layers], np.int32))
-    layer.make_scale("layer")
-    value.dims[0].attach_scale(layer)
+    value = put(group, "value", captured.values)
+    value.attrs.update({"site": np.bytes_(site), "position": np.bytes_(str(position).encode("utf-8", "replace")),
+                        "dtype": np.bytes_(plan.dtype)})  # fmt: skip
+    layer = put_scale(group, "layer", np.array([-1 if i is None else i for i in layers], np.int32))
     if captured.row_splits is None:
-        item = _put(group, "item", np.asarray(block.items, np.int32))
-        item.make_scale("item")
-        value.dims[1].attach_scale(item)
+        row = put_scale(group, "item", np.asarray(block.items, np.int32))
     else:
-        _put(group, "row_splits", np.asarray(captured.row_splits, np.int64))
-    _, kind, _ = split_site(site)
-    for axis, name in enumerate(("layer", "token" if position.ragged else "item", *SITE_KINDS[kind].axes)):
-        value.dims[axis].label = name
-    wide = np.asarray(captured.values, np.float32)
-    unit = tuple(range(2, wide.ndim))
-    finite = np.isfinite(wide)
-    _put(group, "absmax", np.abs(np.where(finite, wide, 0)).max(axis=unit, initial=0).astype(np.float32))
-    _put(group, "nonfinite", (~finite).sum(axis=unit).astype(np.uint32))
+        splits = np.asarray(captured.row_splits, np.int64)
+        put_scale(group, "row_splits", splits)
+        # Place of each row among the real tokens of its item.
+        within = np.arange(splits[-1]) - np.repeat(splits[:-1], np.diff(splits))
+        row = put_scale(group, "token", within.astype(np.int32))
+    axes = SITE_KINDS[split_site(site)[1]].axes
+    unit = [
+        put_scale(group, name, np.arange(extent, dtype=np.int32))
+        for name, extent in zip(axes, captured.values.shape[2:], strict=True)
+    ]
+    attach(value, layer, row, *unit)
+    absmax, nonfinite = _extremes(captured.values)
+    attach(put(group, "absmax", absmax), layer, row)
+    attach(put(group, "nonfinite", nonfinite), layer, row)
 
 
-def _put(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
-    dataset = bfloat16.write(group, name, values)
-    dataset.attrs["sha256"] = np.bytes_(_sha256(values))
-    return dataset
-
-
-def _sha256(values: NDArray[np.generic]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data if values.size else b"").hexdigest()
-
-
-def _fixed(texts: Any) -> NDArray[np.bytes_]:
-    encoded = [str(t).encode() for t in texts]
-    return np.array(encoded, dtype=f"S{max([len(e) for e in encoded] + [1])}")
-
-
-def rows_table(file: h5py.File) -> Mapping[str, NDArray[np.generic]]:
-    """The per-item columns of a shard."""
-    return {name: dataset[()] for name, dataset in file["rows"].items()}
+def _extremes(values: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Largest finite |value| and number of non-finite values, both (layer, row)."""
+    absmax, nonfinite = np.zeros(values.shape[:2], np.float32), np.zeros(values.shape[:2], np.uint32)
+    unit = tuple(range(1, values.ndim - 1))
+    for layer, rows in enumerate(values):  # layer by layer: a whole block in float32 would double the memory
+        size = np.abs(rows.astype(np.float32))
+        finite = np.isfinite(size)
+        absmax[layer] = size.max(axis=unit, initial=0, where=finite)
+        nonfinite[layer] = np.count_nonzero(~finite, axis=unit)
+    return absmax, nonfinite

@@ -1,11 +1,10 @@
 """Writing a store: created whole, filled shard by shard, resumed by asking which names exist."""
 
-import hashlib
 import json
 import os
 import platform
-import re
 import shutil
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +14,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from babelscope.activations_store.disk import hdf5_image, publish, sync_folder
-from babelscope.activations_store.shard import SCHEMA, opened, shard_image, shard_path
+from babelscope.activations_store.disk import HOST, is_abandoned, publish, reported, sync_folder, temporary_name
+from babelscope.activations_store.hdf5 import opened
+from babelscope.activations_store.items import items_image
+from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
+from babelscope.activations_store.shard import check_shard, shard_image, shard_path
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, CapturePlan, PromptSet
 
-LANGUAGE = re.compile(r"[a-z]{2,8}([-_][A-Za-z0-9]{1,8})*\Z")
+# All that a store may hold; a folder with anything else in it is never removed.
+PARTS = frozenset({"store.json", "items.h5", "shards", "runs", "SHA256SUMS", "packed.h5", "quarantine"})
+SUFFIXES = frozenset({".h5", ".json", ".tmp", "SHA256SUMS"})
 
 
 class StoreWriter:
@@ -32,7 +36,7 @@ class StoreWriter:
     def __init__(self, path: Path, plan: CapturePlan) -> None:
         self.path = path
         self.plan = plan
-        self._started = datetime.now(UTC)
+        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{HOST}-{os.getpid()}"
 
     @classmethod
     def create(
@@ -57,23 +61,29 @@ class StoreWriter:
         Raises
         ------
         BabelScopeError
-            If `path` exists and may not be replaced, or a language code is not one.
+            If `path` exists and may not be replaced, a language code is not one, the plan was made for other
+            prompts, or the disk is full. Nothing half-written is left.
         """
-        for language in plan.languages:
-            if not LANGUAGE.match(language):
-                raise BabelScopeError(f"{language!r} is no language code", "use codes such as en, zh or pt-BR")
-        if path.exists() and not overwrite:
-            raise BabelScopeError(f"{path} exists already", "add --resume to continue it or --overwrite to replace it")
-        if path.exists() and not (path / "store.json").is_file() and (not path.is_dir() or any(path.iterdir())):
-            raise BabelScopeError(f"{path} exists and is no store, so it is not replaced", "name another path")
-        building = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            _build(building, plan, prompts, provenance, texts=texts)
-            _replace(building, path)
-        finally:
-            if building.exists():
-                shutil.rmtree(building)
-        sync_folder(path.absolute().parent)
+        check_plan(plan)
+        target = Path(os.path.realpath(path))  # a link to another disk stays a link
+        if target.exists():
+            if not overwrite:
+                raise BabelScopeError(
+                    f"{path} exists already", "add --resume to continue it or --overwrite to replace it"
+                )
+            _check_replaceable(target)
+        manifest = Manifest(plan, prompts.name, prompts.source, texts, provenance)
+        files: dict[str, bytes | memoryview] = {
+            "items.h5": items_image(plan, prompts, texts=texts),
+            "store.json": manifest.to_bytes(),
+        }
+        building = temporary_name(target)
+        with reported(path, sum(map(len, files.values()))):
+            try:
+                _build(building, plan, files)
+                _move_into_place(building, target)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
         return cls(path, plan)
 
     @classmethod
@@ -83,21 +93,22 @@ class StoreWriter:
         Raises
         ------
         BabelScopeError
-            If the store was captured under another plan, naming every field that differs.
+            If the store was captured under another plan, naming every field that differs; or if a shard in it
+            is damaged or belongs elsewhere.
         """
-        have = read_manifest(path)["plan"]
-        differences = _differences(CapturePlan.from_json(have).identity(), plan.identity())
-        if differences:
+        different = differences(read_manifest(path).plan.identity(), plan.identity())
+        if different:
             raise BabelScopeError(
-                f"{path} was captured under another plan: " + "; ".join(differences),
+                f"{path} was captured under another plan: " + "; ".join(different),
                 "repeat the first command exactly, or write to another store",
             )
-        for stale in path.glob("shards/*/.*.tmp"):
-            stale.unlink(missing_ok=True)
+        for temporary in [*path.glob("shards/*/.*.tmp"), *path.glob("runs/.*.tmp")]:
+            if is_abandoned(temporary):
+                temporary.unlink(missing_ok=True)
         writer = cls(path, plan)
-        for language, block in writer._committed():
-            with opened(shard_path(path, plan, language, block), plan):
-                pass
+        for language, block in sorted(writer._committed()):
+            with opened(shard_path(path, plan, language, block), plan, language, block) as file:
+                check_shard(file, plan, block)
         return writer
 
     def pending(self) -> list[tuple[str, int]]:
@@ -106,12 +117,21 @@ class StoreWriter:
         return [(g, b) for g in self.plan.languages for b in range(self.plan.n_blocks) if (g, b) not in done]
 
     def put(self, block: Block) -> None:
-        """Commit a block: when this returns, it survives a power cut."""
-        path = shard_path(self.path, self.plan, block.language, block.index)
-        publish(path, shard_image(self.plan, block))
+        """Commit a block: when this returns, it survives a power cut. One that is there already stays as it is.
+
+        Raises
+        ------
+        BabelScopeError
+            If the block is not what the plan asks for, or the disk is full; nothing of it is then written.
+        """
+        image = shard_image(self.plan, block)
+        publish(shard_path(self.path, self.plan, block.language, block.index), image)
+        if block.law_errors:
+            self._record(f"laws.{block.language}.{block.index}", {"law_errors": dict(block.law_errors)})
 
     def _committed(self) -> set[tuple[str, int]]:
-        names = {g: set(os.listdir(self.path / "shards" / f"l-{g}")) for g in self.plan.languages}
+        with reported(self.path):
+            names = {g: set(os.listdir(self.path / "shards" / f"l-{g}")) for g in self.plan.languages}
         return {
             (g, b)
             for g in self.plan.languages
@@ -119,95 +139,61 @@ class StoreWriter:
             if shard_path(self.path, self.plan, g, b).name in names[g]
         }
 
+    def _record(self, event: str, what: Mapping[str, Any]) -> None:
+        """One file per event: a run that was killed has no `stopped`."""
+        record = {"event": event.split(".")[0], "time": datetime.now(UTC).isoformat(), **what}
+        text = json.dumps(record, indent=1, ensure_ascii=False, default=str)
+        publish(self.path / "runs" / f"{self._run}.{event}.json", text.encode("utf-8", "backslashreplace"))
+
     def __enter__(self) -> "StoreWriter":
+        versions = {"python": platform.python_version(), "h5py": h5py.__version__, "numpy": np.__version__}
+        pending = len(self.pending())
+        self._record("started", {"host": HOST, "command": sys.argv, "versions": versions, "pending": pending})
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        stamp = self._started.strftime("%Y%m%dT%H%M%S%f")
-        record = {
-            "started": self._started.isoformat(),
-            "stopped": datetime.now(UTC).isoformat(),
-            "host": platform.node(),
-            "why": "done" if error is None else f"{type(error).__name__}: {error}",
-            "pending": len(self.pending()),
-        }
-        name = f"{stamp}-{platform.node()}-{os.getpid()}.json"
         try:
-            publish(self.path / "runs" / name, json.dumps(record, indent=1).encode())
+            why = "done" if error is None else f"{type(error).__name__}: {error}"
+            self._record("stopped", {"why": why, "pending": len(self.pending())})
         except BabelScopeError:
-            if error is None:
+            if error is None:  # the first error is the one to tell
                 raise
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """`store.json` of a store, checked against its own hash and against the schema we read.
-
-    Raises
-    ------
-    BabelScopeError
-        If `path` holds no store, one of a newer schema, or one whose identity was edited.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((path / "store.json").read_text("utf-8"))
-        name, _, number = manifest["schema"].partition("/")
-        plan = CapturePlan.from_json(manifest["plan"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BabelScopeError):
-        raise BabelScopeError(f"{path} is no BabelScope store", "capture one: cli.py capture run.acts ...") from None
-    if name != "babelscope" or int(number.split(".")[0]) > int(SCHEMA.partition("/")[2].split(".")[0]):
-        raise BabelScopeError(f"{path} has schema {manifest['schema']}, this version reads {SCHEMA}", "upgrade babelscope")
-    if plan.fingerprint != manifest["plan_sha256"]:
-        raise BabelScopeError(f"{path}/store.json does not match its own hash: it was edited", "restore it or capture again")
-    return manifest
+def _check_replaceable(path: Path) -> None:
+    if not path.is_dir() or (not is_store(path) and any(path.iterdir())):
+        raise BabelScopeError(f"{path} exists and is no store, so it is not replaced", "name another path")
+    files = (p.relative_to(path) for p in path.rglob("*") if not p.is_dir())
+    foreign = sorted(str(p) for p in files if p.parts[0] not in PARTS or (p.suffix or p.name) not in SUFFIXES)
+    if foreign:
+        raise BabelScopeError(
+            f"{path} holds {foreign[0]!r}, which is no part of a store, so it is not replaced",
+            f"move {foreign[0]!r} away, or name another path",
+        )
 
 
-def _build(
-    folder: Path, plan: CapturePlan, prompts: PromptSet, provenance: Mapping[str, Any], *, texts: bool
-) -> None:
-    (folder / "shards").mkdir(parents=True)
-    (folder / "runs").mkdir()
-    for language in plan.languages:
-        (folder / "shards" / f"l-{language}").mkdir()
-    publish(folder / "items.h5", _items_image(prompts, texts=texts))
-    manifest = {
-        "schema": SCHEMA, "plan_sha256": plan.fingerprint, "plan": plan.to_json(), "prompts": prompts.name,
-        "texts": texts, "provenance": dict(provenance),
-    }  # fmt: skip
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str)
-    publish(folder / "store.json", text.encode())
-    for part in (folder / "shards", folder / "runs", folder):
+def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryview]) -> None:
+    folder.mkdir()
+    shards = [folder / "shards" / f"l-{language}" for language in plan.languages]
+    for part in (folder / "shards", folder / "runs", *shards):
+        part.mkdir()
+    for name, data in files.items():
+        publish(folder / name, data)
+    for part in (*shards, folder / "shards", folder / "runs", folder):
         sync_folder(part)
 
 
-def _items_image(prompts: PromptSet, *, texts: bool) -> memoryview:
-    """Prompt records as JSON lines, one dataset per language, in row order."""
-
-    def build(file: h5py.File) -> None:
-        for language in prompts.languages:
-            group = file.create_group(f"l-{language}")
-            records, hashes = [], []
-            for prompt in prompts.of(language):
-                record = prompt.to_json()
-                if not texts:
-                    record |= {"text": "", "options": (), "answer": ""}
-                records.append(json.dumps(record, ensure_ascii=False))
-                hashes.append(hashlib.sha256(prompt.text.encode()).hexdigest().encode())
-            group.create_dataset("record", data=records, dtype=h5py.string_dtype())
-            group.create_dataset("text_sha256", data=np.array(hashes, dtype="S64"))
-
-    return hdf5_image(build)
-
-
-def _replace(new: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    if path.exists():
+def _move_into_place(new: Path, path: Path) -> None:
+    old = temporary_name(path)
+    replaces = path.exists()
+    if replaces:
         os.rename(path, old)
-    os.rename(new, path)
-    if old.exists():
+    try:
+        os.rename(new, path)  # fails where another process made a store meanwhile
+    except OSError:
+        if replaces:
+            os.rename(old, path)
+        raise
+    sync_folder(path.parent)
+    if replaces:
         shutil.rmtree(old)
-
-
-def _differences(have: Any, want: Any, name: str = "") -> list[str]:
-    if isinstance(have, dict) and isinstance(want, dict):
-        keys = sorted(have.keys() | want.keys())
-        return [d for k in keys for d in _differences(have.get(k), want.get(k), f"{name}.{k}".lstrip("."))]
-    return [] if have == want else [f"{name}: store has {have!r:.80}, this run has {want!r:.80}"]

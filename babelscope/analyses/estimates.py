@@ -88,7 +88,7 @@ def mean_over_pairs(cells: Cells) -> Cells:
     return Cells(
         mean_of_defined(cells.matched, axis=1)[:, None],
         mean_of_defined(cells.gap, axis=1)[:, None],
-        cells.whole.all(axis=1)[:, None],
+        np.asarray(cells.whole.all(axis=1))[:, None],
         mean_of_defined(cells.observed, axis=1)[:, None],
         mean_of_defined(cells.permuted, axis=1)[:, None],
         {name: mean_of_defined(values, axis=1)[:, None] for name, values in cells.ranks.items()},

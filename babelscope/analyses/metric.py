@@ -26,7 +26,9 @@ class Similarity(Protocol):
     centered_in_sample: ClassVar[bool]
     """Whether the mean over the same items is removed, which pushes the null mean down by matched / (item - 1)."""
 
-    def __call__(self, a: NDArray[np.generic], b: NDArray[np.generic], /) -> NDArray[np.float64]: ...
+    def __call__(self, a: NDArray[np.generic], b: NDArray[np.generic], /) -> NDArray[np.float64]:
+        """(..., item, unit) twice -> (..., item, item)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,9 +181,7 @@ def language_pairs(n_languages: int) -> list[tuple[int, int]]:
     return [(a, b) for a in range(n_languages) for b in range(a + 1, n_languages)]
 
 
-def score_pairs(
-    x: NDArray[np.generic], measures: Sequence[PairMeasure], permutations: NDArray[np.int32]
-) -> PairBlock:
+def score_pairs(x: NDArray[np.generic], measures: Sequence[PairMeasure], permutations: NDArray[np.int32]) -> PairBlock:
     """Score all language pairs of one block of activations by several similarities.
 
     Parameters

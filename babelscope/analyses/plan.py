@@ -94,9 +94,7 @@ def tasks(
                 f"metric {name} reads {', '.join(sorted(reads))}; {where} hold none of them",
                 f"capture again with --site {wanted}, or leave out --metric {name}",
             )
-        published = [
-            s.kind == metric.info.paper_site and str(position) == metric.info.paper_position for s in chosen
-        ]
+        published = [s.kind == metric.info.paper_site and str(position) == metric.info.paper_position for s in chosen]
         if mode == "paper" and not any(published):
             raise BabelScopeError(
                 f"the published definition of {name} reads {metric.info.paper_site} at {metric.info.paper_position}",
@@ -122,8 +120,9 @@ def _stored_sites(store: "ActivationStore", sites: Sequence[str] | None, reads: 
                     f"{store.path} holds no site {name}",
                     f"it holds {', '.join(sorted(names))}; capture again with --site {name}",
                 )
-            whole = "@" not in text
-            expanded = [s for s in stored if s.name == name] if whole else expand_sites([text], store.plan.model.n_layers)
+            expanded = [s for s in stored if s.name == name]
+            if "@" in text:
+                expanded = list(expand_sites([text], store.plan.model.n_layers))
             missing = [str(s) for s in expanded if s not in stored]
             if missing:
                 layers = ", ".join(str(s.layer) for s in stored if s.name == name)
@@ -159,7 +158,7 @@ def item_groups(store: "ActivationStore", items: Sequence[str], by: str | None) 
             if not pd.isna(value):
                 groups.setdefault(str(value), []).append(str(item))
     if not groups:
-        raise BabelScopeError(f"no item of {store.path} has a value of {by}", "group by another covariate, or --by none")
+        raise BabelScopeError(f"no item of {store.path} has a value of {by}", "use another covariate, or --by none")
     for name, members in groups.items():
         if len(members) < MIN_ITEMS:
             raise BabelScopeError(

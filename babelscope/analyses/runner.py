@@ -124,7 +124,7 @@ CONVENTIONS: Mapping[str, Any] = {
     "unit": "item",
     "interval": {mode: f"percentile bootstrap over items, {level:.0%}" for mode, level in LEVELS.items()},
     "null": "mismatched items of the same group, in the same two languages",
-    "p": "items of each language shuffled, shared by all layers, sites, metrics and thresholds; add-one rule; one-sided",
+    "p": "items of each language shuffled, alike for all layers, sites, metrics, thresholds; add-one rule; one-sided",
     "q": "Benjamini-Hochberg over layers x pairs of one metric, mode, variant, site, group and threshold",
     "joint": f"{JOINT_PERMUTATIONS} shuffles and {JOINT_NULL_DRAWS} mismatched joins at most, in paper mode",
     "verdict": f"supported: q < {ALPHA} and an interval without zero; "
@@ -161,9 +161,10 @@ def _scored(
             rows = block.reshape(*block.shape[:2], math.prod(block.shape[2:]))
             yield joblib.delayed(score_layer)(task, rows, languages, groups, sweep)
 
-    scored: Iterator[list[LayerScores]] = joblib.Parallel(
-        n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs"
-    )(calls())
+    # Threads share the blocks and release the lock where the time goes (products, sorts, look-ups); a backend chosen
+    # with joblib.parallel_config takes precedence.
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="n_jobs", prefer="threads")
+    scored: Iterator[list[LayerScores]] = parallel(calls())
     return scored
 
 

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.analyses.estimates import LEVELS, Cells, LayerMean, columns, joined, joint_cells, mean_over_pairs, pair_cells
+from babelscope.analyses.estimates import (
+    LEVELS,
+    Cells,
+    LayerMean,
+    columns,
+    joined,
+    joint_cells,
+    mean_over_pairs,
+    pair_cells,
+)
 from babelscope.analyses.joint import JointOverlap, JointParts
 from babelscope.analyses.metric import PairMeasure, PaperMean, Sweep
 from babelscope.analyses.pairs import language_pairs, score_pairs
@@ -92,11 +101,15 @@ def estimates_of(
     found = []
 
     def estimate(
-        mode: str, variants: list[tuple[str, float]], pairs: tuple[tuple[str, str], ...], all_cells: Cells, highest: float
+        mode: str,
+        variants: list[tuple[str, float]],
+        pairs: tuple[tuple[str, str], ...],
+        all_cells: Cells,
+        highest: float,
     ) -> Estimates:
         return Estimates(
             task.name, mode, task.site.name, layer, group.name, tuple(variants), pairs,
-            columns(all_cells, weights, LEVELS[mode], highest), all_cells.gap[:, -1],
+            columns(all_cells, weights, LEVELS[mode], top), all_cells.gap[:, -1],
         )  # fmt: skip
 
     if task.corrected:

@@ -22,7 +22,7 @@ STABLE_SHARE = 0.8  # of the threshold grid; fixed before looking (methods, sect
 
 
 def share(part: NDArray[np.generic], whole: NDArray[np.generic] | int) -> Floats:
-    """part / whole, NaN where the whole is 0."""
+    """Quotient, NaN where the whole is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(np.asarray(whole) == 0, np.nan, np.true_divide(part, whole))
 

@@ -24,7 +24,8 @@ def published(
     """List, steps, four options and the index of the right one."""
     length = SHORTEST + below(rng, LONGEST + 1 - SHORTEST)
     words = tuple(vocabulary[i] for i in distinct_below(rng, len(vocabulary), length))
-    now, steps = list(words), []
+    now = list(words)
+    steps: list[Step] = []
     while len(steps) < depth:
         kind = KINDS[block % len(KINDS)] if depth == 1 else KINDS[below(rng, len(KINDS))]
         if len(now) > 1 or kind not in ("delete", "swap"):

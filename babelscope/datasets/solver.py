@@ -70,7 +70,7 @@ def _changed(words: list[str], step: str) -> list[str]:
         before = int(found[2]) - 1
         if not 0 <= before <= len(words):
             raise ValueError(f"no position for: {step}")
-        return words[:before] + [found[1]] + words[before:]
+        return [*words[:before], found[1], *words[before:]]
     if found := re.fullmatch(r"delete the word at position (\d+)", step):
         gone = int(found[1])
         if not 1 <= gone <= len(words):

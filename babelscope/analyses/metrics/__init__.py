@@ -1,1 +1,1 @@
-
+"""Metrics: one file each, found by its name."""

@@ -12,7 +12,7 @@ from babelscope.analyses.active import Rule, active_neurons, has_finite_rows
 def set_sizes(
     a: NDArray[np.generic], b: NDArray[np.generic], threshold: float, rule: Rule
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Size of every intersection, (..., item, item), and sum of the two sets' sizes; NaN for rows that are not finite."""
+    """Size of every intersection, (..., item, item), and sum of the two sets' sizes; NaN for non-finite rows."""
     active_a, active_b = (active_neurons(x, threshold, rule).astype(np.float32) for x in (a, b))
     # float32 counts exactly up to 2^24 neurons.
     shared = (active_a @ np.swapaxes(active_b, -1, -2)).astype(np.float64)

@@ -1,0 +1,155 @@
+"""`store.json`: what a store is (hashed) and where it comes from."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from babelscope.errors import BabelScopeError
+from babelscope.schema import CapturePlan
+
+MAJOR, MINOR = 1, 0
+SCHEMA = f"babelscope/{MAJOR}.{MINOR}"
+_SCHEMA = re.compile(r"babelscope/(\d{1,4})\.(\d{1,4})\Z")
+_LANGUAGE = re.compile(r"[a-z]{2,8}([-_][A-Za-z0-9]{1,8})*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of `store.json`.
+
+    Parameters
+    ----------
+    plan : CapturePlan
+        Its fingerprint is the identity of the store.
+    prompts_name : str
+    prompts_source : mapping
+        Name and origin of the prompt set.
+    texts : bool
+        Whether prompt texts are kept.
+    provenance : mapping
+        Command, versions, device, self-test: recorded, not part of the identity.
+    """
+
+    plan: CapturePlan
+    prompts_name: str
+    prompts_source: Mapping[str, Any]
+    texts: bool
+    provenance: Mapping[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """Give the text of `store.json`."""
+        record = {
+            "schema": SCHEMA,
+            "plan_sha256": self.plan.fingerprint,
+            "plan": self.plan.to_json(),
+            "prompts": {"name": self.prompts_name, "source": dict(self.prompts_source)},
+            "texts": self.texts,
+            "provenance": dict(self.provenance),
+        }
+        return json.dumps(record, indent=1, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """`store.json` of a store, checked against its own hash and against the schema we read.
+
+    Raises
+    ------
+    BabelScopeError
+        If `path` holds no store, one of a newer schema, or one whose identity was edited.
+    """
+    file = path / "store.json"
+    record = _record(path)
+    schema = _SCHEMA.match(str(record.get("schema", "")))
+    if schema is None:
+        raise _no_store(path, f"{file} names no BabelScope schema")
+    if int(schema[1]) > MAJOR:
+        raise BabelScopeError(
+            f"{file} has schema {record['schema']}, this version reads {SCHEMA}", "upgrade babelscope"
+        )
+    try:
+        plan = CapturePlan.from_json(record["plan"])
+        edited = plan.fingerprint != record["plan_sha256"]
+        prompts = record["prompts"]
+        found = Manifest(plan, prompts["name"], prompts["source"], record["texts"], record["provenance"])
+    except (KeyError, TypeError, ValueError, AttributeError, BabelScopeError) as error:
+        raise BabelScopeError(
+            f"{file} is damaged ({type(error).__name__}: {error})", "restore it or capture again"
+        ) from None
+    if edited:
+        raise BabelScopeError(f"{file} does not match its own hash: it was edited", "restore it or capture again")
+    # The hash keeps nobody from writing a hostile plan together with its hash.
+    check_plan(plan)
+    return found
+
+
+def check_plan(plan: CapturePlan) -> None:
+    """Refuse a plan whose names cannot become paths, or that has no blocks.
+
+    Raises
+    ------
+    BabelScopeError
+        Naming the language code or the number at fault.
+    """
+    folded: dict[str, str] = {}
+    for language in plan.languages:
+        if not isinstance(language, str) or not _LANGUAGE.match(language):
+            raise BabelScopeError(f"{language!r} is no language code", "use codes such as en, zh or pt-BR")
+        same = folded.setdefault(language.casefold(), language)
+        if list(plan.languages).count(language) > 1 or same != language:
+            raise BabelScopeError(
+                f"the language codes {same!r} and {language!r} name one folder on some disks",
+                "name each language once, and never apart by case only",
+            )
+    if not isinstance(plan.block_items, int) or plan.block_items < 1:
+        raise BabelScopeError(f"block_items is {plan.block_items!r}", "it must be 1 or more")
+    if len(set(plan.items)) != len(plan.items):
+        raise BabelScopeError("the plan names an item twice", "give repeated items different keys")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a BabelScope store, of any version and even if edited."""
+    try:
+        return _SCHEMA.match(str(_record(path).get("schema", ""))) is not None
+    except BabelScopeError:
+        return False
+
+
+def differences(have: Any, want: Any, name: str = "") -> list[str]:
+    """Every field in which two plans differ, with both values; lists by their first differing entry."""
+    if isinstance(have, dict) and isinstance(want, dict):
+        keys = sorted(have.keys() | want.keys())
+        return [d for k in keys for d in differences(have.get(k), want.get(k), f"{name}.{k}".lstrip("."))]
+    if have == want:
+        return []
+    if isinstance(have, list) and isinstance(want, list):
+        if len(have) != len(want) and max(len(have), len(want)) > 8:
+            return [f"{name}: store has {len(have)} of them, this run has {len(want)}"]
+        if len(have) == len(want):
+            at = next(i for i, (a, b) in enumerate(zip(have, want, strict=True)) if a != b)
+            return differences(have[at], want[at], f"{name}[{at}]")
+    return [f"{name}: store has {_short(have)}, this run has {_short(want)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _record(path: Path) -> dict[str, Any]:
+    file = path / "store.json"
+    try:
+        record = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise _no_store(path, f"{file}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise _no_store(path, f"{file} is not JSON") from None
+    if not isinstance(record, dict):
+        raise _no_store(path, f"{file} is not a JSON object")
+    return record
+
+
+def _no_store(path: Path, why: str) -> BabelScopeError:
+    return BabelScopeError(f"{path} is no BabelScope store ({why})", "capture one: cli.py capture run.acts ...")
