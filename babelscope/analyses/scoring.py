@@ -109,7 +109,7 @@ def estimates_of(
     ) -> Estimates:
         return Estimates(
             task.name, mode, task.site.name, layer, group.name, tuple(variants), pairs,
-            columns(all_cells, weights, LEVELS[mode], top), all_cells.gap[:, -1],
+            columns(all_cells, weights, LEVELS[mode], highest), all_cells.gap[:, -1],
         )  # fmt: skip
 
     if task.corrected:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import binomtest, false_discovery_control
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupShuffleSplit
 
 from babelscope.datasets.logic_solver import solve_logical
 from babelscope.datasets.shortcuts import SHORTCUTS, expected_accuracy
@@ -19,7 +20,6 @@ from babelscope.datasets.text_units import words
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Prompt, PromptSet
 
-FOLDS = 5
 # Expected share of false alarms among the flags of a table, by Benjamini and Hochberg.
 FALSE_FLAGS = 0.05
 
@@ -33,15 +33,17 @@ SOLVERS: Mapping[str, Callable[[Prompt], tuple[int, ...]]] = MappingProxyType(
 )
 
 # One value per prompt, NaN where a heuristic does not apply; and the value expected by chance.
-Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
+Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+# Indices of items to learn from, and of items to judge.
+Halves: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def audit(prompts: PromptSet) -> pd.DataFrame:
     """Accuracy of surface heuristics, per language and rule, beside what guessing gives.
 
-    `options_only` chooses by a bag of words of the options, learned on other items (logistic regression, 5
-    folds; items with the same options stay together). `gold_position` chooses the letter that is most often
-    right in the other folds. The other heuristics are those of `shortcuts`. Two rows are shares of
+    `options_only` chooses by a bag of words of the options (logistic regression), `gold_position` the letter that is
+    most often right; both learn from one half of the items and are judged by the other, and items with the
+    same options stay together. The other heuristics are those of `shortcuts`. Two rows are shares of
     faulty items, expected 0: `repeated_options`, and `no_single_answer`, where an independent solver knows the
     task (arithmetic, symbolic and logical ones, if English is among the languages).
 
@@ -120,10 +122,10 @@ def _scores(prompts: Sequence[Prompt]) -> dict[str, Scores]:
         chosen = [(shortcut(p), p.gold or 0) for p in prompts]
         accuracy = [float("nan") if s is None else expected_accuracy(s, gold) for s, gold in chosen]
         scores[name] = np.array(accuracy), chance
-    folds = _folds(prompts)
-    if folds:
-        scores["gold_position"] = _gold_position(prompts, folds), chance
-        scores["options_only"] = _options_only(prompts, folds), chance
+    halves = _halves(prompts)
+    if halves is not None:
+        scores["gold_position"] = _gold_position(prompts, halves), chance
+        scores["options_only"] = _options_only(prompts, halves), chance
     scores["repeated_options"] = np.array([float(len(set(p.options)) < len(p.options)) for p in prompts]), none
     scores["no_single_answer"] = np.array([_is_faulty(p) for p in prompts]), none
     return scores
@@ -141,41 +143,42 @@ def _is_faulty(prompt: Prompt) -> float:
         return float("nan")
 
 
-def _folds(prompts: Sequence[Prompt]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Items to learn from and items to judge; none if the items have fewer than five sets of options."""
+def _halves(prompts: Sequence[Prompt]) -> Halves | None:
+    """Items to learn from and items to judge; None if all items have the same options.
+
+    One split, not several folds: folds learn from one another's items, which spreads their mean accuracy by half
+    as much again as the binomial test assumes (measured), so that it raises false alarms.
+    """
     # Together, because the options of a block of items may each be right once, as those of knowledge items are:
     # three of the answers would tell the fourth.
     _, groups = np.unique([repr(sorted(p.options)) for p in prompts], return_inverse=True)
-    if groups.max() + 1 < FOLDS:
-        return []
-    splitter = GroupKFold(FOLDS, shuffle=True, random_state=0)
-    return list(splitter.split(np.zeros((len(prompts), 1)), groups=groups))
+    if groups.max() == 0:
+        return None
+    splitter = GroupShuffleSplit(1, test_size=0.5, random_state=0)
+    learned, judged = next(splitter.split(np.zeros((len(prompts), 1)), groups=groups))
+    return learned, judged
 
 
-def _gold_position(
-    prompts: Sequence[Prompt], folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
-) -> NDArray[np.float64]:
+def _gold_position(prompts: Sequence[Prompt], halves: Halves) -> NDArray[np.float64]:
+    learned, judged = halves
     gold = np.array([p.gold for p in prompts], dtype=np.int64)
-    accuracy = np.empty(len(prompts))
-    for learned, judged in folds:
-        counts = np.bincount(gold[learned], minlength=max(len(p.options) for p in prompts)).astype(float)
-        for i in judged:
-            accuracy[i] = expected_accuracy(counts[: len(prompts[i].options)].tolist(), int(gold[i]))
+    counts = np.bincount(gold[learned], minlength=max(len(p.options) for p in prompts)).astype(float)
+    accuracy = np.full(len(prompts), np.nan)
+    for i in judged:
+        accuracy[i] = expected_accuracy(counts[: len(prompts[i].options)].tolist(), int(gold[i]))
     return accuracy
 
 
-def _options_only(
-    prompts: Sequence[Prompt], folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
-) -> NDArray[np.float64]:
+def _options_only(prompts: Sequence[Prompt], halves: Halves) -> NDArray[np.float64]:
+    learned, judged = halves
     texts = [o for p in prompts for o in p.options]
     is_gold = np.array([i == p.gold for p in prompts for i in range(len(p.options))])
     starts = np.cumsum([0, *(len(p.options) for p in prompts)])
     counts = csr_matrix(CountVectorizer(analyzer=words).fit_transform(texts), dtype=np.float64)
-    accuracy = np.empty(len(prompts))
-    for learned, judged in folds:
-        rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in learned])
-        model = LogisticRegression(max_iter=300).fit(counts[rows], is_gold[rows])
-        score = np.round(model.decision_function(counts), 9)
-        for i in judged:
-            accuracy[i] = expected_accuracy(score[starts[i] : starts[i + 1]].tolist(), int(prompts[i].gold or 0))
+    rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in learned])
+    model = LogisticRegression(max_iter=300).fit(counts[rows], is_gold[rows])
+    score = np.round(model.decision_function(counts), 9)
+    accuracy = np.full(len(prompts), np.nan)
+    for i in judged:
+        accuracy[i] = expected_accuracy(score[starts[i] : starts[i + 1]].tolist(), int(prompts[i].gold or 0))
     return accuracy

@@ -52,16 +52,15 @@ def contradiction(rng: np.random.Generator, depth: int) -> Pattern:
 
 def conjunction_introduction(rng: np.random.Generator, depth: int) -> Pattern:
     """Of a pair of properties, only E has both; the others are merely mentioned, in a condition or an alternative."""
-    coins = rng.integers(0, 2, 2)
-    form = int(rng.integers(3))
+    coins = rng.integers(0, 2, 3)
     # An alternative says the name once, as an assertion does; a condition says it twice, so E and F have
     # one each or none.
     f_is_b = ("is", "F", "b") if coins[0] else ("or", "F", "b", "z")
     premises = (
         ("is", "E", "a"),
         ("is", "E", "b"),
-        _mention("E", "d", "x", form),
-        _mention("F", "a", "y", form),
+        _mention("E", "d", "x", coins[2]),
+        _mention("F", "a", "y", coins[2]),
         f_is_b,
         ("is", "F", "d"),
     )
@@ -85,17 +84,20 @@ def conjunction_elimination(rng: np.random.Generator, depth: int) -> Pattern:
 
 
 def disjunction_introduction(rng: np.random.Generator, depth: int) -> Pattern:
-    """E, F and G have one property each, but of E and F only E has one that an alternative asks for."""
-    coins = rng.integers(0, 2, 4)
+    """E and F have one property each, but only E has one that an alternative asks for.
+
+    The others stand as consequences, never as conditions, where some languages inflect them: the right one
+    would be the only one that looks as it does in the options.
+    """
     premises = (
         ("is", "E", "a"),
-        _pair("so", "E", "c", "x", coins[0]),
-        _pair("so", "F", "a", "c", coins[1]),
+        ("so", "E", "x", "c"),
+        ("so", "E", "v", "w"),
         ("is", "F", "y"),
-        ("is", "G", "c"),
-        _pair("so", "G", "a", "w", coins[2]),
+        ("so", "F", "p", "a"),
+        ("so", "F", "q", "c"),
     )
-    pairs = (("a", "z"), ("c", "z")) if coins[3] else (("z", "a"), ("z", "c"))
+    pairs = (("a", "z"), ("c", "z")) if rng.integers(2) else (("z", "a"), ("z", "c"))
     return Pattern(premises, _table("or", *pairs))
 
 
@@ -158,6 +160,9 @@ def _pair(form: str, name: str, a: str, b: str, in_order: object) -> Statement:
     return (form, name, a, b) if in_order else (form, name, b, a)
 
 
-def _mention(name: str, a: str, other: str, form: int) -> Statement:
-    """A premise in which the name is said to be `a`, but not asserted to be: all three quote "NAME is a"."""
-    return (("so", name, a, other), ("so", name, other, a), ("or", name, a, other))[form]
+def _mention(name: str, a: str, other: str, as_consequence: object) -> Statement:
+    """A premise in which the name is said to be `a`, but not asserted to be: both quote "NAME is a".
+
+    As a condition it might be inflected, unlike in the options.
+    """
+    return ("so", name, other, a) if as_consequence else ("or", name, a, other)

@@ -55,10 +55,8 @@ def common_digits(option: int, shown: str) -> int:
     return sum(min(digits.count(d), shown.count(d)) for d in set(digits))
 
 
-def picked_by_digits(options: Sequence[int], shown: Sequence[int], rng: np.random.Generator) -> int:
-    """Index of the option that shares most digits with what is shown; a random one of those that tie."""
+def alone_resembles(options: Sequence[int], shown: Sequence[int], index: int) -> bool:
+    """Whether the option at `index` shares more digits with the numbers shown than every other option does."""
     digits = "".join(map(str, shown))
-    common = [common_digits(option, digits) for option in options]
-    most = max(common)
-    tied = [i for i, n in enumerate(common) if n == most]
-    return tied[below(rng, len(tied))]
+    most = common_digits(options[index], digits)
+    return all(i == index or common_digits(option, digits) < most for i, option in enumerate(options))

@@ -99,5 +99,6 @@ def _merged(sequences: list[list[str]]) -> list[str]:
 
 def _labels(entry: Entry) -> dict[str, Any]:
     prompt = entry.prompt
-    gold = None if prompt.gold is None else f"{prompt.letters[prompt.gold]} (option {prompt.gold + 1})"
+    # By number, not by letter: the letters may be those of each language's own script.
+    gold = None if prompt.gold is None else f"option {prompt.gold + 1}"
     return {"gold": gold, "options": len(prompt.options), **prompt.covariates, **entry.same}

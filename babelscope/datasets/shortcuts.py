@@ -73,9 +73,14 @@ def word_frequency(prompt: Prompt) -> Sequence[float] | None:
 
 
 def sentence_overlap(prompt: Prompt) -> Sequence[float] | None:
-    """The option that shares the most words with a single sentence, as a name beside a property."""
+    """The option that shares the most words with a single sentence, as a name beside a property.
+
+    Words of all options, such as a copula, count for none: they tell how a sentence is built, not what it says.
+    """
     split = [set(words(s)) for s in sentences(_shown(prompt))]
-    return [max(len(s.intersection(words(o))) for s in split) for o in prompt.options] if split else None
+    options = [set(words(o)) for o in prompt.options]
+    own = [o - set.intersection(*options) for o in options]
+    return [max(len(s & o) for s in split) for o in own] if split else None
 
 
 SHORTCUTS: Mapping[str, Shortcut] = MappingProxyType(

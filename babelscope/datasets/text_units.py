@@ -6,6 +6,8 @@ from functools import lru_cache
 
 # Scripts that put no spaces between words: each character counts as one.
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+# "and" is written as the first letter of the next word in Arabic and Hebrew.
+_PREFIXED_AND = re.compile(r"(?<!\S)([وו])(?=\S\S)")
 _SENTENCE_END = re.compile(r"[.!?؟。！？।\n]+")
 _NUMBER = re.compile(r"\d+")
 
@@ -14,7 +16,7 @@ _NUMBER = re.compile(r"\d+")
 def words(text: str) -> tuple[str, ...]:
     """Words of a text in lower case, without marks; a digit counts as a letter."""
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower())
-    return tuple(_UNSPACED.sub(r" \g<0> ", kept).split())
+    return tuple(_PREFIXED_AND.sub(r"\1 ", _UNSPACED.sub(r" \g<0> ", kept)).split())
 
 
 def sentences(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from babelscope import __version__
 from babelscope.activations_store import ActivationStore
 from babelscope.reports.figures import figures
 from babelscope.schema import Result
@@ -35,7 +35,7 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
         for i, f in enumerate(figures(results))
     ]
     html = environment.get_template("report.html.j2").render(
-        version=__version__,
+        version=version("babelscope"),
         store=store,
         figures=drawn,
         tables=[{"name": r.name, "html": _table(r), "provenance": r.provenance} for r in results],

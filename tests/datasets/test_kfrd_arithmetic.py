@@ -3,13 +3,11 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
 
 from babelscope.datasets.generators.kfrd_arithmetic import RULES, ArithmeticProblem, KfrdArithmetic
-from babelscope.datasets.options import anagrams, arithmetic_progressions, picked_by_digits
+from babelscope.datasets.options import alone_resembles, anagrams, arithmetic_progressions
 from babelscope.datasets.solver import solve_arithmetic
-from babelscope.datasets.words import LANGUAGES
 from babelscope.errors import BabelScopeError
 from tests.datasets.heuristics import accuracy, chance_margin, edit_distance, nearness_to_others
 
@@ -163,4 +161,5 @@ def test_options_worked_by_hand():
     assert anagrams(100) == ()
     assert anagrams(102) == (120, 201, 210)
     assert arithmetic_progressions(range(1, 6), [1]) == ((1, 2, 3, 4), (2, 3, 4, 5))
-    assert picked_by_digits([12, 34, 56, 78], [3, 40], np.random.default_rng(0)) == 1
+    assert [alone_resembles([12, 34, 56, 78], [3, 40], i) for i in range(4)] == [False, True, False, False]
+    assert not alone_resembles([12, 13, 56, 78], [1, 40], 0)

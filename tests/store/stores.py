@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 
+from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.schema import Answers, Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, Site
 
 LAST, ALL = Position("last"), Position("all")
@@ -21,10 +22,11 @@ def make_prompts(n=5, languages=("en", "sw")):
 def make_plan(prompts, dtype="float32", positions=(LAST,), block_items=2, **changes):
     sites = (Site("resid.post", 0), Site("resid.post", 2), Site("attn.heads", 1), Site("embed"))
     model = ModelRef("tiny", "LlamaForCausalLM", 3, dtype, "w" * 64, "t" * 64)
-    values = dict(
-        model=model, prompts_sha256=prompts.digest(), languages=prompts.languages, items=prompts.items, sites=sites,
-        positions=positions, answers=True, backend="torch", block_items=block_items, token_budget=64, dtype=dtype,
-    )  # fmt: skip
+    values = {
+        "model": model, "prompts_sha256": prompts.digest(), "languages": prompts.languages, "items": prompts.items,
+        "sites": sites, "positions": positions, "answers": True, "backend": "torch", "block_items": block_items,
+        "token_budget": 64, "dtype": dtype,
+    }  # fmt: skip
     return CapturePlan(**(values | changes))
 
 
@@ -42,11 +44,31 @@ def make_block(plan, language, index, failed=()):
             ])  # fmt: skip
             splits = np.concatenate([[0], np.cumsum(tokens)]) if position.ragged else None
             rows[site, position] = Rows(values.astype(DTYPES[plan.dtype]), splits)
-    answers = Answers(
-        np.tile([-0.5, -1.0], (len(items), 1)), np.zeros(len(items), np.int64), np.array([i % 2 == 0 for i in items], float)
-    )
+    correct = np.array([i % 2 == 0 for i in items], float)
+    answers = Answers(np.tile([-0.5, -1.0], (len(items), 1)), np.zeros(len(items), np.int64), correct)
     reasons = {i: f"too long in {language}" for i in plan.block(index) if i in failed}
-    return Block(language, index, np.array(items, np.int64), rows, tokens, tuple("ü" for _ in items), answers, reasons)
+    return Block(
+        language,
+        index,
+        np.array(items, np.int64),
+        rows,
+        tokens,
+        tuple("ü" for _ in items),
+        answers if plan.answers else None,
+        reasons,
+    )
+
+
+def fill(path, plan, prompts, failed=None, **options):
+    with StoreWriter.create(path, plan, prompts, {"why": "test"}, **options) as writer:
+        for language, index in writer.pending():
+            writer.put(make_block(plan, language, index, (failed or {}).get(language, ())))
+    return ActivationStore.open(path)
+
+
+def shards_of(path):
+    """Relative name -> bytes of every HDF5 file of a store."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*.h5"))}
 
 
 def value(plan, language, site, layer, item, n, ragged):

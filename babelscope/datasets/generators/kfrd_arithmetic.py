@@ -9,7 +9,7 @@ import numpy as np
 
 from babelscope.datasets.dataset import DatasetInfo, Split, item_rng, split_of
 from babelscope.datasets.multiple_choice import Compat, check_fields, prompts_in, without_repeats
-from babelscope.datasets.options import N_OPTIONS, ORDERS, anagrams, arithmetic_progressions, below, picked_by_digits
+from babelscope.datasets.options import N_OPTIONS, ORDERS, alone_resembles, anagrams, arithmetic_progressions, below
 from babelscope.datasets.published_arithmetic import published
 from babelscope.datasets.shell import Letters, Task
 from babelscope.datasets.words import LANGUAGES, wording
@@ -38,7 +38,7 @@ STEPS = tuple(range(10, 100, 10))
 QUOTIENT_STEPS = tuple(range(1, 10))
 
 # How often operands are drawn for four options before other options are.
-OPERAND_DRAWS = 4
+OPERAND_DRAWS = 1
 
 Numbers = tuple[int, ...]
 
@@ -171,8 +171,9 @@ def _corrected(rule: str, split: Split, rng: np.random.Generator) -> ArithmeticP
 def _number_options(rule: str, right: int, rng: np.random.Generator) -> tuple[tuple[Numbers, ...], Numbers]:
     """Four options in ascending order, the one at `right` being the answer for the operands returned.
 
-    Digits of products and quotients resemble those of the operands, so the option that shares most digits
-    with them would be right in 30 % of the cases. Which option that is is therefore drawn, too.
+    The digits of a product resemble those of its factors, so the option that shares most digits with the
+    operands would be right in 30 % of the cases. Which option that is is therefore drawn, too, and it is the
+    only one: among several that tie the right one would still be too often.
     """
     progressions, draw_operands = _progressions(rule), OPERANDS[rule]
     resembling = below(rng, N_OPTIONS)
@@ -181,7 +182,7 @@ def _number_options(rule: str, right: int, rng: np.random.Generator) -> tuple[tu
         # Other operands before other options: whether some are found depends on which option is right.
         for _ in range(OPERAND_DRAWS):
             operands = draw_operands(options[right], options, rng)
-            if set(operands).isdisjoint(options) and picked_by_digits(options, operands, rng) == resembling:
+            if set(operands).isdisjoint(options) and alone_resembles(options, operands, resembling):
                 return tuple((option,) for option in options), operands
 
 
