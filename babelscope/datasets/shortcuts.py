@@ -79,7 +79,8 @@ def sentence_overlap(prompt: Prompt) -> Sequence[float] | None:
     """
     split = [set(words(s)) for s in sentences(_shown(prompt))]
     options = [set(words(o)) for o in prompt.options]
-    own = [o - set.intersection(*options) for o in options]
+    shared = options[0].intersection(*options[1:])
+    own = [o - shared for o in options]
     return [max(len(s & o) for s in split) for o in own] if split else None
 
 

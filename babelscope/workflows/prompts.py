@@ -8,8 +8,9 @@ import pandas as pd
 
 from babelscope import plugins
 from babelscope.datasets.audit import audit
-from babelscope.datasets.load import load_prompts, write_prompts
+from babelscope.datasets.load import load_prompts
 from babelscope.datasets.mapping import PromptMapping
+from babelscope.datasets.native import write_prompts
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
 

@@ -38,7 +38,7 @@ STEPS = tuple(range(10, 100, 10))
 QUOTIENT_STEPS = tuple(range(1, 10))
 
 # How often operands are drawn for four options before other options are.
-OPERAND_DRAWS = 1
+OPERAND_DRAWS = 2
 
 Numbers = tuple[int, ...]
 
