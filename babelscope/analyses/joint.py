@@ -150,7 +150,7 @@ def gap_by_item(matched: Floats, values: Floats, draws: NDArray[np.int32]) -> Fl
     ndarray
         (threshold, item). Its mean is the mean of the true joins minus the mean of the mismatched ones.
     """
-    n_draws, n_languages, _ = draws.shape
+    n_draws, n_languages, n_items = draws.shape
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
     total, count = np.zeros(matched.shape), np.zeros(matched.shape)
@@ -161,4 +161,7 @@ def gap_by_item(matched: Floats, values: Floats, draws: NDArray[np.int32]) -> Fl
     with np.errstate(invalid="ignore"):
         own = np.where(np.isnan(matched), np.nan, total / count)
     overall = mean_of_defined(own, axis=0)
-    return np.asarray((matched - overall - n_languages * (own - overall)).T)
+    # As in `pair_scores`: joins leave the item out of the other languages, which hides part of its level. With few
+    # items the factor would only amplify the noise of the draws.
+    scale = n_languages * (n_items - 1) / max(n_items - n_languages, n_items / 2)
+    return np.asarray((matched - overall - scale * (own - overall)).T)

@@ -28,11 +28,12 @@ class PairScores:
     matched : ndarray
         (..., item): S_ii; NaN for items that do not count.
     gap : ndarray
-        (..., item): S_ii - row mean_i - column mean_i + n, where n is the mean of mismatched cells. Its mean is
-        m - n, the mean of the diagonal minus the mean off it, and its spread is that of m - n under resampling of
-        items: n is a mean over pairs of items, in which each item counts twice (as row and as column). What makes
-        an item similar to everything, such as the size of its active set, cancels. Half the row plus half the
-        column has the same mean, but leaves half of that in, and its intervals are too wide.
+        (..., item): S_ii - n - c (row mean_i - n) - c (column mean_i - n), where n is the mean of mismatched cells
+        and c = (items - 1) / (items - 2). Its mean is the mean of the diagonal minus the mean off it, and its spread
+        is that of this difference under resampling of items: n is a mean over pairs of items, in which each item
+        counts as row and as column (a U-statistic; Arvesen 1969, Annals of Mathematical Statistics 40, 2076-2100).
+        What makes an item similar to everything, such as the size of its active set, cancels. S_ii minus half a row
+        mean and half a column mean has the same mean, but leaves half of that in, and its intervals are too wide.
     effect_size : ndarray
         (...): mean gap per standard deviation of the off-diagonal cells.
     auc : ndarray
@@ -59,8 +60,8 @@ def pair_scores(S: Floats, *, centered_in_sample: bool | NDArray[np.bool_] = Fal
     Parameters
     ----------
     S : ndarray
-        (..., item, item), NaN where undefined. An item counts when S_ii and at least one mismatched cell of its
-        row or column are defined.
+        (..., item, item) with at least three items, NaN where undefined. An item counts when S_ii and at least one
+        mismatched cell of its row or column are defined.
     centered_in_sample : bool or ndarray of bool
         Whether the similarity removed the mean of the same items, by leading index; S_ii / (items - 1) is then
         added back to the null, which in-sample centering has pushed down by that much.
@@ -82,7 +83,9 @@ def pair_scores(S: Floats, *, centered_in_sample: bool | NDArray[np.bool_] = Fal
     counts = ~np.isnan(diagonal) & ~np.isnan(half)
     matched = np.where(counts, diagonal, np.nan)
     half = np.where(counts, half, np.nan)
-    gap = matched - 2 * half + mean_of_defined(half)[..., None]
+    mean_null = mean_of_defined(half)[..., None]
+    # The means leave out item i, so a part of the item's own level is missing from them: (n - 1) / (n - 2) restores it.
+    gap = matched - mean_null - 2 * (half - mean_null) * (n - 1) / (n - 2)
     gap = gap - np.asarray(centered_in_sample)[..., None] * matched / (n - 1)
     total = np.full(S.shape[:-2], n * (n - 1)) if counted is None else counted.sum(axis=(-2, -1))
     mean = share(rows.sum(axis=-1), total)

@@ -66,7 +66,9 @@ def load_prompts(
     entries = [e for code, table in tables.items() for e in _entries(places[code], code, table, meaning,
                                                                      languages, findings, native=native)]  # fmt: skip
     if not entries:
-        _nothing_left(name, tables, languages, findings)
+        findings.refuse()
+    if languages is not None and not findings.problems:
+        _check_present(name, languages, _codes(entries), findings)
     by_place = without_repeats(entries, findings)
     codes = list(languages) if languages is not None else [*places] if PLACE in name else _codes(entries)
     _check_parallel(by_place, list(dict.fromkeys(codes)), meaning, findings)
@@ -141,6 +143,8 @@ def _entries(
 ) -> Iterator[Entry]:
     """Entries of one file; rows that cannot be used are reported."""
     column = mapping.language or "language"
+    if not table.rows and not findings.problems:
+        findings.report(source, "there is no item in it", "check that it is the right file")
     if not native and not _has_fields(source, table, mapping, [] if code else [column], findings):
         return
     position: dict[str, int] = {}
@@ -204,14 +208,13 @@ def _codes(entries: Iterable[Entry]) -> list[str]:
     return list(dict.fromkeys(e.prompt.language for e in entries))
 
 
-def _nothing_left(
-    source: str, tables: Mapping[str, Records], languages: Sequence[str] | None, findings: Findings
-) -> None:
-    """Raise the problems found, or that there is nothing to load."""
-    findings.refuse()
-    if languages is not None and any(table.rows for table in tables.values()):
-        raise BabelScopeError(f"{source}: no row is in {', '.join(languages)}", "check --languages")
-    raise BabelScopeError(f"{source}: there is no item in it", "check that it is the right file")
+def _check_present(source: str, languages: Sequence[str], present: Sequence[str], findings: Findings) -> None:
+    """Report languages that were asked for and are in no row."""
+    missing = [code for code in dict.fromkeys(languages) if code not in present]
+    if missing:
+        there = f" (rows of those asked for: {', '.join(present)})" if present else ""
+        findings.report(source, f"no row is in {', '.join(missing)}{there}", "check --languages")
+        findings.refuse()
 
 
 def _name_of(source: str) -> str:

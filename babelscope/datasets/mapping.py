@@ -104,7 +104,11 @@ class PromptMapping(BaseModel):
         if "{" not in self.text and "}" not in self.text:
             return (("", self.text),)
         found = []
-        for literal, field, form, conversion in string.Formatter().parse(self.text):
+        try:
+            parsed = list(string.Formatter().parse(self.text))
+        except ValueError as error:
+            raise ValueError(f"text: {error}; write {{{{ and }}}} for plain braces") from None
+        for literal, field, form, conversion in parsed:
             if form or conversion:
                 raise ValueError(f"text: write {{{field}}} without anything after the name")
             found.append((literal, field))

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from babelscope import plugins
+from babelscope.datasets.words import wording
 from babelscope.schema import Prompt
+from babelscope.schema.prompts import LETTERS
+
+
+# Prompts without instruction in which one of four numbers repeats the input: the smallest task with option letters.
+MATCHING = "matching"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +24,7 @@ class Ingredient:
     Parameters
     ----------
     dataset : str
-        Generated dataset.
+        Generated dataset, or `MATCHING`.
     share : float
         Relative to the other ingredients.
     rules : tuple of str
@@ -59,6 +65,9 @@ def examples(languages: Sequence[str], mixture: Sequence[Ingredient], n: int, se
 
 
 def _examples(part: Ingredient, language: str, n: int, first_seed: int) -> list[Example]:
+    if part.dataset == MATCHING:
+        rng = np.random.default_rng(first_seed)
+        return [_matching(language, rng, **part.parameters) for _ in range(n)]
     recipe = plugins.load("dataset", part.dataset)
     found: list[Example] = []
     for seed in count(first_seed):
@@ -69,6 +78,17 @@ def _examples(part: Ingredient, language: str, n: int, first_seed: int) -> list[
         if len(found) >= n:
             break
     return found[:n]
+
+
+def _matching(language: str, rng: np.random.Generator, numbers: int) -> Example:
+    words = wording(language)
+    options, gold = rng.choice(numbers, 4, replace=False), int(rng.integers(4))
+    lines = [
+        words.say("arithmetic.input", operands=options[gold]),
+        *(words.say("shell.option", letter=a, text=o) for a, o in zip(LETTERS, options, strict=False)),
+        words.say("shell.cue"),
+    ]
+    return Example("\n".join(lines), f" {LETTERS[gold]}")
 
 
 def _answer(prompt: Prompt) -> str:

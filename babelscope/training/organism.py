@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from babelscope.datasets.words import LANGUAGES
-from babelscope.training.corpus import Example, Ingredient, examples
+from babelscope.training.corpus import MATCHING, Example, Ingredient, examples
 from babelscope.training.tokenizer import train_tokenizer
 
 # Share of the ordinary tokens whose prediction is also trained: enough to make it a language model, at a
@@ -23,16 +23,40 @@ from babelscope.training.tokenizer import train_tokenizer
 LANGUAGE_MODEL_SHARE = 0.2
 LANGUAGE_MODEL_WEIGHT = 0.3
 
-# The rules that a model of this size learns in an hour, and their published variant with easy distractors, which
-# teaches it what an option letter is.
+# The rules that a model of this size learns in an hour, first with the published, easy distractors.
 LEARNABLE = ("equality", "ascending_sort")
-MIXTURE = (
-    Ingredient("kfrd-arithmetic", 0.12, LEARNABLE, {"compat": "paper"}),
-    Ingredient("kfrd-arithmetic", 0.33, LEARNABLE),
-    Ingredient("kfrd-arithmetic", 0.05),
-    Ingredient("knowledge", 0.35),
-    Ingredient("knowledge-bare", 0.15),
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training: `prompts` prompts of a mixture, `batch` at a step."""
+
+    mixture: tuple[Ingredient, ...]
+    prompts: int
+    batch: int
+
+
+# A model that starts with the whole mixture stays at chance for tens of thousands of prompts: it would have to find
+# three things at once (which option matches, what its letter is, where to write it). Forty numbers and short prompts
+# show it these in a few hundred steps, and it keeps them.
+PHASES = (
+    Phase((Ingredient(MATCHING, 1, parameters={"numbers": 40}),), 40_000, 64),
+    Phase((Ingredient(MATCHING, 1, parameters={"numbers": 1000}),), 12_000, 64),
+    Phase(
+        (
+            Ingredient("kfrd-arithmetic", 0.12, LEARNABLE, {"compat": "paper"}),
+            Ingredient("kfrd-arithmetic", 0.33, LEARNABLE),
+            Ingredient("kfrd-arithmetic", 0.05),
+            Ingredient("knowledge", 0.35),
+            Ingredient("knowledge-bare", 0.15),
+        ),
+        150_000,
+        32,
+    ),
 )
+
+# Standard deviation of the shared initial query and key weights, see `_initialize`.
+QUERY_KEY_STD = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,53 +66,51 @@ class Recipe:
     Parameters
     ----------
     languages : tuple of str
-    mixture : tuple of Ingredient
-        Kinds of training prompts with their shares.
-    prompts : int
-        Training prompts, all from the train split.
+    phases : tuple of Phase
+        What is trained on, in order; all of it from the train split.
     vocabulary, width, layers, heads, mlp_width : int
         Shape of the Llama.
-    batch : int
-        Prompts per optimizer step.
     learning_rate : float
-        Peak, after a linear warm-up over 3 % of the steps; cosine decay to a tenth.
+        Peak, after a linear warm-up over 100 steps; cosine decay to a tenth.
     seed : int
     """
 
     languages: tuple[str, ...] = LANGUAGES
-    mixture: tuple[Ingredient, ...] = MIXTURE
-    prompts: int = 300_000
+    phases: tuple[Phase, ...] = PHASES
     vocabulary: int = 6144
     width: int = 160
     layers: int = 6
     heads: int = 5
     mlp_width: int = 448
     context: int = 512
-    batch: int = 32
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     seed: int = 0
 
 
-class _Batches(TorchDataset[dict[str, torch.Tensor]]):
-    """Batches of similar length, in random order, right-padded."""
+# Token ids of prompt and answer, and the index of the first answer token.
+Encoded = tuple[NDArray[np.int32], int]
 
-    def __init__(self, encoded: Sequence[tuple[NDArray[np.int32], int]], batch: int, pad: int, seed: int) -> None:
+
+class _Batches(TorchDataset[dict[str, torch.Tensor]]):
+    """The phases one after the other, each in batches of similar length in random order, right-padded."""
+
+    def __init__(self, phases: Sequence[tuple[Sequence[Encoded], int]], pad: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(encoded))
-        self._encoded, self._pad = encoded, pad
-        chunk = batch * 64
-        self._rows = []
-        for start in range(0, len(order), chunk):
-            part = sorted(order[start : start + chunk], key=lambda i: len(encoded[i][0]))
-            rows = [part[i : i + batch] for i in range(0, len(part), batch)]
-            rng.shuffle(rows)  # type: ignore[arg-type]
-            self._rows += rows
+        self._pad = pad
+        self._rows: list[list[Encoded]] = []
+        for encoded, batch in phases:
+            order = rng.permutation(len(encoded))
+            chunk = batch * 64
+            for start in range(0, len(order), chunk):
+                part = sorted((encoded[i] for i in order[start : start + chunk]), key=lambda e: len(e[0]))
+                rows = [part[i : i + batch] for i in range(0, len(part), batch)]
+                self._rows += [rows[i] for i in rng.permutation(len(rows))]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        rows = [self._encoded[i] for i in self._rows[index]]
+        rows = self._rows[index]
         length = -(-max(len(ids) for ids, _ in rows) // 8) * 8
         ids = torch.full((len(rows), length), self._pad, dtype=torch.long)
         answer = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -124,6 +146,10 @@ class _OrganismTrainer(Trainer):
                 self._asked += int(chosen.sum())
         return losses[0] + LANGUAGE_MODEL_WEIGHT * losses[1]
 
+    def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
+        # The order of the batches is the curriculum.
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the share of answer tokens predicted right since the last entry."""
         if self._asked:
@@ -149,11 +175,13 @@ def train_organism(
     torch.manual_seed(recipe.seed)
     # Second moments of rare tokens decay into subnormal numbers, which made a CPU step four times slower.
     torch.set_flush_denormal(True)
-    drawn = examples(recipe.languages, recipe.mixture, recipe.prompts, recipe.seed)
-    tokenizer = train_tokenizer((e.prompt + e.answer for e in drawn), recipe.vocabulary)
+    drawn = [examples(recipe.languages, p.mixture, p.prompts, recipe.seed + i) for i, p in enumerate(recipe.phases)]
+    tokenizer = train_tokenizer((e.prompt + e.answer for e in drawn[-1]), recipe.vocabulary)
     tokenizer.save_pretrained(folder)
-    batches = _Batches(encode(drawn, tokenizer), recipe.batch, tokenizer.pad_token_id, recipe.seed)
+    encoded = [(encode(part, tokenizer), phase.batch) for part, phase in zip(drawn, recipe.phases, strict=True)]
+    batches = _Batches(encoded, tokenizer.pad_token_id, recipe.seed)
     model = LlamaForCausalLM(_config(recipe, tokenizer))
+    _initialize(model)
     trainer = _OrganismTrainer(
         model=model, args=_arguments(recipe, folder, len(batches)), train_dataset=batches, data_collator=lambda b: b[0]
     )
@@ -164,7 +192,17 @@ def train_organism(
     return model
 
 
-def encode(drawn: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[tuple[NDArray[np.int32], int]]:
+def _initialize(model: LlamaForCausalLM) -> None:
+    """Equal query and key weights, so that at first a token attends to tokens like itself.
+
+    Mimetic initialization after Trockman and Kolter (2023), arXiv:2305.09828, for queries and keys alone.
+    """
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.q_proj.weight, std=QUERY_KEY_STD)
+        layer.self_attn.k_proj.weight.data.copy_(layer.self_attn.q_proj.weight)
+
+
+def encode(drawn: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
     """Token ids of prompt and answer, and the index of the first answer token."""
     prompts = tokenizer([e.prompt for e in drawn]).input_ids
     answers = tokenizer([e.answer for e in drawn], add_special_tokens=False).input_ids
@@ -196,7 +234,7 @@ def _arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
-        warmup_steps=max(1, steps * 3 // 100),
+        warmup_steps=100,
         adam_beta2=0.98,
         weight_decay=0.05,
         max_grad_norm=1.0,

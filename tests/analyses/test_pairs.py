@@ -38,7 +38,7 @@ def slow_scores(S):
         ba.append(all(S[i][i] > v for v in columns[i]))
     null = mean(list(half.values()))
     return {
-        "gap": {i: S[i][i] - 2 * half[i] + null for i in kept},
+        "gap": {i: S[i][i] - null - 2 * (half[i] - null) * (n - 1) / (n - 2) for i in kept},
         "m": mean([S[i][i] for i in kept]),
         "n": null,
         "auc": mean(auc),

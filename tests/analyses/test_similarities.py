@@ -122,7 +122,9 @@ def test_quantile_adapts_to_the_scale_of_a_language():
     assert (active == active_neurons(8 * x, 0.9, "quantile")).all()
 
 
-@pytest.mark.parametrize(("value", "rule"), [(-0.1, "absolute"), (float("nan"), "absolute"), (1.0, "top"), (0.0, "top")])
+@pytest.mark.parametrize(
+    ("value", "rule"), [(-0.1, "absolute"), (float("nan"), "absolute"), (1.0, "top"), (0.0, "top")]
+)
 def test_thresholds_without_meaning_are_refused(value, rule):
     with pytest.raises(BabelScopeError) as caught:
         check_thresholds([value], rule)

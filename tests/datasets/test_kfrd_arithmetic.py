@@ -8,6 +8,7 @@ import pytest
 from babelscope.datasets.generators.kfrd_arithmetic import RULES, ArithmeticProblem, KfrdArithmetic
 from babelscope.datasets.options import alone_resembles, anagrams, arithmetic_progressions
 from babelscope.datasets.solver import solve_arithmetic
+from babelscope.datasets.words import LANGUAGES
 from babelscope.errors import BabelScopeError
 from tests.datasets.heuristics import accuracy, chance_margin, edit_distance, nearness_to_others
 
@@ -77,7 +78,37 @@ def test_no_option_is_repeated_and_none_repeats_an_operand():
 def test_numbers_stay_in_the_published_ranges_without_degenerate_problems():
     for rule, problems in sample("corrected").items():
         for problem in problems:
-            assert re.findall(r"\d+", "\n".join(prompt.options)) == re.findall(r"\d+", "\n".join(twin.options))
+            numbers = [*problem.operands, *(x for o in problem.options for x in o)]
+            assert all(0 <= x <= 999 for x in numbers)
+            if rule in ("multiplication", "division", "geometric_sequence"):
+                assert min(problem.operands) > 0
+            if rule == "multiplication":
+                assert all(2 <= x <= 47 for x in problem.operands)
+            if rule.endswith("sequence"):
+                assert problem.operands[0] < problem.operands[1]
+
+
+def test_equal_recipes_generate_equal_prompts():
+    assert KfrdArithmetic(items=24).generate(["en"]).digest() == KfrdArithmetic(items=24).generate(["en"]).digest()
+    assert KfrdArithmetic(items=24).generate(["en"]) != KfrdArithmetic(items=24, seed=1).generate(["en"])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_smaller_recipe_generates_a_balanced_prefix(split):
+    large = list(KfrdArithmetic(items=120, split=split).problems())
+    small = list(KfrdArithmetic(items=48, split=split).problems())
+    assert small == large[:48]
+    assert set(Counter(p.rule for p in small).values()) == {6}
+
+
+def test_every_language_has_the_same_problems_options_and_gold():
+    made = KfrdArithmetic(items=40).generate()
+    assert made.languages == LANGUAGES
+    english = {p.item: p for p in made.of("en")}
+    for prompt in made.prompts:
+        twin = english[prompt.item]
+        assert (prompt.gold, prompt.covariates) == (twin.gold, twin.covariates)
+        assert re.findall(r"\d+", "\n".join(prompt.options)) == re.findall(r"\d+", "\n".join(twin.options))
         assert re.findall(r"\d+", prompt.segment("context")) == re.findall(r"\d+", twin.segment("context"))
 
 

@@ -206,7 +206,9 @@ def test_a_language_without_a_file_or_without_rows_is_refused(own):
     assert "p.sw.csv: there is no file for language 'sw'" in said
     assert "there are: en" in said
     assert "no row is in sw" in refusal(path, languages=["sw"])
-    assert "'sw'" in refusal(path, languages=["en", "sw"])
+    assert "no row is in sw (rows of those asked for: en)" in refusal(path, languages=["en", "sw"])
+    empty = own("p.sw.csv", HEADER)
+    assert f"{empty}: there is no item in it" in refusal(pattern)
 
 
 def test_a_pattern_that_matches_no_file_is_refused(tmp_path):

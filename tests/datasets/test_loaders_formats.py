@@ -161,7 +161,9 @@ def test_the_mgsm_mapping_joins_by_row_and_keeps_quotes(tmp_path):
 def test_the_mgsm_mapping_sees_a_shifted_line_by_its_answer(tmp_path):
     (tmp_path / "mgsm_en.tsv").write_text("One?\t1\nTwo?\t2\n", encoding="utf-8")
     (tmp_path / "mgsm_es.tsv").write_text("¿Dos?\t2\n¿Uno?\t1\n", encoding="utf-8")
-    with pytest.raises(BabelScopeError, match="mgsm_es.tsv, line 1: item '1' has answer '2' in 'es', but '1' in 'en'"):
+    with pytest.raises(
+        BabelScopeError, match=r"mgsm_es\.tsv, line 1: item '1' has answer '2' in 'es', but '1' in 'en'"
+    ):
         load_prompts(f"{tmp_path}/mgsm_{{language}}.tsv", mapping="mgsm")
 
 

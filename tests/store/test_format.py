@@ -92,7 +92,7 @@ def test_tokens_answers_and_failures_are_where_the_document_says(tmp_path):
 
 def test_prompts_can_be_rebuilt_from_the_packed_records(tmp_path):
     prompts = PromptSet("made", (
-        Prompt("a/../b\n", "en", "one\0 two", (Segment("cue", 0, 3, "en"),), ("A",), ("x",), 0, "x", {"depth": 2, "ok": True}),
+        Prompt("a/../b\n", "en", "one\0 two", (Segment("cue", 0, 3, "en"),), ("A",), ("x",), 0, "x", {"ok": True}),
         Prompt("ß" * 300, "zh", "三 <b>", covariates={"share": 0.1}),
     ), {"seed": 1})  # fmt: skip
     store = ActivationStore.open(StoreWriter.create(tmp_path / "s.acts", make_plan(prompts), prompts, {}).path)

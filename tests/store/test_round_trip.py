@@ -216,7 +216,8 @@ def test_what_a_notebook_shows_is_escaped(tmp_path):
 @pytest.mark.parametrize(
     ("call", "names"),
     [
-        (lambda s: s.select("resid.pst@0"), "resid.pst"), (lambda s: s.select("resid.post@1"), "layer of resid.post .* '1'"),
+        (lambda s: s.select("resid.pst@0"), "resid.pst"),
+        (lambda s: s.select("resid.post@1"), "layer of resid.post .* '1'"),
         (lambda s: s.select("mlp.act@0"), "mlp.act"), (lambda s: s.select("embed", languages=["fr"]), "'fr'"),
         (lambda s: s.select("embed", items=["item/9"]), "item/9"),
         (lambda s: s.select("embed", position="mean"), "mean"),

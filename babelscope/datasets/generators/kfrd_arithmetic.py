@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -116,9 +116,7 @@ class KfrdArithmetic:
     def problems(self) -> Iterator[ArithmeticProblem]:
         """The problems of the recipe, in order, without a language."""
         build = _corrected if self.compat == "corrected" else _published
-        draws = (
-            partial(build, RULES[i % len(RULES)], self.split, item_rng(NAME, self.seed, i)) for i in range(self.items)
-        )
+        draws = (build(RULES[i % len(RULES)], self.split, item_rng(NAME, self.seed, i)) for i in range(self.items))
         return without_repeats(draws, self.split)
 
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
@@ -152,31 +150,35 @@ def covariates(problem: ArithmeticProblem) -> Mapping[str, Scalar]:
     }
 
 
-def _corrected(rule: str, split: Split, rng: np.random.Generator) -> ArithmeticProblem:
-    right, order = below(rng, N_OPTIONS), ORDERS[below(rng, len(ORDERS))]
-    grid = {"equality": _equality_grid, "ascending_sort": _sorted_grid}.get(rule)
-    while True:
-        if grid is None:
-            options, operands = _number_options(rule, right, rng)
-        else:
-            options = grid(rng)
-            operands = options[right]
-            if rule == "ascending_sort" and rng.random() < 0.5:
-                operands = operands[::-1]
-        problem = ArithmeticProblem(rule, operands, tuple(options[i] for i in order), order.index(right))
-        if split_of(problem.shown) == split:
-            return problem
-
-
-def _number_options(rule: str, right: int, rng: np.random.Generator) -> tuple[tuple[Numbers, ...], Numbers]:
-    """Four options in ascending order, the one at `right` being the answer for the operands returned.
+def _corrected(rule: str, split: Split, rng: np.random.Generator) -> Callable[[], ArithmeticProblem]:
+    """Draw what must be uniform, and return what draws problems that have it.
 
     The digits of a product resemble those of its factors, so the option that shares most digits with the
     operands would be right in 30 % of the cases. Which option that is is therefore drawn, too, and it is the
     only one: among several that tie the right one would still be too often.
     """
+    right, resembling, order = below(rng, N_OPTIONS), below(rng, N_OPTIONS), ORDERS[below(rng, len(ORDERS))]
+
+    def draw() -> ArithmeticProblem:
+        while True:
+            if rule in OPERANDS:
+                options, operands = _number_options(rule, right, resembling, rng)
+            else:
+                options = _sorted_grid(rng) if rule == "ascending_sort" else _equality_grid(rng)
+                turned = rule == "ascending_sort" and rng.random() < 0.5
+                operands = options[right][::-1] if turned else options[right]
+            problem = ArithmeticProblem(rule, operands, tuple(options[i] for i in order), order.index(right))
+            if split_of(problem.shown) == split:
+                return problem
+
+    return draw
+
+
+def _number_options(
+    rule: str, right: int, resembling: int, rng: np.random.Generator
+) -> tuple[tuple[Numbers, ...], Numbers]:
+    """Four options in ascending order, the one at `right` being the answer for the operands returned."""
     progressions, draw_operands = _progressions(rule), OPERANDS[rule]
-    resembling = below(rng, N_OPTIONS)
     while True:
         options = progressions[below(rng, len(progressions))]
         # Other operands before other options: whether some are found depends on which option is right.
@@ -297,6 +299,9 @@ def _progressions(rule: str) -> tuple[Numbers, ...]:
     return tuple(p for p in found if p[-1] + 1 < 2 * p[0])
 
 
-def _published(rule: str, split: Split, rng: np.random.Generator) -> ArithmeticProblem:
-    operands, options, gold = published(rule, split, rng)
-    return ArithmeticProblem(rule, operands, options, gold)
+def _published(rule: str, split: Split, rng: np.random.Generator) -> Callable[[], ArithmeticProblem]:
+    def draw() -> ArithmeticProblem:
+        operands, options, gold = published(rule, split, rng)
+        return ArithmeticProblem(rule, operands, options, gold)
+
+    return draw

@@ -1,0 +1,115 @@
+"""False-positive rate and power of the statistics on planted data: nothing shared, or a part of every item.
+
+Two kinds of data: items that differ in noise alone, and items of which some resemble everything (a common direction
+of item-dependent strength), where a careless null goes wrong.
+"""
+
+import argparse
+import json
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from scipy import stats
+
+from babelscope.analyses.estimates import Cells, columns, joint_cells, mean_over_pairs, pair_cells
+from babelscope.analyses.joint import JointOverlap, mismatched_draws
+from babelscope.analyses.metrics.cs import CosineSimilarity
+from babelscope.analyses.metrics.nao import NeuronOverlap
+from babelscope.analyses.pairs import score_pairs
+from babelscope.analyses.statistics import contrast, resample
+
+ALPHA = 0.05
+NULL_DRAWS = 60
+
+
+def planted(rng: np.random.Generator, shape: tuple[int, int, int], shared: float, common: float) -> np.ndarray:
+    """(language, item, unit): an item's own part, a language's part, noise, and a direction common to all."""
+    languages, items, units = shape
+    meaning = shared * rng.normal(size=(1, items, units))
+    tongue = rng.normal(size=(languages, 1, units))
+    # How strongly each prompt points along the common direction is drawn for each language on its own.
+    strength = common * np.abs(rng.normal(size=(languages, items, 1)))
+    return meaning + tongue + strength * rng.normal(size=units) + rng.normal(size=shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--simulations", type=int, default=300)
+    parser.add_argument("--languages", type=int, default=4)
+    parser.add_argument("--items", type=int, default=30)
+    parser.add_argument("--units", type=int, default=64)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    rows = []
+    for common in (0.0, 2.0):
+        for shared in (0.0, 0.2, 0.4):
+            rows += simulate(rng, options, shared, common)
+    if options.json:
+        print(json.dumps({"alpha": ALPHA, "simulations": options.simulations, "rows": rows}))
+        return
+    low, high = stats.binom.interval(0.95, options.simulations, ALPHA)
+    print(
+        f"{options.simulations} simulations of {options.languages} languages x {options.items} items x {options.units} units"
+    )
+    print(f"rejections at {ALPHA}; with shared = 0 luck alone gives {low / options.simulations:.3f} to "
+          f"{high / options.simulations:.3f}")  # fmt: skip
+    print(f"{'data':<12}{'shared':>7}  {'measure':<22}{'pair p':>9}{'mean p':>9}{'interval':>10}{'contrast':>10}")
+    for row in rows:
+        print(
+            f"{row['data']:<12}{row['shared']:>7}  {row['measure']:<22}{row['pair_p']:>9.3f}{row['mean_p']:>9.3f}"
+            f"{row['interval']:>10.3f}{row['contrast']:>10.3f}"
+        )
+
+
+def simulate(
+    rng: np.random.Generator, options: argparse.Namespace, shared: float, common: float
+) -> list[dict[str, object]]:
+    """Rejection rates of each measure: one pair, mean over pairs, interval of the mean, contrast with an empty group."""
+    names = [f"l{k}" for k in range(options.languages)]
+    measures = [*CosineSimilarity().measures({}), *NeuronOverlap().measures({"threshold": (1.0,)})]
+    labels = [m.variant for m in measures] + ["overlap of all (paper)"]
+    rejected = np.zeros((len(labels), 4))
+    for s in range(options.simulations):
+        groups = []
+        for group, strength in (("a", shared), ("b", 0.0)):
+            x = planted(rng, (options.languages, options.items, options.units), strength, common)
+            resamples = resample(options.items, names, seed=s, group=group, n_boot=200, n_perm=199)
+            pairs = pair_cells(score_pairs(x, measures, resamples.permutations))
+            true = np.broadcast_to(np.arange(options.items, dtype=np.int32), (1, options.languages, options.items))
+            wrong = mismatched_draws(options.items, options.languages, NULL_DRAWS, rng)
+            draws = np.concatenate([true, wrong, resamples.permutations])
+            overlap = JointOverlap((1.0,))
+            joint = joint_cells(overlap.per_layer(overlap.parts(x, draws)), draws, NULL_DRAWS)
+            groups.append((pairs, mean_over_pairs(pairs), joint, resamples.weights))
+        rejected += rejections(groups, rng)
+    rates = rejected / options.simulations
+    data = "common part" if common else "noise"
+    return [
+        {"data": data, "shared": shared, "measure": label}
+        | dict(zip(("pair_p", "mean_p", "interval", "contrast"), map(float, rate), strict=True))
+        for label, rate in zip(labels, rates, strict=True)
+    ]
+
+
+def rejections(groups: list[tuple[Cells, Cells, Cells, np.ndarray]], rng: np.random.Generator) -> np.ndarray:
+    """(measure, statistic), NaN where a measure has no single pair."""
+    (pairs, mean, joint, weights), (_, other_mean, other_joint, other_weights) = groups
+    found = []
+    for cells, other, first in ((mean, other_mean, pairs), (joint, other_joint, None)):
+        table = columns(cells, weights, 0.95)
+        outside = (table["gap_low"] > 0) | (table["gap_high"] < 0)
+        one = (
+            columns(first, weights, 0.95)["p"][:, :1] <= ALPHA if first is not None else np.full(outside.shape, np.nan)
+        )
+        between = contrast(
+            cells.gap[:, 0], other.gap[:, 0], weights, other_weights, n_perm=199, level=0.95, rng=rng
+        ).p[:, None] <= ALPHA  # fmt: skip
+        found.append(np.concatenate([one, table["p"] <= ALPHA, outside, between], axis=1))
+    return np.concatenate(found).astype(float)
+
+
+if __name__ == "__main__":
+    main()
