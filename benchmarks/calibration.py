@@ -67,7 +67,7 @@ def main() -> None:
 def simulate(
     rng: np.random.Generator, options: argparse.Namespace, shared: float, common: float
 ) -> list[dict[str, object]]:
-    """Rejection rates of each measure: one pair, mean over pairs, interval of the mean, contrast with an empty group."""
+    """Rejection rates of each measure: one pair, mean over pairs, its interval, contrast with a group of nothing."""
     names = [f"l{k}" for k in range(options.languages)]
     measures = [*CosineSimilarity().measures({}), *NeuronOverlap().measures({"threshold": (1.0,)})]
     labels = [m.variant for m in measures] + ["overlap of all (paper)"]

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import pandas as pd
 
-from babelscope import __version__
 from babelscope.analyses.estimates import LEVELS
 from babelscope.analyses.joint import mismatched_draws
 from babelscope.analyses.metric import Metric
@@ -112,7 +112,7 @@ def analyze(
     for (name, _, group_name), site_scores in running.items():
         found[name] += site_scores.overall(spoken, by_name[group_name], grids)
     provenance = {
-        "store": store.fingerprint, "version": __version__, "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
+        "store": store.fingerprint, "version": version("babelscope"), "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
         "languages": spoken, "groups": {g.name: len(g.rows) for g in groups}, "by": by, "position": str(at),
         "sites": sorted({str(t.site) for t in work}), "sweep": grids, "mode": mode,
         "items_left_out": len(store.items) - len(read), **CONVENTIONS,

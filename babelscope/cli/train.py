@@ -19,10 +19,10 @@ def methods() -> None:
 @app.command()
 def organism(
     out: Annotated[Path, typer.Argument(help="Model folder to write.")],
-    prompts: Annotated[int | None, typer.Option(min=1, help="Training prompts. Default: the recipe's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")] = False,
 ) -> None:
     """Train the small multilingual decoder from nothing, with its tokenizer and its model card."""
-    workflows.train_organism(out, prompts=prompts, seed=seed, resume=resume, note=note)
+    workflows.train_organism(out, limit=limit, seed=seed, resume=resume, note=note)
     print(out)

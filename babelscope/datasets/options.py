@@ -60,3 +60,25 @@ def alone_resembles(options: Sequence[int], shown: Sequence[int], index: int) ->
     digits = "".join(map(str, shown))
     most = common_digits(options[index], digits)
     return all(i == index or common_digits(option, digits) < most for i, option in enumerate(options))
+
+
+def share_by_digits(options: Sequence[int], shown: Sequence[int], right: int) -> float:
+    """Chance that the option which shares most digits with the numbers shown, drawn from those that tie, is right."""
+    digits = "".join(map(str, shown))
+    common = [common_digits(option, digits) for option in options]
+    return (common[right] == max(common)) / common.count(max(common))
+
+
+def trimmed_to_chance(scored: Sequence[tuple[tuple[int, ...], float]]) -> tuple[tuple[int, ...], ...]:
+    """Options without those on which a heuristic does best (or worst), so that the rest leaves it at chance.
+
+    Parameters
+    ----------
+    scored : sequence of (options, accuracy of the heuristic on them)
+    """
+    ordered = sorted(scored, key=lambda pair: (pair[1], pair[0]))
+    excess = sum(accuracy - 1 / N_OPTIONS for _, accuracy in ordered)
+    too_good = excess > 0
+    while ordered and (excess > 0) == too_good:
+        excess -= ordered.pop(-1 if too_good else 0)[1] - 1 / N_OPTIONS
+    return tuple(options for options, _ in ordered)

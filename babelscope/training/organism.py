@@ -158,9 +158,7 @@ class _OrganismTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def train_organism(
-    recipe: Recipe, folder: Path, *, resume: bool = False, max_minutes: float | None = None
-) -> LlamaForCausalLM:
+def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> LlamaForCausalLM:
     """Train the organism and write model, tokenizer and recipe to `folder`.
 
     Checkpoints go to `folder/checkpoints`; `resume` continues from the newest one.
@@ -238,9 +236,9 @@ def _arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
         adam_beta2=0.98,
         weight_decay=0.05,
         max_grad_norm=1.0,
-        save_steps=500,
+        save_steps=max(5, steps // 10),
         save_total_limit=1,
-        logging_steps=50,
+        logging_steps=max(1, steps // 100),
         seed=recipe.seed,
         report_to="none",
         remove_unused_columns=False,

@@ -26,12 +26,19 @@ def model_path(source: str) -> str:
 def train_organism(
     out: Path,
     *,
-    prompts: int | None = None,
+    limit: int | None = None,
     seed: int = 0,
     resume: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Train the organism by its recipe and write it to the folder `out`.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Most prompts of each phase, to try it out.
+    resume : bool
+        Continue from the newest checkpoint in `out`.
 
     Raises
     ------
@@ -43,7 +50,10 @@ def train_organism(
     if out.exists() != resume:
         state, hint = ("exists already", "add --resume") if out.exists() else ("does not exist", "leave out --resume")
         raise BabelScopeError(f"{out} {state}", hint)
-    recipe = replace(Recipe(seed=seed), **({"prompts": prompts} if prompts else {}))
-    note(f"{recipe.prompts:,} prompts, {recipe.layers} layers of width {recipe.width}, vocabulary {recipe.vocabulary}")
+    recipe = Recipe(seed=seed)
+    if limit is not None:
+        recipe = replace(recipe, phases=tuple(replace(p, prompts=min(limit, p.prompts)) for p in recipe.phases))
+    prompts = sum(p.prompts for p in recipe.phases)
+    note(f"{prompts:,} prompts, {recipe.layers} layers of width {recipe.width}, vocabulary {recipe.vocabulary}")
     train_organism(recipe, out, resume=resume)
     return out

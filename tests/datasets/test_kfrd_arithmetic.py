@@ -6,7 +6,13 @@ from functools import cache
 import pytest
 
 from babelscope.datasets.generators.kfrd_arithmetic import RULES, ArithmeticProblem, KfrdArithmetic
-from babelscope.datasets.options import alone_resembles, anagrams, arithmetic_progressions
+from babelscope.datasets.options import (
+    alone_resembles,
+    anagrams,
+    arithmetic_progressions,
+    share_by_digits,
+    trimmed_to_chance,
+)
 from babelscope.datasets.solver import solve_arithmetic
 from babelscope.datasets.words import LANGUAGES
 from babelscope.errors import BabelScopeError
@@ -194,3 +200,5 @@ def test_options_worked_by_hand():
     assert arithmetic_progressions(range(1, 6), [1]) == ((1, 2, 3, 4), (2, 3, 4, 5))
     assert [alone_resembles([12, 34, 56, 78], [3, 40], i) for i in range(4)] == [False, True, False, False]
     assert not alone_resembles([12, 13, 56, 78], [1, 40], 0)
+    assert share_by_digits([12, 13, 56, 78], [1, 40], 0) == 0.5
+    assert trimmed_to_chance([((1,), 0.0), ((2,), 0.5), ((3,), 1.0)]) == ((1,), (2,))

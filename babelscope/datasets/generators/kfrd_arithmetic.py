@@ -9,7 +9,8 @@ import numpy as np
 
 from babelscope.datasets.dataset import DatasetInfo, Split, item_rng, split_of
 from babelscope.datasets.multiple_choice import Compat, check_fields, prompts_in, without_repeats
-from babelscope.datasets.options import N_OPTIONS, ORDERS, alone_resembles, anagrams, arithmetic_progressions, below
+from babelscope.datasets.number_options import LARGEST, Numbers, number_options, shown_problem
+from babelscope.datasets.options import N_OPTIONS, ORDERS, anagrams, below
 from babelscope.datasets.published_arithmetic import published
 from babelscope.datasets.shell import Letters, Task
 from babelscope.datasets.words import LANGUAGES, wording
@@ -27,20 +28,6 @@ RULES = (
     "geometric_sequence",
     "ascending_sort",
 )
-
-LARGEST = 999  # MAXNUM of the published generator
-LARGEST_FACTOR = 47  # floor(1.5 * sqrt(LARGEST)), as published
-LARGEST_RATIO = 31  # the largest q with q * q <= LARGEST
-LARGEST_DIFFERENCE = 499
-
-# Multiples of ten, so that the units digit says nothing. Quotients are below 48, where tens do not fit.
-STEPS = tuple(range(10, 100, 10))
-QUOTIENT_STEPS = tuple(range(1, 10))
-
-# How often operands are drawn for four options before other options are.
-OPERAND_DRAWS = 2
-
-Numbers = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +54,7 @@ class ArithmeticProblem:
     @property
     def shown(self) -> str:
         """What the prompt shows of the problem, without the options."""
-        return f"{self.rule}:{','.join(map(str, self.operands))}"
+        return shown_problem(self.rule, self.operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +63,8 @@ class KfrdArithmetic:
 
     The corrected construction draws the options first and the right one among them uniformly. One-number
     options form an arithmetic progression with a common units digit; pairs form a grid of two numbers and
-    their anagrams. Which option shares most digits with the operands is drawn as well, and no option can be
-    ruled out by its size. Problems that need no computing are left out: operands of 0 or 1 in products and
+    their anagrams. To choose the one that shares most digits with the operands is at chance as
+    well, and none can be ruled out by its size. Problems that need no computing are left out: operands of 0 or 1 in products and
     quotients, terms of 0, a difference of 0, a ratio of 1, and options that repeat an operand.
 
     Parameters
@@ -151,41 +138,28 @@ def covariates(problem: ArithmeticProblem) -> Mapping[str, Scalar]:
 
 
 def _corrected(rule: str, split: Split, rng: np.random.Generator) -> Callable[[], ArithmeticProblem]:
-    """Draw what must be uniform, and return what draws problems that have it.
-
-    The digits of a product resemble those of its factors, so the option that shares most digits with the
-    operands would be right in 30 % of the cases. Which option that is is therefore drawn, too, and it is the
-    only one: among several that tie the right one would still be too often.
-    """
+    """Draw what must be uniform, and return what draws problems that have it."""
     right, resembling, order = below(rng, N_OPTIONS), below(rng, N_OPTIONS), ORDERS[below(rng, len(ORDERS))]
 
     def draw() -> ArithmeticProblem:
-        while True:
-            if rule in OPERANDS:
-                options, operands = _number_options(rule, right, resembling, rng)
-            else:
-                options = _sorted_grid(rng) if rule == "ascending_sort" else _equality_grid(rng)
-                turned = rule == "ascending_sort" and rng.random() < 0.5
-                operands = options[right][::-1] if turned else options[right]
-            problem = ArithmeticProblem(rule, operands, tuple(options[i] for i in order), order.index(right))
-            if split_of(problem.shown) == split:
-                return problem
+        if rule in GRIDS:
+            options, operands = _grid_options(rule, split, right, rng)
+        else:
+            numbers, operands = number_options(rule, split, right, resembling, rng)
+            options = tuple((number,) for number in numbers)
+        return ArithmeticProblem(rule, operands, tuple(options[i] for i in order), order.index(right))
 
     return draw
 
 
-def _number_options(
-    rule: str, right: int, resembling: int, rng: np.random.Generator
-) -> tuple[tuple[Numbers, ...], Numbers]:
-    """Four options in ascending order, the one at `right` being the answer for the operands returned."""
-    progressions, draw_operands = _progressions(rule), OPERANDS[rule]
+def _grid_options(rule: str, split: Split, right: int, rng: np.random.Generator) -> tuple[tuple[Numbers, ...], Numbers]:
     while True:
-        options = progressions[below(rng, len(progressions))]
-        # Other operands before other options: whether some are found depends on which option is right.
-        for _ in range(OPERAND_DRAWS):
-            operands = draw_operands(options[right], options, rng)
-            if set(operands).isdisjoint(options) and alone_resembles(options, operands, resembling):
-                return tuple((option,) for option in options), operands
+        options = GRIDS[rule](rng)
+        operands = options[right]
+        if rule == "ascending_sort" and rng.random() < 0.5:
+            operands = operands[::-1]
+        if split_of(shown_problem(rule, operands)) == split:
+            return options, operands
 
 
 def _equality_grid(rng: np.random.Generator) -> tuple[Numbers, ...]:
@@ -214,89 +188,10 @@ def _numbers_with_anagrams() -> Numbers:
     return tuple(n for n in range(LARGEST + 1) if anagrams(n))
 
 
-def _addends(total: int, options: Numbers, rng: np.random.Generator) -> Numbers:
-    """Two addends, both below all options."""
-    least = total - options[0] + 1
-    first = least + below(rng, options[0] - least)
-    return first, total - first
-
-
-def _minuend_and_subtrahend(difference: int, options: Numbers, rng: np.random.Generator) -> Numbers:
-    """A minuend above all options."""
-    least = options[-1] - difference + 1
-    subtrahend = least + below(rng, LARGEST - difference - least + 1)
-    return difference + subtrahend, subtrahend
-
-
-def _factors(product: int, options: Numbers, rng: np.random.Generator) -> Numbers:
-    found = _factorizations()[product]
-    return found[below(rng, len(found))]
-
-
-def _dividend_and_divisor(quotient: int, options: Numbers, rng: np.random.Generator) -> Numbers:
-    divisor = 2 + below(rng, min(LARGEST_FACTOR, LARGEST // quotient) - 1)
-    return quotient * divisor, divisor
-
-
-def _first_terms_of_arithmetic(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
-    """Two terms below all options."""
-    least = third - options[0] + 1
-    difference = least + below(rng, min(LARGEST_DIFFERENCE, third // 2) - least + 1)
-    return third - 2 * difference, third - difference
-
-
-def _first_terms_of_geometric(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
-    found = _geometric()[third]
-    return found[below(rng, len(found))]
-
-
-@cache
-def _factorizations() -> Mapping[int, tuple[Numbers, ...]]:
-    factors = range(2, LARGEST_FACTOR + 1)
-    found: dict[int, tuple[Numbers, ...]] = {}
-    for a in factors:
-        for b in factors:
-            if a * b <= LARGEST:
-                found[a * b] = (*found.get(a * b, ()), (a, b))
-    return found
-
-
-@cache
-def _geometric() -> Mapping[int, tuple[Numbers, ...]]:
-    found: dict[int, tuple[Numbers, ...]] = {}
-    for q in range(2, LARGEST_RATIO + 1):
-        for a in range(1, LARGEST // (q * q) + 1):
-            found[a * q * q] = (*found.get(a * q * q, ()), (a, a * q))
-    return found
-
-
-# Operands whose answer is the number given, all of them equally likely; the second argument is all options.
-OPERANDS: Mapping[str, Callable[[int, Numbers, np.random.Generator], Numbers]] = {
-    "addition": _addends,
-    "subtraction": _minuend_and_subtrahend,
-    "multiplication": _factors,
-    "division": _dividend_and_divisor,
-    "arithmetic_sequence": _first_terms_of_arithmetic,
-    "geometric_sequence": _first_terms_of_geometric,
+GRIDS: Mapping[str, Callable[[np.random.Generator], tuple[Numbers, ...]]] = {
+    "equality": _equality_grid,
+    "ascending_sort": _sorted_grid,
 }
-
-
-@cache
-def _progressions(rule: str) -> tuple[Numbers, ...]:
-    """Options of which none can be ruled out by its size: all are above the operands, or below the largest."""
-    feasible: Mapping[str, Sequence[int]] = {
-        "addition": range(2, LARGEST + 1),
-        "subtraction": range(1, LARGEST),
-        "multiplication": tuple(_factorizations()),
-        "division": range(2, LARGEST_FACTOR + 1),
-        "arithmetic_sequence": range(2, LARGEST + 1),
-        "geometric_sequence": tuple(_geometric()),
-    }
-    found = arithmetic_progressions(feasible[rule], QUOTIENT_STEPS if rule == "division" else STEPS)
-    if rule == "subtraction":
-        return found
-    # The operands are at most half of a product or third term, and a dividend is at least twice a quotient.
-    return tuple(p for p in found if p[-1] + 1 < 2 * p[0])
 
 
 def _published(rule: str, split: Split, rng: np.random.Generator) -> Callable[[], ArithmeticProblem]:

@@ -1,0 +1,172 @@
+"""Four numbers to choose from, and operands for which one of them is the answer.
+
+The options form an arithmetic progression in which every term is a possible answer and none can be ruled out
+by its units digit or size; which term is right is decided before. The digits of a product resemble those of
+its factors, so the option that shares most digits with the operands would be right in 30 % of the cases, and
+is balanced on top: where a number has many operands, by drawing which option that is; where it has few, by
+leaving out the progressions in which the right one resembles its operands most. The options alone stay
+uninformative either way, since nothing that is drawn or left out depends on which of them is right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+
+from babelscope.datasets.dataset import Split, split_of
+from babelscope.datasets.options import (
+    N_OPTIONS,
+    alone_resembles,
+    arithmetic_progressions,
+    below,
+    share_by_digits,
+    trimmed_to_chance,
+)
+
+LARGEST = 999  # MAXNUM of the published generator
+LARGEST_FACTOR = 47  # floor(1.5 * sqrt(LARGEST)), as published
+LARGEST_RATIO = 31  # the largest q with q * q <= LARGEST
+LARGEST_DIFFERENCE = 499
+
+# Multiples of ten, so that the units digit says nothing. Quotients are below 48, where tens do not fit.
+STEPS = tuple(range(10, 100, 10))
+QUOTIENT_STEPS = tuple(range(1, 10))
+
+# How often operands are drawn for four options before other options are; it takes nine on average.
+OPERAND_DRAWS = 60
+
+Numbers = tuple[int, ...]
+
+
+def shown_problem(rule: str, operands: Numbers) -> str:
+    """What a prompt shows of a problem, which decides its split."""
+    return f"{rule}:{','.join(map(str, operands))}"
+
+
+def number_options(
+    rule: str, split: Split, right: int, resembling: int, rng: np.random.Generator
+) -> tuple[Numbers, Numbers]:
+    """Options in ascending order, and operands of the split whose answer is the one at index `right`.
+
+    `resembling` is the index of the option that shares most digits with the operands, where that is drawn.
+    """
+    if rule in FEW_OPERANDS:
+        kept = _options_with_operands(rule, split)
+        while True:
+            options, operands_of = kept[below(rng, len(kept))]
+            if found := operands_of[right]:
+                return options, found[below(rng, len(found))]
+    progressions = _progressions(rule)
+    while True:
+        options = progressions[below(rng, len(progressions))]
+        # Other operands before other options: whether some are found depends on which option is right.
+        for _ in range(OPERAND_DRAWS):
+            operands = MANY_OPERANDS[rule](options[right], options, rng)
+            if (
+                split_of(shown_problem(rule, operands)) == split
+                and alone_resembles(options, operands, resembling)
+                and set(operands).isdisjoint(options)
+            ):
+                return options, operands
+
+
+def _addends(total: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+    """Two addends, both below all options."""
+    least = total - options[0] + 1
+    first = least + below(rng, options[0] - least)
+    return first, total - first
+
+
+def _minuend_and_subtrahend(difference: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+    """A minuend above all options, and what to subtract."""
+    least = options[-1] - difference + 1
+    subtrahend = least + below(rng, LARGEST - difference - least + 1)
+    return difference + subtrahend, subtrahend
+
+
+def _first_terms_of_arithmetic(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+    """Two terms below all options."""
+    least = third - options[0] + 1
+    difference = least + below(rng, min(LARGEST_DIFFERENCE, third // 2) - least + 1)
+    return third - 2 * difference, third - difference
+
+
+# Operands whose answer is the number given, all of them equally likely; the second argument is all options.
+MANY_OPERANDS: Mapping[str, Callable[[int, Numbers, np.random.Generator], Numbers]] = {
+    "addition": _addends,
+    "subtraction": _minuend_and_subtrahend,
+    "arithmetic_sequence": _first_terms_of_arithmetic,
+}
+
+
+def _factors() -> list[tuple[int, Numbers]]:
+    factors = range(2, LARGEST_FACTOR + 1)
+    return [(a * b, (a, b)) for a in factors for b in factors if a * b <= LARGEST]
+
+
+def _dividends_and_divisors() -> list[tuple[int, Numbers]]:
+    return [(b, (product, a)) for product, (a, b) in _factors()]
+
+
+def _first_terms_of_geometric() -> list[tuple[int, Numbers]]:
+    ratios = range(2, LARGEST_RATIO + 1)
+    return [(a * q * q, (a, a * q)) for q in ratios for a in range(1, LARGEST // (q * q) + 1)]
+
+
+# All pairs of an answer and operands that have it.
+FEW_OPERANDS: Mapping[str, Callable[[], list[tuple[int, Numbers]]]] = {
+    "multiplication": _factors,
+    "division": _dividends_and_divisors,
+    "geometric_sequence": _first_terms_of_geometric,
+}
+
+
+@cache
+def _operands_of(rule: str) -> Mapping[int, Sequence[Numbers]]:
+    found: dict[int, list[Numbers]] = {}
+    for answer, operands in FEW_OPERANDS[rule]():
+        found.setdefault(answer, []).append(operands)
+    return found
+
+
+@cache
+def _progressions(rule: str) -> tuple[Numbers, ...]:
+    """Options of which none can be ruled out by its size: all are above the operands, or below the largest."""
+    lowest = {"addition": 2, "subtraction": 1, "arithmetic_sequence": 2}
+    highest = LARGEST - 1 if rule == "subtraction" else LARGEST
+    feasible = range(lowest[rule], highest + 1) if rule in lowest else _operands_of(rule)
+    found = arithmetic_progressions(feasible, QUOTIENT_STEPS if rule == "division" else STEPS)
+    if rule == "subtraction":
+        return found
+    # The operands are at most half of a product or third term, and a dividend is at least twice a quotient.
+    return tuple(p for p in found if p[-1] + 1 < 2 * p[0])
+
+
+@cache
+def _options_with_operands(rule: str, split: Split) -> tuple[tuple[Numbers, tuple[tuple[Numbers, ...], ...]], ...]:
+    """Options, and for each of them the operands of the split.
+
+    In training any of the four can be the right one; with a tenth of the problems that would leave hardly any.
+    """
+    every = all if split == "train" else any
+    belonging = {
+        answer: [o for o in found if split_of(shown_problem(rule, o)) == split]
+        for answer, found in _operands_of(rule).items()
+    }
+    kept = {}
+    for options in _progressions(rule):
+        found = tuple(tuple(o for o in belonging[x] if set(o).isdisjoint(options)) for x in options)
+        if every(found):
+            kept[options] = found
+    scored = [(options, _share(options, found)) for options, found in kept.items()]
+    return tuple((options, kept[options]) for options in trimmed_to_chance(scored))
+
+
+def _share(options: Numbers, operands_of: tuple[tuple[Numbers, ...], ...]) -> float:
+    """How often the option that shares most digits with the operands is right, each option being so as often."""
+    shares = [
+        np.mean([share_by_digits(options, operands, right) for operands in operands_of[right]])
+        for right in range(N_OPTIONS)
+        if operands_of[right]
+    ]
+    return float(np.mean(shares))
