@@ -1,5 +1,6 @@
 """`attn.heads`: what the output projection of attention reads, one row of it per head."""
 
+from einops import rearrange
 from torch import Tensor
 
 from babelscope.hooks.anatomy import Anatomy
@@ -25,7 +26,7 @@ def _law(anatomy: Anatomy, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] |
 
 
 def _heads(x: Tensor, anatomy: Anatomy, layer: int) -> Tensor:
-    return x.reshape(*x.shape[:-1], anatomy.layers[layer].n_heads, -1)
+    return rearrange(x, "... (head dim) -> ... head dim", head=anatomy.layers[layer].n_heads)
 
 
 tap = Tap("attn.heads", "output projection(attn.heads) = attn.out", _place, _unit, _law, _heads)
