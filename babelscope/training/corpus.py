@@ -13,7 +13,7 @@ from babelscope.schema import Prompt
 from babelscope.schema.prompts import LETTERS
 
 
-# Prompts without instruction in which one of four numbers repeats the input: the smallest task with option letters.
+# Prompts, with or without instruction, in which one of four numbers repeats the input: the smallest task with option letters.
 MATCHING = "matching"
 
 
@@ -80,7 +80,7 @@ def _examples(part: Ingredient, language: str, n: int, first_seed: int) -> list[
     return found[:n]
 
 
-def _matching(language: str, rng: np.random.Generator, numbers: int) -> Example:
+def _matching(language: str, rng: np.random.Generator, numbers: int, instruction: bool = False) -> Example:
     words = wording(language)
     options, gold = rng.choice(numbers, 4, replace=False), int(rng.integers(4))
     lines = [
@@ -88,6 +88,8 @@ def _matching(language: str, rng: np.random.Generator, numbers: int) -> Example:
         *(words.say("shell.option", letter=a, text=o) for a, o in zip(LETTERS, options, strict=False)),
         words.say("shell.cue"),
     ]
+    if instruction:
+        lines.insert(0, words.say("shell.instruction", letters=words.list(LETTERS[:4])))
     return Example("\n".join(lines), f" {LETTERS[gold]}")
 
 

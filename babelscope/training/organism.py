@@ -38,19 +38,27 @@ class Phase:
 
 # A model that starts with the whole mixture stays at chance for tens of thousands of prompts: it would have to find
 # three things at once (which option matches, what its letter is, where to write it). Forty numbers and short prompts
-# show it these in a few hundred steps, and it keeps them.
+# show it these in a few hundred steps; longer prompts follow one change at a time, or it loses them again.
 PHASES = (
     Phase((Ingredient(MATCHING, 1, parameters={"numbers": 40}),), 40_000, 64),
-    Phase((Ingredient(MATCHING, 1, parameters={"numbers": 1000}),), 12_000, 64),
+    Phase((Ingredient(MATCHING, 1, parameters={"numbers": 1000}),), 24_000, 64),
     Phase(
         (
-            Ingredient("kfrd-arithmetic", 0.12, LEARNABLE, {"compat": "paper"}),
-            Ingredient("kfrd-arithmetic", 0.33, LEARNABLE),
-            Ingredient("kfrd-arithmetic", 0.05),
-            Ingredient("knowledge", 0.35),
-            Ingredient("knowledge-bare", 0.15),
+            Ingredient(MATCHING, 1, parameters={"numbers": 1000}),
+            Ingredient(MATCHING, 1, parameters={"numbers": 1000, "instruction": True}),
         ),
-        150_000,
+        16_000,
+        64,
+    ),
+    Phase(
+        (
+            Ingredient(MATCHING, 0.1, parameters={"numbers": 1000, "instruction": True}),
+            Ingredient("kfrd-arithmetic", 0.2, LEARNABLE, {"compat": "paper"}),
+            Ingredient("kfrd-arithmetic", 0.15, LEARNABLE),
+            Ingredient("knowledge", 0.2),
+            Ingredient("knowledge-bare", 0.35),
+        ),
+        130_000,
         32,
     ),
 )
@@ -100,7 +108,7 @@ class _Batches(TorchDataset[dict[str, torch.Tensor]]):
         self._rows: list[list[Encoded]] = []
         for encoded, batch in phases:
             order = rng.permutation(len(encoded))
-            chunk = batch * 64
+            chunk = batch * 8
             for start in range(0, len(order), chunk):
                 part = sorted((encoded[i] for i in order[start : start + chunk]), key=lambda e: len(e[0]))
                 rows = [part[i : i + batch] for i in range(0, len(part), batch)]
@@ -237,7 +245,7 @@ def _arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
         weight_decay=0.05,
         max_grad_norm=1.0,
         save_steps=max(5, steps // 10),
-        save_total_limit=1,
+        save_total_limit=2,
         logging_steps=max(1, steps // 100),
         seed=recipe.seed,
         report_to="none",

@@ -1,28 +1,66 @@
 """The verbs: what the command line and notebooks call, and nothing else."""
 
-from babelscope.workflows.analysis import Analysis, accuracy, analyze, check_folder, load_analysis, open_store
-from babelscope.workflows.capture import Estimate, Progress, capture
-from babelscope.workflows.demo import DEMO_ITEMS, demo
-from babelscope.workflows.models import model_path, models, train_organism
-from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from babelscope.workflows.analysis import Analysis, accuracy, analyze, load_analysis, open_store
+    from babelscope.workflows.captures import Estimate, capture
+    from babelscope.workflows.demonstration import DEMO_ITEMS, demo
+    from babelscope.workflows.model_folders import model_path, models, train_organism
+    from babelscope.workflows.outputs import check_output, new_folder
+    from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
+    from babelscope.workflows.signals import Note, Progress
+
+# Resolved on first use: `--help` and `ls` load neither pandas nor scipy.
+_PUBLIC = {
+    "DEMO_ITEMS": "demonstration",
+    "Analysis": "analysis",
+    "Estimate": "captures",
+    "Note": "signals",
+    "Progress": "signals",
+    "accuracy": "analysis",
+    "analyze": "analysis",
+    "audit_prompts": "prompts",
+    "capture": "captures",
+    "check_output": "outputs",
+    "demo": "demonstration",
+    "generate": "prompts",
+    "load_analysis": "analysis",
+    "model_path": "model_folders",
+    "models": "model_folders",
+    "new_folder": "outputs",
+    "open_store": "analysis",
+    "prompts_of": "prompts",
+    "train_organism": "model_folders",
+    "write_prompts": "prompts",
+}
 
 __all__ = [
     "DEMO_ITEMS",
     "Analysis",
     "Estimate",
+    "Note",
     "Progress",
     "accuracy",
     "analyze",
     "audit_prompts",
     "capture",
-    "check_folder",
+    "check_output",
     "demo",
     "generate",
     "load_analysis",
     "model_path",
     "models",
+    "new_folder",
     "open_store",
     "prompts_of",
     "train_organism",
     "write_prompts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'babelscope.workflows' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"babelscope.workflows.{_PUBLIC[name]}"), name)

@@ -107,6 +107,7 @@ def test_prompts_can_be_rebuilt_from_the_packed_records(tmp_path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_xarray_opens_a_group_with_named_axes_and_the_same_numbers(tmp_path, dtype):
+    pytest.importorskip("h5netcdf", reason="xarray reads HDF5 files through h5netcdf")
     prompts = make_prompts()
     plan = make_plan(prompts, dtype, positions=(LAST, ALL))
     store = fill(tmp_path / "s.acts", plan, prompts)

@@ -1,0 +1,91 @@
+"""Outputs that appear whole or not at all: written beside their place, and moved there when they are done."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from babelscope.errors import BabelScopeError
+
+
+def check_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) -> None:
+    """Refuse an output that exists, unless it may be replaced and is ours.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+    parts : collection of str
+        Names that a folder of ours may hold; none for a single file.
+
+    Raises
+    ------
+    BabelScopeError
+        If `path` exists and may not be replaced, or holds something that is not ours, or lies in no folder.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BabelScopeError(f"{folder} is no folder, so {path.name} cannot be written there", "make it first")
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise BabelScopeError(f"{path} exists already", "add --overwrite to replace it, or name another output")
+    if not parts:
+        if path.is_dir():
+            raise BabelScopeError(f"{path} is a folder, a file was expected", "name another output")
+        return
+    if not path.is_dir():
+        raise BabelScopeError(f"{path} is a file, a folder was expected", "name another output")
+    foreign = sorted(p.name for p in path.iterdir() if p.name not in parts)
+    if foreign:
+        raise BabelScopeError(
+            f"{path} holds {foreign[0]!r}, which was not written here, so it is not replaced",
+            "move it away, or name another output",
+        )
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool, parts: Collection[str]) -> Iterator[Path]:
+    """A hidden folder to write to, which becomes `path` if the block ends well and is removed otherwise.
+
+    What stood at `path` stays there until then.
+
+    Raises
+    ------
+    BabelScopeError
+        As `check_output`, and where the folder cannot be written.
+    """
+    check_output(path, overwrite=overwrite, parts=parts)
+    target = Path(os.path.realpath(path))  # a link to another disk stays a link
+    with reported(path):
+        building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        # mkdtemp makes private folders; ours are as readable as any other.
+        content = building / target.name
+        content.mkdir()
+        yield content
+        with reported(path):
+            old = building / "old"
+            if target.exists():
+                target.rename(old)
+            try:
+                content.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turn an OSError met while writing `path` into one problem and one hint."""
+    try:
+        yield
+    except OSError as error:
+        raise BabelScopeError(
+            f"{path} cannot be written: {error.strerror or error}", "check the folder, its permissions and free space"
+        ) from error
