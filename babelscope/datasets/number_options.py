@@ -4,8 +4,8 @@ The options form an arithmetic progression in which every term is a possible ans
 by its units digit or size; which term is right is decided before. The digits of a product resemble those of
 its factors, so the option that shares most digits with the operands would be right in 30 % of the cases, and
 is balanced on top: where a number has many operands, by drawing which option that is; where it has few, by
-leaving out the progressions in which the right one resembles its operands most. The options alone stay
-uninformative either way, since nothing that is drawn or left out depends on which of them is right.
+leaving out the operands, and then the progressions, in which the right one is most like its operands. The
+options alone stay uninformative either way: which progressions there are does not depend on which term is right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -153,20 +153,26 @@ def _options_with_operands(rule: str, split: Split) -> tuple[tuple[Numbers, tupl
         answer: [o for o in found if split_of(shown_problem(rule, o)) == split]
         for answer, found in _operands_of(rule).items()
     }
-    kept = {}
+    kept, scored = {}, []
     for options in _progressions(rule):
-        found = tuple(tuple(o for o in belonging[x] if set(o).isdisjoint(options)) for x in options)
+        found = [[o for o in belonging[x] if set(o).isdisjoint(options)] for x in options]
         if every(found):
-            kept[options] = found
-    scored = [(options, _share(options, found)) for options, found in kept.items()]
+            trimmed = [_least_alike(options, operands, right) for right, operands in enumerate(found)]
+            kept[options] = tuple(operands for operands, _ in trimmed)
+            shares = [share for operands, share in trimmed if operands]
+            scored.append((options, sum(shares) / len(shares)))
     return tuple((options, kept[options]) for options in trimmed_to_chance(scored))
 
 
-def _share(options: Numbers, operands_of: tuple[tuple[Numbers, ...], ...]) -> float:
-    """How often the option that shares most digits with the operands is right, each option being so as often."""
-    shares = [
-        np.mean([share_by_digits(options, operands, right) for operands in operands_of[right]])
-        for right in range(N_OPTIONS)
-        if operands_of[right]
-    ]
-    return float(np.mean(shares))
+def _least_alike(options: Numbers, operands: Sequence[Numbers], right: int) -> tuple[tuple[Numbers, ...], float]:
+    """Operands of the right option without those most like it, and how often the option most like them is right.
+
+    At least one is left; with few operands that may be more than chance.
+    """
+    if not operands:
+        return (), 0.0
+    ordered = sorted((share_by_digits(options, o, right), o) for o in operands)
+    total = sum(share for share, _ in ordered)
+    while len(ordered) > 1 and total > len(ordered) / N_OPTIONS:
+        total -= ordered.pop()[0]
+    return tuple(o for _, o in ordered), total / len(ordered)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
+from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan, PromptSet
 from babelscope.workflows.models import model_path
@@ -52,7 +53,7 @@ def capture(
     out: str | Path,
     *,
     model: str,
-    prompts: Sequence[str | Path | PromptSet],
+    prompts: str | Path | PromptSet | Sequence[str | Path | PromptSet],
     sites: Sequence[str] = ("resid.post", "mlp.act"),
     positions: Sequence[str] = ("last",),
     languages: Sequence[str] | None = None,
@@ -70,7 +71,7 @@ def capture(
     dry_run: bool = False,
     self_test: bool = True,
     progress: Progress | None = None,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> "ActivationStore | Estimate":
     """Run prompts through a model and keep the activations of the named sites.
 
@@ -80,16 +81,34 @@ def capture(
         Store folder, by custom `NAME.acts`. Must not exist, unless `resume` or `overwrite`.
     model : str
         Local folder, hub id, or name of an embedded model.
-    prompts : sequence
+    prompts : str, PromptSet or sequence of these
         Names of generated datasets, files, or prompt sets.
     sites, positions : sequence of str
         As `resid.post`, `mlp.act@3`, `mlp.act@2:6`; as `last`, `mean`, `segment:question`.
+    languages : sequence of str, optional
+        Only these, in this order. Default: all that the prompts have.
+    limit : int, optional
+        First items of each source.
+    mapping : optional
+        What the columns of prompt files mean.
+    answers : bool
+        Keep how the model answers prompts that have options.
+    backend, revision, dtype, device : str
+        What runs the model, which revision of a hub id, in which precision, where.
+    block_items : int
+        Items per shard, the unit of resuming.
+    texts : bool
+        Keep prompt texts in the store.
     resume : bool
-        Continue an interrupted capture of the same plan.
+        Continue an interrupted capture of the same plan; one that has not begun is begun.
     overwrite : bool
         Replace an existing store.
     dry_run : bool
         Estimate only; nothing is written.
+    self_test : bool
+        Check sites, batching and masks of this model on a few prompts first.
+    progress, note : callable, optional
+        Called with (blocks done, blocks in all, what), and with lines for a log.
 
     Returns
     -------
@@ -100,7 +119,7 @@ def capture(
     BabelScopeError
         For anything the user can fix; nothing half-written is left behind.
     """
-    path = Path(out)
+    path = Path(out).expanduser()
     _check_target(path, resume=resume, overwrite=overwrite, dry_run=dry_run)
     prompt_set, notes = prompts_of(prompts, languages=languages, limit=limit, mapping=mapping)
     for text in notes:
@@ -118,17 +137,12 @@ def capture(
     estimate = _estimate(path, plan, loaded, prompt_set)
     if dry_run:
         return estimate
-    if estimate.free_bytes < 1.05 * estimate.store_bytes:
-        raise BabelScopeError(
-            f"{path}: needs {estimate.store_bytes / 1e9:.2f} GB, {estimate.free_bytes / 1e9:.2f} GB are free",
-            "free some room, or name fewer sites or layers",
-        )
+    # What a resumed capture holds already is checked against the plan before any room is asked for.
+    begun = StoreWriter.resume(path, plan) if resume and path.exists() else None
+    _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / _n_blocks(plan))
     checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
-    provenance = _provenance(loaded, prompt_set, checks)
-    writer = (
-        StoreWriter.resume(path, plan)
-        if resume and path.exists()
-        else StoreWriter.create(path, plan, prompt_set, provenance, texts=texts, overwrite=overwrite)
+    writer = begun or StoreWriter.create(
+        path, plan, prompt_set, _provenance(loaded, prompt_set, checks), texts=texts, overwrite=overwrite
     )
     with writer:
         _fill(writer, engine, plan, loaded, prompt_set, progress)
@@ -136,19 +150,45 @@ def capture(
 
 
 def _check_target(path: Path, *, resume: bool, overwrite: bool, dry_run: bool) -> None:
+    """Refuse, before a model is loaded, what the writer would refuse after it."""
     if resume and overwrite:
         raise BabelScopeError("--resume and --overwrite contradict each other", "give one of them")
-    if path.exists() and not (resume or overwrite or dry_run):
+    if dry_run:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise BabelScopeError(f"{folder} is no folder, so {path.name} cannot be written there", "make it first")
+    if not os.path.lexists(path):
+        if not os.access(folder, os.W_OK):
+            raise BabelScopeError(f"{folder} cannot be written", "check its permissions, or name another folder")
+        return
+    if not (resume or overwrite):
         raise BabelScopeError(f"{path} exists already", "add --resume to continue it or --overwrite to replace it")
-    if not path.absolute().parent.is_dir():
-        raise BabelScopeError(f"{path.absolute().parent} is no folder", "make it first")
+    if resume:
+        ActivationStore.open(path)
+    elif not path.is_dir() or (any(path.iterdir()) and not is_store(path)):
+        raise BabelScopeError(f"{path} exists and is no store, so it is not replaced", "name another path")
+
+
+def _check_room(path: Path, estimate: Estimate, share: float) -> None:
+    needed = 1.05 * share * estimate.store_bytes
+    if estimate.free_bytes < needed:
+        raise BabelScopeError(
+            f"{path}: needs {needed / 1e9:.2f} GB, {estimate.free_bytes / 1e9:.2f} GB are free",
+            "free some room, or name fewer sites or layers",
+        )
+
+
+def _n_blocks(plan: CapturePlan) -> int:
+    return len(plan.languages) * plan.n_blocks
 
 
 def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet) -> Estimate:
     from babelscope import hooks
 
     tokens, size = hooks.estimate(plan, loaded, prompts)
-    return Estimate(len(prompts), tokens, size, shutil.disk_usage(path.absolute().parent).free, plan)
+    folder = next(p for p in path.absolute().parents if p.is_dir())  # a dry run asks for no folder
+    return Estimate(len(prompts), tokens, size, shutil.disk_usage(folder).free, plan)
 
 
 def _fill(
@@ -159,57 +199,31 @@ def _fill(
     prompts: PromptSet,
     progress: Progress | None,
 ) -> None:
-    total = len(plan.languages) * plan.n_blocks
+    total = _n_blocks(plan)
     pending = writer.pending()
     done = total - len(pending)
-    with _stop_requested() as stopped:
+    with stop_requested() as stopped:
         for block in engine.run(plan, loaded, prompts, pending):
             writer.put(block)
             done += 1
             if progress:
                 progress(done, total, f"capture {block.language}")
             if stopped() and done < total:
-                raise BabelScopeError(
-                    f"stopped after {done} of {total} blocks; everything up to there is kept",
+                raise CaptureStoppedError(
+                    f"{writer.path}: stopped after {done} of {total} blocks; everything up to there is kept",
                     "run the same command with --resume to continue",
                 )
 
 
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """First SIGINT or SIGTERM asks to stop after the block; the second stops at once.
-
-    h5py swallows exceptions raised inside its weak-reference callbacks, so a handler may only set a flag.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, _: object) -> None:
-        if asked:
-            os._exit(128 + number)  # committed shards are safe; an exception here could be swallowed
-        asked.append(number)
-        print("stopping after this block (again: at once)", file=sys.stderr)
-
-    try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller handles signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _provenance(loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float]) -> dict[str, Any]:
-    packages = ("babelscope", "torch", "transformers", "h5py", "numpy")
+    packages = ("torch", "transformers", "h5py", "numpy")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in packages},
+        "versions": {"babelscope": __version__, **{p: version(p) for p in packages}},
         "device": str(loaded.device),
         "model": loaded.ref.source,
         "prompts": {"name": prompts.name, "source": prompts.source},

@@ -1,26 +1,32 @@
 """The embedded models, and the verb that trains them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from babelscope.errors import BabelScopeError
+from babelscope.workflows.signals import Note
 
 DEMO_MODEL = "organism"
 
 
 def models() -> tuple[str, ...]:
     """Names of the embedded models; each may be given wherever a model is asked for."""
-    folder = files("babelscope.models")
-    return tuple(sorted(f.name for f in folder.iterdir() if f.is_dir() and f.joinpath("config.json").is_file()))
+    return tuple(sorted(f.name for f in _folder().iterdir() if f.is_dir() and f.joinpath("config.json").is_file()))
 
 
 def model_path(source: str) -> str:
-    """Folder of an embedded model, or `source` itself for a local folder or a hub id."""
+    """Folder of an embedded model, or `source` itself for a local folder or a hub id. A local folder comes first."""
     if source in models() and not Path(source).exists():
-        return str(files("babelscope.models").joinpath(source))
-    return source
+        return str(_folder().joinpath(source))
+    return str(Path(source).expanduser()) if source.startswith("~") else source
+
+
+def _folder() -> Traversable:
+    # Not files("babelscope.models"): importing that package would hide the function of the same name,
+    # `babelscope.models`.
+    return files("babelscope").joinpath("models")
 
 
 def train_organism(
@@ -29,7 +35,7 @@ def train_organism(
     limit: int | None = None,
     seed: int = 0,
     resume: bool = False,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> Path:
     """Train the organism by its recipe and write it to the folder `out`.
 

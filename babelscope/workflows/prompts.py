@@ -1,5 +1,6 @@
 """Verbs on prompts: gather, generate, audit, write."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ AnyMapping = PromptMapping | Mapping[str, Any] | Path | str | None
 
 
 def prompts_of(
-    sources: Sequence[str | Path | PromptSet],
+    sources: str | Path | PromptSet | Sequence[str | Path | PromptSet],
     *,
     languages: Sequence[str] | None = None,
     limit: int | None = None,
@@ -30,7 +31,7 @@ def prompts_of(
 
     Parameters
     ----------
-    sources : sequence
+    sources : str, Path, PromptSet or sequence of these
     languages : sequence of str, optional
         Only these, in this order.
     limit : int, optional
@@ -44,19 +45,29 @@ def prompts_of(
     list of str
         What the loaders noted: repaired lines, items missing in a language.
     """
-    if not sources:
+    named = [sources] if isinstance(sources, str | Path | PromptSet) else list(sources)
+    if not named:
         raise BabelScopeError("no prompts were named", "add --prompts kfrd-arithmetic or --prompts FILE.jsonl")
     if limit is not None and limit < 1:
         raise BabelScopeError(f"a limit of {limit} items leaves nothing", "give --limit 1 or more")
     sets, notes = [], []
-    for source in sources:
+    for source in named:
         if isinstance(source, PromptSet):
             found = source
+        elif limit is not None and limit > _default_items(str(source)):
+            found = generate(str(source), languages=languages, items=limit)
         else:
             found, said = load_prompts(source, mapping=mapping, languages=languages)
             notes += said
         sets.append(found.select(languages=languages, limit=limit))
     return concatenate(sets), notes
+
+
+def _default_items(source: str) -> float:
+    """How many items a generated dataset makes when not told; no bound for files, which hold what they hold."""
+    if source.replace("_", "-") not in plugins.names("dataset"):
+        return math.inf
+    return int(plugins.load("dataset", source)().items)
 
 
 def generate(dataset: str, *, languages: Sequence[str] | None = None, **parameters: Any) -> PromptSet:

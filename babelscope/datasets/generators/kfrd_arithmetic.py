@@ -63,9 +63,9 @@ class KfrdArithmetic:
 
     The corrected construction draws the options first and the right one among them uniformly. One-number
     options form an arithmetic progression with a common units digit; pairs form a grid of two numbers and
-    their anagrams. To choose the one that shares most digits with the operands is at chance as
-    well, and none can be ruled out by its size. Problems that need no computing are left out: operands of 0 or 1 in products and
-    quotients, terms of 0, a difference of 0, a ratio of 1, and options that repeat an operand.
+    their anagrams. To choose the option that shares most digits with the operands is at chance as well, and
+    none can be ruled out by its size. Problems that need no computing are left out: operands of 0 or 1 in
+    products and quotients, a difference of 0, a ratio of 1, and options that repeat an operand.
 
     Parameters
     ----------
