@@ -51,9 +51,8 @@ def main() -> None:
         print(json.dumps({"alpha": ALPHA, "simulations": options.simulations, "rows": rows}))
         return
     low, high = stats.binom.interval(0.95, options.simulations, ALPHA)
-    print(
-        f"{options.simulations} simulations of {options.languages} languages x {options.items} items x {options.units} units"
-    )
+    shape = f"{options.languages} languages x {options.items} items x {options.units} units"
+    print(f"{options.simulations} simulations of {shape}")
     print(f"rejections at {ALPHA}; with shared = 0 luck alone gives {low / options.simulations:.3f} to "
           f"{high / options.simulations:.3f}")  # fmt: skip
     print(f"{'data':<12}{'shared':>7}  {'measure':<22}{'pair p':>9}{'mean p':>9}{'interval':>10}{'contrast':>10}")

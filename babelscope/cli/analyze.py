@@ -1,14 +1,28 @@
 """`babelscope analyze`: metrics of a store against their nulls, as tables and a report."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Languages, Metrics, Overwrite, Sites, Store, Sweep, split_codes, sweep_grids
+from babelscope.cli.options import (
+    By,
+    Jobs,
+    Languages,
+    Metrics,
+    Mode,
+    Overwrite,
+    ReadPosition,
+    Seed,
+    Sites,
+    Store,
+    Sweep,
+    beside,
+    split_codes,
+    sweep_grids,
+)  # fmt: skip
 from babelscope.cli.progress import bar, note
-from babelscope.cli.tables import print_summary
 
 
 def run(
@@ -18,23 +32,24 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis.")] = None,
     languages: Languages = None,
     site: Sites = None,
-    position: Annotated[str | None, typer.Option(help="Stored position to read.")] = None,
-    by: Annotated[str, typer.Option(help="Item covariate that forms groups; auto or none.")] = "auto",
-    mode: Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")] = "both",
-    seed: Annotated[int, typer.Option(help="Seed of permutations and bootstraps.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    position: ReadPosition = None,
+    by: By = "auto",
+    mode: Mode = "both",
+    seed: Seed = 0,
+    jobs: Jobs = 2,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare languages in STORE: every number beside its null, its interval and its n."""
-    folder = out or Path(f"{str(store).rstrip('/')}.analysis")
-    workflows.check_folder(folder, overwrite=overwrite)
-    with bar() as progress:
-        analysis = workflows.analyze(
-            store, metric or ("cs", "nao"), sweep=sweep_grids(sweep), sites=site, languages=split_codes(languages),
-            position=position, by=None if by == "none" else by, mode=mode, seed=seed, jobs=jobs, progress=progress,
-        )  # fmt: skip
-    analysis.save(folder / "tables")
-    analysis.report(folder / "report.html")
-    print_summary(analysis)
-    note(f"tables in {folder / 'tables'}")
+    folder, grids = out or beside(store, "analysis"), sweep_grids(sweep)
+    opened = workflows.open_store(store)
+    with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
+        with bar() as progress:
+            analysis = workflows.analyze(
+                opened, metric or ("cs", "nao"), sweep=grids, sites=site, languages=split_codes(languages),
+                position=position, by=None if by == "none" else by, mode=mode, seed=seed, jobs=jobs,
+                progress=progress, note=note,
+            )  # fmt: skip
+        analysis.save(building / "tables")
+        analysis.report(building / "report.html")
+    print(analysis.headline().to_string(index=False))
     print(folder / "report.html")

@@ -28,6 +28,7 @@ def run(
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     block_items: Annotated[int, typer.Option(min=1, help="Items per shard.")] = 64,
+    self_test: Annotated[bool, typer.Option(help="Check the sites of this model on a few prompts first.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted capture.")] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and write nothing.")] = False,
@@ -38,6 +39,7 @@ def run(
             out, model=model, prompts=prompts or [], sites=site or ("resid.post", "mlp.act"),
             positions=position or ("last",), languages=split_codes(languages), limit=limit, mapping=mapping,
             answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, block_items=block_items,
-            texts=texts, resume=resume, overwrite=overwrite, dry_run=dry_run, progress=progress, note=note,
+            texts=texts, resume=resume, overwrite=overwrite, dry_run=dry_run,
+            self_test=self_test, progress=progress, note=note,
         )  # fmt: skip
     print("\n".join(done.lines()) if isinstance(done, workflows.Estimate) else done)

@@ -36,7 +36,7 @@ def generate(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the prompts of a generated DATASET to OUT."""
-    workflows.check_folder(out, overwrite=overwrite)
+    workflows.check_output(out, overwrite=overwrite)
     made = workflows.generate(
         dataset, languages=split_codes(languages), items=items, seed=seed, split=split, letters=letters, compat=compat
     )

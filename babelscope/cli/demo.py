@@ -8,16 +8,17 @@ import typer
 from babelscope import workflows
 from babelscope.cli.options import Overwrite
 from babelscope.cli.progress import bar, note
-from babelscope.cli.tables import print_summary
 
 
 def run(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
     overwrite: Overwrite = False,
-    limit: Annotated[int, typer.Option(min=8, help="Items per task.")] = workflows.DEMO_ITEMS,
+    limit: Annotated[int | None, typer.Option(min=8, help="Items per task. Default: 120.")] = None,
 ) -> None:
     """Capture the embedded model on parallel prompts in 14 languages, analyze, and write a report."""
     with bar() as progress:
-        analysis = workflows.demo(out, overwrite=overwrite, items=limit, progress=progress, note=note)
-    print_summary(analysis)
+        analysis = workflows.demo(
+            out, overwrite=overwrite, items=limit or workflows.DEMO_ITEMS, progress=progress, note=note
+        )
+    print(analysis.headline().to_string(index=False))
     print(out / "report.html")

@@ -1,11 +1,13 @@
 """`babelscope ls`: what can be named."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from babelscope import plugins, workflows
+from babelscope.cli.progress import note
 from babelscope.schema import SITE_KINDS
 from babelscope.schema.position import POSITION_KINDS
 
@@ -36,9 +38,16 @@ def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
             singular = kind.value.removesuffix("s")
             rows = {name: plugins.load(singular, name).info.title for name in plugins.names(singular)}
         case Kind.similarities:
-            rows = dict.fromkeys(plugins.names("similarity"), "")
+            rows = {name: _first_line(plugins.load("similarity", name)) for name in plugins.names("similarity")}
         case _:
             rows = dict.fromkeys(plugins.names(kind.value.removesuffix("s")), "")
+    if not rows:
+        note(f"no {kind.value} here")
     width = max(map(len, rows), default=0)
     for name, text in rows.items():
         print(f"{name:<{width}}  {text}".rstrip())
+
+
+def _first_line(plugin: object) -> str:
+    """What the module of a plugin says about it."""
+    return (sys.modules[type(plugin).__module__].__doc__ or "").strip().partition("\n")[0]

@@ -1,6 +1,7 @@
 """The `babelscope` command."""
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -26,8 +27,13 @@ def main() -> None:
     try:
         app()
     except BabelScopeError as error:
-        print(f"babelscope: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("babelscope: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        _fail(str(error))
+    except OSError as error:  # a full disk, a missing permission: never a reason for a traceback
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}\n  hint: check the file, its permissions and the free space")
+
+
+def _fail(text: str) -> NoReturn:
+    # Names of files may hold bytes that are no text.
+    print(f"babelscope: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    raise SystemExit(1) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -27,6 +27,11 @@ Sweep: TypeAlias = Annotated[
 Metrics: TypeAlias = Annotated[
     list[str] | None, typer.Option("--metric", help="cli.py ls metrics. Repeatable. Default: cs and nao.")
 ]
+ReadPosition: TypeAlias = Annotated[str | None, typer.Option("--position", help="Stored position to read.")]
+By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate that forms groups; auto or none.")]
+Mode: TypeAlias = Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")]
+Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of permutations and bootstraps.")]
+Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; the numbers do not depend on it.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 Store: TypeAlias = Annotated[Path, typer.Argument(help="Store folder, as run.acts.")]
 
@@ -45,4 +50,18 @@ def sweep_grids(texts: Sequence[str] | None) -> dict[str, tuple[float, ...]] | N
     """Grids of `--sweep` options by parameter; None without any."""
     from babelscope.analyses.grid import parse_sweep
 
-    return dict(parse_sweep(text) for text in texts) if texts else None
+    if not texts:
+        return None
+    grids = [parse_sweep(text) for text in texts]
+    repeated = [name for name, _ in grids if [n for n, _ in grids].count(name) > 1]
+    if repeated:
+        raise BabelScopeError(
+            f"--sweep names {repeated[0]} more than once", f"write one grid, as {repeated[0]}=0.1:0.9:0.05"
+        )
+    return dict(grids)
+
+
+def beside(store: Path, ending: str) -> Path:
+    """The default output beside a store: `run.acts` gives `run.acts.analysis`."""
+    named = store if store.name not in ("", "..") else store.resolve()
+    return named.with_name(f"{named.name}.{ending}")

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from babelscope.workflows import Progress as Report
+if TYPE_CHECKING:
+    from babelscope.workflows import Progress as Report
 
 err = Console(stderr=True)
-out = Console()
 
 
 class _Rate(ProgressColumn):
@@ -19,7 +20,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bar() -> Iterator[Report]:
+def bar() -> Iterator["Report"]:
     """A callback that draws one bar per kind of work, with rate and remaining time."""
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=err) as drawn:

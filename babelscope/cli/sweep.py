@@ -1,12 +1,24 @@
 """`babelscope sweep`: how far a result depends on a threshold."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from babelscope.cli import analyze
-from babelscope.cli.options import Languages, Metrics, Overwrite, Sites, Store
+from babelscope.cli.options import (
+    By,
+    Jobs,
+    Languages,
+    Metrics,
+    Mode,
+    Overwrite,
+    ReadPosition,
+    Seed,
+    Sites,
+    Store,
+    beside,
+)  # fmt: skip
 
 
 def run(
@@ -16,14 +28,15 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report. Default: STORE.sweep.")] = None,
     languages: Languages = None,
     site: Sites = None,
-    by: Annotated[str, typer.Option(help="Item covariate that forms groups; auto or none.")] = "auto",
-    mode: Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")] = "both",
-    seed: Annotated[int, typer.Option(help="Seed of permutations and bootstraps.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    position: ReadPosition = None,
+    by: By = "auto",
+    mode: Mode = "both",
+    seed: Seed = 0,
+    jobs: Jobs = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Analyze STORE at every value of GRID in one pass over the data."""
+    """Analyze STORE at every value of GRID in one pass over the data. Default metric: nao."""
     analyze.run(
-        store, metric or ["nao"], [grid], out or Path(f"{str(store).rstrip('/')}.sweep"), languages, site, None, by,
-        mode, seed, jobs, overwrite,
+        store, metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
+        site=site, position=position, by=by, mode=mode, seed=seed, jobs=jobs, overwrite=overwrite,
     )  # fmt: skip

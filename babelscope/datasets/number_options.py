@@ -32,8 +32,9 @@ LARGEST_DIFFERENCE = 499
 STEPS = tuple(range(10, 100, 10))
 QUOTIENT_STEPS = tuple(range(1, 10))
 
-# How often operands are drawn for four options before other options are; it takes nine on average.
-OPERAND_DRAWS = 60
+# How often operands are drawn for four options before other options are; it takes 10 on average, in the test
+# split 100.
+OPERAND_DRAWS = 400
 
 Numbers = tuple[int, ...]
 
@@ -63,9 +64,9 @@ def number_options(
         for _ in range(OPERAND_DRAWS):
             operands = MANY_OPERANDS[rule](options[right], options, rng)
             if (
-                split_of(shown_problem(rule, operands)) == split
-                and alone_resembles(options, operands, resembling)
+                alone_resembles(options, operands, resembling)
                 and set(operands).isdisjoint(options)
+                and split_of(shown_problem(rule, operands)) == split
             ):
                 return options, operands
 
@@ -173,6 +174,10 @@ def _least_alike(options: Numbers, operands: Sequence[Numbers], right: int) -> t
         return (), 0.0
     ordered = sorted((share_by_digits(options, o, right), o) for o in operands)
     total = sum(share for share, _ in ordered)
-    while len(ordered) > 1 and total > len(ordered) / N_OPTIONS:
+    while len(ordered) > 1 and abs(_excess(total - ordered[-1][0], len(ordered) - 1)) < _excess(total, len(ordered)):
         total -= ordered.pop()[0]
     return tuple(o for _, o in ordered), total / len(ordered)
+
+
+def _excess(total: float, n: int) -> float:
+    return total / n - 1 / N_OPTIONS

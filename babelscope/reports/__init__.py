@@ -2,5 +2,6 @@
 
 from babelscope.reports.figures import Figure, figures, stacked
 from babelscope.reports.html import write_report
+from babelscope.reports.tables import headline
 
-__all__ = ["Figure", "figures", "stacked", "write_report"]
+__all__ = ["Figure", "figures", "headline", "stacked", "write_report"]

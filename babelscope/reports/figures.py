@@ -1,183 +1,224 @@
-"""Figures of the tidy result tables: layer curves, threshold curves, language pairs, accuracy."""
+"""Figures of the tidy result tables: accuracy, layer curves, threshold curves, language pairs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from babelscope.errors import BabelScopeError
+from babelscope.reports.tables import by_layer, by_pair, overall
 from babelscope.schema import Result
 
-WIDTH, HEIGHT = 250, 170
+WIDTH, HEIGHT = 300, 190
 
 # Okabe-Ito: told apart with any color vision.
-MATCHED, NULL, SHADE = "#0072B2", "#D55E00", "#56B4E9"
+MATCHED, NULL, GREY = "#0072B2", "#D55E00", "#999999"
 GROUPS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
+
+TEXT_COLUMNS = ("group", "site", "language_a", "language_b", "verdict", "task", "language")
+INTERVAL_COLUMNS = ("n", "n_undefined", "matched", "null", "gap", "gap_low", "gap_high", "q", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A chart, and the sentences that say what it shows and how to read it."""
 
-    key: str
+    kind: str
+    mode: str
     title: str
     caption: str
     chart: alt.TopLevelMixin
 
 
 def figures(results: Iterable[Result]) -> list[Figure]:
-    """Every figure that the tables allow, in reading order."""
+    """Every figure that the tables allow: accuracy, then the corrected ones, then the published definitions."""
     found: list[Figure] = []
     for result in results:
         if result.name == "accuracy":
             found.append(_accuracy(result.table))
-        elif {"matched", "null", "layer", "threshold"} <= set(result.table.columns):
-            found += _similarity_figures(result)
-    order = ("accuracy", "layers", "threshold", "pairs")
-    return sorted(found, key=lambda f: order.index(f.key.split("-")[0]))
+        elif {"matched", "null", "layer", "threshold", "language_a"} <= set(result.table.columns):
+            found += _layer_figures(result) + _threshold_figures(result) + _pair_figures(result)
+    kinds = ("accuracy", "layers", "threshold", "pairs")
+    return sorted(found, key=lambda f: (f.mode == "paper", kinds.index(f.kind)))
 
 
 def stacked(results: Iterable[Result]) -> alt.TopLevelMixin:
     """All figures one above the other, for notebooks."""
-    charts = [f.chart.properties(title=f.title) for f in figures(results)]
+    charts = [f.chart.properties(title=f.title) for f in figures(results)]  # type: ignore[attr-defined]
     if not charts:
         raise BabelScopeError("these tables hold nothing to draw", "analyze with a metric, as cs or nao")
-    return alt.vconcat(*charts).resolve_scale(color="independent")
+    return alt.vconcat(*charts).resolve_scale(color="independent", strokeDash="independent")
 
 
-def _similarity_figures(result: Result) -> list[Figure]:
-    table = result.table
-    joint = table[(table["language_a"] == "*") & table["layer"].notna()]
+def _layer_figures(result: Result) -> list[Figure]:
     found = []
-    for (mode, variant), part in joint.groupby(["mode", "variant"], sort=False):
-        at_default = _at_default_threshold(part)
-        name = f"{result.name} {variant} ({mode})"
-        if at_default["layer"].nunique() > 1:
-            found.append(
-                Figure(
-                    f"layers-{result.name}-{mode}-{variant}",
-                    f"Layer by layer: {name}",
-                    f"Similarity of matched items (same question, two languages) against mismatched items. The shaded "
-                    f"gap is what the shared question explains; {_interval(at_default)}. {_default_text(at_default)}",
-                    _layer_curves(at_default),
-                )
+    for (mode, variant), part in by_layer(result.table).groupby(["mode", "variant"], sort=False):
+        if part["layer"].nunique() > 1:
+            caption = (
+                f"Similarity of matched items (one question, two languages) beside its null, mismatched items of the "
+                f"same group; {_intervals(part)}. The shaded gap is what the shared question explains."
+                f"{_threshold_of(part)}"
             )
-    overall = table[(table["language_a"] == "*") & table["layer"].isna() & table["threshold"].notna()]
-    for (mode, variant), part in overall.groupby(["mode", "variant"], sort=False):
-        if part["threshold"].nunique() > 1:
-            found.append(
-                Figure(
-                    f"threshold-{result.name}-{mode}-{variant}",
-                    f"Against the threshold: {result.name} {variant} ({mode})",
-                    f"Left: matched (solid, with interval) and null (dashed). Right: the gap between them; {_interval(part)}.",
-                    _threshold_curves(part),
-                )
-            )
-    pairs = table[(table["language_a"] != "*") & table["layer"].isna()]
-    for (mode, variant), part in pairs.groupby(["mode", "variant"], sort=False):
-        found.append(
-            Figure(
-                f"pairs-{result.name}-{mode}-{variant}",
-                f"Language pairs: {result.name} {variant} ({mode})",
-                "Gap over the null, mean over layers. Hover for interval, n and q.",
-                _pair_heatmap(_at_default_threshold(part)),
-            )
-        )
+            found.append(Figure("layers", mode, _title("by layer", result, mode, variant), caption, _layers(part)))
     return found
 
 
-def _layer_curves(table: pd.DataFrame) -> alt.TopLevelMixin:
-    data = _plain(table)
-    base = alt.Chart(data).encode(x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1)))
-    tips = ["group", "layer", "matched", "null", "gap", "gap_low", "gap_high", "n", "q"]
-    shade = base.mark_area(opacity=0.25, color=SHADE).encode(y=alt.Y("null:Q", title="similarity"), y2="matched:Q")
-    band = base.mark_errorband(opacity=0.35, color=MATCHED).encode(
-        y=alt.Y("matched_low:Q", title="similarity"), y2="matched_high:Q"
+def _threshold_figures(result: Result) -> list[Figure]:
+    found = []
+    for (mode, variant), part in overall(result.table).groupby(["mode", "variant"], sort=False):
+        if part["threshold"].nunique() > 1:
+            caption = (
+                "Mean over layers and language pairs at every threshold. Left: matched (solid) and null (dashed). "
+                f"Right: the gap between them; {_intervals(part)}."
+            )
+            title = _title("against the threshold", result, mode, variant)
+            found.append(Figure("threshold", mode, title, caption, _thresholds(part)))
+    return found
+
+
+def _pair_figures(result: Result) -> list[Figure]:
+    found = []
+    for (mode, variant), part in by_pair(result.table).groupby(["mode", "variant"], sort=False):
+        if len(part[["language_a", "language_b"]].drop_duplicates()) > 1:
+            caption = (
+                f"Gap over the null, mean over layers.{_threshold_of(part)} Point at a cell for interval, n and q."
+            )
+            title = _title("by language pair", result, mode, variant)
+            found.append(Figure("pairs", mode, title, caption, _pairs(part)))
+    return found
+
+
+def _layers(table: pd.DataFrame) -> alt.TopLevelMixin:
+    base = alt.Chart(_rows(table, "group", "site", "layer", "matched_low", "matched_high")).encode(
+        x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d"))
     )
-    matched = base.mark_line(point=True, color=MATCHED).encode(y="matched:Q", tooltip=tips)
-    null = base.mark_line(point=True, color=NULL, strokeDash=[4, 3]).encode(y="null:Q", tooltip=tips)
-    layers = alt.layer(shade, band, null, matched).properties(width=WIDTH, height=HEIGHT)
-    return layers.facet(column=alt.Column("group:N", title=None), row=alt.Row("site:N", title=None))
+    y = alt.Y("value:Q", title="similarity", scale=alt.Scale(zero=False))
+    names = alt.Scale(domain=["matched", "null"], range=[MATCHED, NULL])
+    dashes = alt.Scale(domain=["matched", "null"], range=[[1, 0], [5, 3]])
+    shade = base.mark_area(opacity=0.15, color=MATCHED).encode(y=alt.Y("null:Q"), y2="matched:Q")
+    band = base.mark_area(opacity=0.3, color=MATCHED).encode(y=alt.Y("matched_low:Q"), y2="matched_high:Q")
+    lines = (
+        base.transform_fold(["matched", "null"], as_=["curve", "value"])
+        .mark_line(point=True)
+        .encode(
+            y=y,
+            color=alt.Color("curve:N", title=None, scale=names),
+            strokeDash=alt.StrokeDash("curve:N", title=None, scale=dashes),
+            tooltip=_tips("group", "site", "layer"),
+        )
+    )
+    layered = alt.layer(shade, band, lines).properties(width=WIDTH, height=HEIGHT)
+    return _faceted(layered, table)
 
 
-def _threshold_curves(table: pd.DataFrame) -> alt.TopLevelMixin:
-    data = _plain(table)
-    color = alt.Color("group:N", title=None, scale=alt.Scale(range=GROUPS))
-    base = alt.Chart(data).encode(x=alt.X("threshold:Q", title="threshold on |activation|"), color=color)
-    tips = ["group", "site", "threshold", "matched", "null", "gap", "gap_low", "gap_high", "n", "n_undefined"]
+def _thresholds(table: pd.DataFrame) -> alt.TopLevelMixin:
+    data = _rows(table, "group", "site", "threshold", "matched_low", "matched_high")
+    color = alt.Color("group:N", title="items", sort=_groups(table), scale=alt.Scale(range=GROUPS))
+    base = alt.Chart(data).encode(x=alt.X("threshold:Q", title="threshold"), color=color)
+    tips = _tips("group", "site", "threshold")
+    size = {"width": WIDTH * 1.1, "height": HEIGHT}
     levels = alt.layer(
-        base.mark_errorband(opacity=0.25).encode(y=alt.Y("matched_low:Q", title="overlap"), y2="matched_high:Q"),
-        base.mark_line(point=True).encode(y=alt.Y("matched:Q", title="overlap"), tooltip=tips),
-        base.mark_line(strokeDash=[4, 3]).encode(y="null:Q", tooltip=tips),
-    ).properties(width=WIDTH * 1.3, height=HEIGHT)
+        base.mark_area(opacity=0.2).encode(y=alt.Y("matched_low:Q", title="overlap"), y2="matched_high:Q"),
+        base.mark_line(point=True).encode(y="matched:Q", tooltip=tips),
+        base.mark_line(strokeDash=[5, 3]).encode(y="null:Q", tooltip=tips),
+    ).properties(**size)
     gap = alt.layer(
-        alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color="#888").encode(y="zero:Q"),
-        base.mark_errorband(opacity=0.25).encode(y=alt.Y("gap_low:Q", title="gap over the null"), y2="gap_high:Q"),
-        base.mark_line(point=True).encode(y=alt.Y("gap:Q", title="gap over the null"), tooltip=tips),
-    ).properties(width=WIDTH * 1.3, height=HEIGHT)
-    return alt.hconcat(levels, gap)
+        base.mark_rule(color=GREY).encode(y=alt.datum(0), color=alt.value(GREY), x=alt.value(0), x2=alt.value("width")),
+        base.mark_area(opacity=0.2).encode(y=alt.Y("gap_low:Q", title="gap over the null"), y2="gap_high:Q"),
+        base.mark_line(point=True).encode(y="gap:Q", tooltip=tips),
+    ).properties(**size)
+    rows = [
+        alt.hconcat(
+            levels.transform_filter(alt.datum.site == site), gap.transform_filter(alt.datum.site == site)
+        ).properties(title=site)
+        for site in dict.fromkeys(table["site"])
+    ]
+    return rows[0] if len(rows) == 1 else alt.vconcat(*rows)
 
 
-def _pair_heatmap(table: pd.DataFrame) -> alt.TopLevelMixin:
-    data = _plain(table)
-    mirrored = data.rename(columns={"language_a": "language_b", "language_b": "language_a"})
-    both = pd.concat([data, mirrored[mirrored["language_a"] != mirrored["language_b"]]])
-    tips = ["group", "language_a", "language_b", "gap", "gap_low", "gap_high", "n", "q"]
-    return (
-        alt.Chart(both)
+def _pairs(table: pd.DataFrame) -> alt.TopLevelMixin:
+    mirrored = table.rename(columns={"language_a": "language_b", "language_b": "language_a"})
+    both = pd.concat([table, mirrored])
+    languages = list(dict.fromkeys([*table["language_a"], *table["language_b"]]))
+    cell = max(16, min(48, WIDTH // len(languages)))
+    heat = (
+        alt.Chart(_rows(both, "group", "site", "language_a", "language_b"))
         .mark_rect()
         .encode(
-            x=alt.X("language_a:N", title=None),
-            y=alt.Y("language_b:N", title=None),
+            x=alt.X("language_a:N", title="language", sort=languages),
+            y=alt.Y("language_b:N", title="language", sort=languages),
             color=alt.Color("gap:Q", scale=alt.Scale(scheme="viridis"), title="gap"),
-            tooltip=tips,
+            tooltip=_tips("group", "site", "language_a", "language_b"),
         )
-        .properties(width=WIDTH * 1.1, height=WIDTH * 1.1)
-        .facet(column=alt.Column("group:N", title=None), row=alt.Row("site:N", title=None))
+        .properties(width=alt.Step(cell), height=alt.Step(cell))
     )
+    return _faceted(heat, table)
 
 
 def _accuracy(table: pd.DataFrame) -> Figure:
-    data = _plain(table)
-    base = alt.Chart(data).encode(x=alt.X("language:N", title=None, sort=None))
-    tips = ["task", "language", "accuracy", "low", "high", "n", "chance"]
+    base = alt.Chart(_data(table)).encode(x=alt.X("language:N", title="language", sort=None))
+    y = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]))
     chart = (
         alt.layer(
-            base.mark_tick(color=NULL, thickness=2).encode(y="chance:Q"),
+            base.mark_tick(color=NULL, thickness=2, width=14).encode(y="chance:Q"),
             base.mark_rule(color=MATCHED).encode(y=alt.Y("low:Q", title="accuracy"), y2="high:Q"),
-            base.mark_point(color=MATCHED, filled=True, size=40).encode(
-                y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0, 1])), tooltip=tips
+            base.mark_point(color=MATCHED, filled=True, opacity=1, size=45).encode(
+                y=y, tooltip=_tooltip("task", "language", "accuracy", "low", "high", "n", "chance")
             ),
         )
-        .properties(width=WIDTH * 1.3, height=HEIGHT)
-        .facet(column=alt.Column("task:N", title=None))
+        .properties(width=alt.Step(24), height=HEIGHT)
+        .facet(column=alt.Column("task:N", title=None, sort=list(dict.fromkeys(table["task"]))))
     )
-    caption = "Share of items whose right option scores best, with Wilson 95 % interval; the bar marks chance."
-    return Figure("accuracy", "What the model can do", caption, chart)
+    caption = "Share of items whose right option scores best, with its Wilson 95 % interval; the tick marks chance."
+    return Figure("accuracy", "corrected", "What the model can do", caption, chart)
 
 
-def _at_default_threshold(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one threshold: the paper's 0.4 where it was swept, else the middle of the grid."""
-    values = sorted(table["threshold"].dropna().unique())
-    if not values:
-        return table
-    chosen = min(values, key=lambda v: (abs(v - 0.4), v)) if values[0] <= 0.4 <= values[-1] else values[len(values) // 2]
-    return table[table["threshold"] == chosen]
+def _faceted(chart: Any, table: pd.DataFrame) -> alt.TopLevelMixin:
+    """Groups side by side and sites below each other, on common scales."""
+    faceted: alt.TopLevelMixin = chart.facet(
+        column=alt.Column("group:N", title=None, sort=_groups(table), header=alt.Header(labelFontWeight="bold")),
+        row=alt.Row("site:N", title=None),
+    )
+    return faceted
 
 
-def _default_text(table: pd.DataFrame) -> str:
+def _groups(table: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(table["group"].astype(str)))
+
+
+def _rows(table: pd.DataFrame, *columns: str) -> alt.InlineData:
+    return _data(table[[*columns, *INTERVAL_COLUMNS]])
+
+
+def _data(table: pd.DataFrame) -> alt.InlineData:
+    """Rows as plain JSON values; four digits are more than a picture shows. Altair's row limit is for notebooks."""
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    return alt.InlineData(
+        values=[{str(k): float(f"{v:.4g}") if isinstance(v, float) else v for k, v in r.items()} for r in records]
+    )
+
+
+def _tips(*columns: str) -> list[alt.Tooltip]:
+    return _tooltip(*columns, *INTERVAL_COLUMNS)
+
+
+def _tooltip(*columns: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{c}:{'N' if c in TEXT_COLUMNS else 'Q'}") for c in columns]
+
+
+def _title(what: str, result: Result, mode: str, variant: str) -> str:
+    name = f"{result.name.upper()}, {variant.replace('_', ' ')}"
+    return f"{name}: {what}{', as published' if mode == 'paper' else ''}"
+
+
+def _threshold_of(table: pd.DataFrame) -> str:
     values = table["threshold"].dropna().unique()
-    return f"Threshold {values[0]:g}." if len(values) else ""
+    return f" Threshold {values[0]:g}." if len(values) else ""
 
 
-def _interval(table: pd.DataFrame) -> str:
-    sizes = "-".join(str(n) for n in sorted({int(table["n"].min()), int(table["n"].max())}))
+def _intervals(table: pd.DataFrame) -> str:
+    fewest, most = int(table["n"].min()), int(table["n"].max())
     level = "99" if (table["mode"] == "paper").all() else "95"
-    return f"intervals are {level} % over items, n = {sizes}"
-
-
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    # Altair cannot serialize pandas' nullable integers.
-    integers = {c: "float64" for c in table.columns if str(table[c].dtype) == "Int64"}
-    return table.astype(integers)
+    return f"bands are {level} % intervals over items, n = {fewest if fewest == most else f'{fewest} to {most}'}"

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +10,93 @@ import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from babelscope import __version__
 from babelscope.activations_store import ActivationStore
 from babelscope.reports.figures import figures
+from babelscope.reports.tables import as_html, by_layer, by_pair, headline, overall
 from babelscope.schema import Result
 
 OVERALL = (
     "mode", "variant", "group", "site", "threshold", "n", "n_undefined", "matched", "matched_low", "matched_high",
     "null", "gap", "gap_low", "gap_high", "gap_corrected", "p", "q", "verdict",
 )  # fmt: skip
+DETAILS = (
+    "mode", "variant", "group", "site", "layer", "language_a", "language_b", "threshold", "n", "matched", "null",
+    "gap", "gap_low", "gap_high", "effect_size", "auc", "retrieval_ab", "retrieval_ba", "q", "verdict",
+)  # fmt: skip
 
 
 def write_report(path: Path, results: Sequence[Result], store: ActivationStore) -> Path:
     """Write the report of an analysis to `path`, whole or not at all.
 
-    Every text that comes from prompts, models or files is escaped; scripts are the Vega runtime alone,
-    and it stands inside the file.
+    Every text that comes from prompts, models or files is escaped; scripts are the Vega runtime alone, it stands
+    inside the file, and a content policy keeps the page from fetching anything.
     """
     environment = Environment(
         loader=PackageLoader("babelscope.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     drawn = [
-        {"key": f"figure-{i}", "title": f.title, "caption": f.caption, "spec": _script_safe(f.chart.to_dict())}
+        {"key": f"figure-{i}", "mode": f.mode, "title": f.title, "caption": f.caption, "spec": _spec(f.chart.to_dict())}
         for i, f in enumerate(figures(results))
     ]
     html = environment.get_template("report.html.j2").render(
-        version=version("babelscope"),
+        version=__version__,
         store=store,
+        headline=as_html(headline(results)),
         figures=drawn,
-        tables=[{"name": r.name, "html": _table(r), "provenance": r.provenance} for r in results],
+        tables=[table for result in results for table in _tables(result)],
+        definitions=[{"name": r.name, "text": _json(r.provenance)} for r in results],
         prompts=_sample(store),
-        provenance=json.dumps(store.provenance, indent=1, ensure_ascii=False, default=str),
+        provenance=_json(store.provenance),
         runtime=vl_convert.javascript_bundle(),
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(html, "utf-8")
-    partial.replace(path)
+    try:
+        # Prompts may hold half a character; it becomes a visible escape.
+        partial.write_bytes(html.encode("utf-8", "backslashreplace"))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
-def _table(result: Result) -> str:
+def _tables(result: Result) -> Iterator[dict[str, Any]]:
     table = result.table
-    if "language_a" in table:
-        table = table[(table["language_a"] == "*") & table["layer"].isna()]
-        table = table[[c for c in OVERALL if c in table and table[c].notna().any()]]
-    return str(table.to_html(index=False, float_format=_number, na_rep="", border=0, escape=True))
+    if {"language_a", "layer"} <= set(table.columns):
+        yield _titled(f"{result.name}: means over layers and language pairs", overall(table), OVERALL, is_open=True)
+        yield _titled(f"{result.name}: by layer", by_layer(table), DETAILS)
+        yield _titled(f"{result.name}: by language pair", by_pair(table), DETAILS)
+    elif "layer" in table:
+        over_layers = table[table["layer"].isna()].drop(columns=["layer", "position"], errors="ignore")
+        name = result.name.replace("_", " ")
+        yield _titled(f"{name}: over all layers", over_layers, tuple(over_layers), is_open=True)
+        yield _titled(f"{name}: by layer", table[table["layer"].notna()], tuple(table))
+    else:
+        yield _titled(result.name, table, tuple(table), is_open=True)
 
 
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.4g}"
+def _titled(name: str, table: pd.DataFrame, columns: Sequence[str], *, is_open: bool = False) -> dict[str, Any]:
+    shown = table[[c for c in columns if c in table]]
+    return {"name": name, "rows": len(shown), "html": as_html(shown), "is_open": is_open}
 
 
 def _sample(store: ActivationStore) -> list[dict[str, str]]:
     """First item of each dataset in the first two languages, if the store kept its texts."""
     if not store.has_texts:
         return []
-    prompts = store.prompts.prompts
     seen: dict[tuple[Any, str], dict[str, str]] = {}
-    for p in prompts:
+    for p in store.prompts.prompts:
         if p.language in store.languages[:2]:
             key = (p.covariates.get("dataset", ""), p.language)
             seen.setdefault(key, {"item": p.item, "language": p.language, "text": p.text})
     return list(seen.values())
 
 
-def _script_safe(spec: dict[str, Any]) -> str:
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(dict(record), indent=1, ensure_ascii=False, default=str)
+
+
+def _spec(chart: dict[str, Any]) -> str:
     """JSON that cannot end the script element it stands in."""
-    return json.dumps(spec, default=str).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    text = json.dumps(chart, default=str, separators=(",", ":"))  # ASCII: U+2028 is escaped too
+    return text.replace("<", "\\u003c")

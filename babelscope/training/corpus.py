@@ -12,8 +12,7 @@ from babelscope.datasets.words import wording
 from babelscope.schema import Prompt
 from babelscope.schema.prompts import LETTERS
 
-
-# Prompts, with or without instruction, in which one of four numbers repeats the input: the smallest task with option letters.
+# Prompts in which one of four numbers repeats the input: the smallest task with option letters.
 MATCHING = "matching"
 
 
@@ -72,9 +71,7 @@ def _examples(part: Ingredient, language: str, n: int, first_seed: int) -> list[
     found: list[Example] = []
     for seed in count(first_seed):
         prompts = recipe(items=n, split="train", seed=seed, **part.parameters).generate([language]).prompts
-        found += [
-            Example(p.text, _answer(p)) for p in prompts if not part.rules or p.covariates["rule"] in part.rules
-        ]
+        found += [Example(p.text, _answer(p)) for p in prompts if not part.rules or p.covariates["rule"] in part.rules]
         if len(found) >= n:
             break
     return found[:n]

@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Phase:
 # A model that starts with the whole mixture stays at chance for tens of thousands of prompts: it would have to find
 # three things at once (which option matches, what its letter is, where to write it). Forty numbers and short prompts
 # show it these in a few hundred steps; longer prompts follow one change at a time, or it loses them again.
-PHASES = (
+MATCH_THEN_COMPUTE = (
     Phase((Ingredient(MATCHING, 1, parameters={"numbers": 40}),), 40_000, 64),
     Phase((Ingredient(MATCHING, 1, parameters={"numbers": 1000}),), 24_000, 64),
     Phase(
@@ -63,6 +63,32 @@ PHASES = (
     ),
 )
 
+# Facts need repetition more than anything; the rest is kept from being forgotten.
+THEN_RECALL = (
+    Phase(
+        (
+            Ingredient(MATCHING, 0.05, parameters={"numbers": 1000, "instruction": True}),
+            Ingredient("kfrd-arithmetic", 0.1, LEARNABLE),
+            Ingredient("kfrd-arithmetic", 0.05),
+            Ingredient("knowledge", 0.4),
+            Ingredient("knowledge-bare", 0.4),
+        ),
+        60_000,
+        32,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Phases under one learning-rate schedule: linear warm-up over 100 steps, then cosine decay to a tenth."""
+
+    phases: tuple[Phase, ...]
+    learning_rate: float
+
+
+STAGES = (Stage(MATCH_THEN_COMPUTE, 1e-3), Stage(THEN_RECALL, 7e-4))
+
 # Standard deviation of the shared initial query and key weights, see `_initialize`.
 QUERY_KEY_STD = 0.06
 
@@ -74,25 +100,30 @@ class Recipe:
     Parameters
     ----------
     languages : tuple of str
-    phases : tuple of Phase
+    stages : tuple of Stage
         What is trained on, in order; all of it from the train split.
     vocabulary, width, layers, heads, mlp_width : int
         Shape of the Llama.
-    learning_rate : float
-        Peak, after a linear warm-up over 100 steps; cosine decay to a tenth.
     seed : int
     """
 
     languages: tuple[str, ...] = LANGUAGES
-    phases: tuple[Phase, ...] = PHASES
+    stages: tuple[Stage, ...] = STAGES
     vocabulary: int = 6144
     width: int = 160
     layers: int = 6
     heads: int = 5
     mlp_width: int = 448
     context: int = 512
-    learning_rate: float = 1e-3
     seed: int = 0
+
+    def shortened(self, limit: int) -> "Recipe":
+        """The same recipe with at most `limit` prompts in each phase."""
+        stages = tuple(
+            replace(stage, phases=tuple(replace(p, prompts=min(limit, p.prompts)) for p in stage.phases))
+            for stage in self.stages
+        )
+        return replace(self, stages=stages)
 
 
 # Token ids of prompt and answer, and the index of the first answer token.
@@ -181,21 +212,37 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
     torch.manual_seed(recipe.seed)
     # Second moments of rare tokens decay into subnormal numbers, which made a CPU step four times slower.
     torch.set_flush_denormal(True)
-    drawn = [examples(recipe.languages, p.mixture, p.prompts, recipe.seed + i) for i, p in enumerate(recipe.phases)]
-    tokenizer = train_tokenizer((e.prompt + e.answer for e in drawn[-1]), recipe.vocabulary)
+    phases = [phase for stage in recipe.stages for phase in stage.phases]
+    drawn = [examples(recipe.languages, p.mixture, p.prompts, recipe.seed + i) for i, p in enumerate(phases)]
+    largest = max(drawn, key=len)
+    tokenizer = train_tokenizer((e.prompt + e.answer for e in largest), recipe.vocabulary)
     tokenizer.save_pretrained(folder)
-    encoded = [(encode(part, tokenizer), phase.batch) for part, phase in zip(drawn, recipe.phases, strict=True)]
-    batches = _Batches(encoded, tokenizer.pad_token_id, recipe.seed)
+    encoded = iter([(encode(part, tokenizer), phase.batch) for part, phase in zip(drawn, phases, strict=True)])
     model = LlamaForCausalLM(_config(recipe, tokenizer))
     _initialize(model)
-    trainer = _OrganismTrainer(
-        model=model, args=_arguments(recipe, folder, len(batches)), train_dataset=batches, data_collator=lambda b: b[0]
-    )
-    trainer.train(resume_from_checkpoint=resume or None)
+    log: list[dict[str, float]] = []
+    for number, stage in enumerate(recipe.stages):
+        batches = _Batches([next(encoded) for _ in stage.phases], tokenizer.pad_token_id, recipe.seed)
+        log += _train_stage(model, stage, batches, folder / "checkpoints" / str(number), recipe.seed, resume=resume)
     model.save_pretrained(folder)
-    record = {**asdict(recipe), "parameters": model.num_parameters(), "log": trainer.state.log_history}
+    record = {**asdict(recipe), "parameters": model.num_parameters(), "log": log}
     (folder / "recipe.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return model
+
+
+def _train_stage(
+    model: LlamaForCausalLM, stage: Stage, batches: _Batches, folder: Path, seed: int, *, resume: bool
+) -> list[dict[str, float]]:
+    """Train in place; a finished stage is its last checkpoint. Returns the log."""
+    trainer = _OrganismTrainer(
+        model=model,
+        args=_arguments(stage, folder, len(batches), seed),
+        train_dataset=batches,
+        data_collator=lambda rows: rows[0],
+    )
+    begun = resume and folder.exists() and any(folder.iterdir())
+    trainer.train(resume_from_checkpoint=begun or None)
+    return list(trainer.state.log_history)
 
 
 def _initialize(model: LlamaForCausalLM) -> None:
@@ -232,12 +279,12 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def _arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+def _arguments(stage: Stage, folder: Path, steps: int, seed: int) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # one element of the dataset is a whole batch
-        learning_rate=recipe.learning_rate,
+        learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
         warmup_steps=100,
@@ -247,7 +294,7 @@ def _arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
         save_steps=max(5, steps // 10),
         save_total_limit=2,
         logging_steps=max(1, steps // 100),
-        seed=recipe.seed,
+        seed=seed,
         report_to="none",
         remove_unused_columns=False,
         dataloader_num_workers=0,

@@ -1,22 +1,27 @@
 """The verb `analyze`: metrics of a store, each against its null."""
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
 
 from babelscope import analyses, reports
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
-from babelscope.workflows.capture import Progress
+from babelscope.workflows.outputs import reported
+from babelscope.workflows.signals import Note, Progress
 
 if TYPE_CHECKING:
     import altair
 
 Mode = Literal["corrected", "paper", "both"]
+
+# What `cli.py analyze` writes to its folder.
+PARTS = frozenset({"tables", "report.html"})
 
 
 def analyze(
@@ -32,6 +37,7 @@ def analyze(
     seed: int = 0,
     jobs: int = 1,
     progress: Progress | None = None,
+    note: Note = lambda _: None,
 ) -> "Analysis":
     """Metrics of a store, each against its null, with intervals and corrected p-values.
 
@@ -42,24 +48,53 @@ def analyze(
         Names as `cli.py ls metrics` prints them.
     sweep : mapping, optional
         Parameter -> values, as `{"threshold": [0.1, 0.4, 0.9]}`; metrics without the parameter ignore it.
+    sites : sequence of str, optional
+        As `mlp.act@0:4`. Default: every stored site that a metric reads.
+    languages : sequence of str, optional
+        At least two. Default: all.
+    position : str, optional
+        Default: `last` where it was captured.
     by : str or None
         Item covariate that forms the groups; "auto" takes `demand` where it varies; None puts all in one group.
     mode : {"corrected", "paper", "both"}
+    seed : int
+        Decides every resample.
+    jobs : int
+        Workers; the numbers do not depend on it.
+    progress, note : callable, optional
+        Called with (done, total, what), and with lines for a log.
 
     Returns
     -------
     Analysis
-        Tidy tables with provenance, ready to be saved, plotted and reported.
+        Tidy tables with provenance, ready to be saved, plotted and reported. `accuracy` comes first where the
+        model answered.
+
+    Raises
+    ------
+    BabelScopeError
+        For anything that the user can fix.
     """
     opened = store if isinstance(store, ActivationStore) else open_store(store)
+    done, planned = opened.progress
+    if done < planned:
+        note(f"{opened.path} is unfinished: {done} of {planned} shards; only items found in every language count")
     wanted = [metrics] if isinstance(metrics, str) else list(metrics)
     results = analyses.analyze(
         opened, wanted, sites=sites, languages=languages, position=position, by=by, sweep=sweep, mode=mode,
         seed=seed, jobs=jobs, progress=progress,
     )  # fmt: skip
-    if "correct" in opened.answers and opened.answers["correct"].notna().any():
-        results = [accuracy(opened), *results]
+    if opened.answers["correct"].notna().any():
+        results = [_accuracy_in(opened, languages), *results]
     return Analysis(opened, tuple(results))
+
+
+def _accuracy_in(store: ActivationStore, languages: Sequence[str] | None) -> Result:
+    found = accuracy(store)
+    if languages is None:
+        return found
+    kept = found.table[found.table["language"].isin(list(languages))]
+    return replace(found, table=kept.reset_index(drop=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,43 +110,56 @@ class Analysis:
                 return result
         raise unknown_name("result of this analysis", name, (r.name for r in self.results))
 
+    def headline(self) -> pd.DataFrame:
+        """The corrected means over layers and language pairs at the default threshold, then contrasts of groups."""
+        return reports.headline(self.results)
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""
-        return [path for result in self.results for path in result.save(Path(folder))]
+        with reported(Path(folder)):
+            return [path for result in self.results for path in result.save(Path(folder))]
 
     def plot(self) -> "altair.TopLevelMixin":
         """The headline figures, one above the other."""
         return reports.stacked(self.results)
 
     def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML file."""
-        return reports.write_report(Path(path), self.results, self.store)
+        """Write one self-contained HTML file, replacing one that is there."""
+        with reported(Path(path)):
+            return reports.write_report(Path(path), self.results, self.store)
 
 
 def open_store(path: str | Path) -> ActivationStore:
     """Open a capture for reading; no model and no torch are needed."""
-    return ActivationStore.open(path)
+    return ActivationStore.open(Path(path).expanduser())
 
 
 def load_analysis(store: str | Path, folder: str | Path) -> Analysis:
-    """The analysis whose tables `Analysis.save` wrote to `folder`."""
-    tables = sorted(Path(folder).glob("*.parquet"))
-    if not tables:
+    """The analysis whose tables `Analysis.save` wrote to `folder`.
+
+    Raises
+    ------
+    BabelScopeError
+        If there are no tables, one is damaged, or they were computed from another store.
+    """
+    opened = open_store(store)
+    where = Path(folder) / "tables" if (Path(folder) / "tables").is_dir() else Path(folder)
+    results = []
+    for path in sorted(where.glob("*.parquet")):
+        try:
+            result = Result.load(path)
+        except (OSError, ValueError) as error:
+            raise BabelScopeError(
+                f"{path} or its .json is damaged: {str(error).splitlines()[0]}",
+                f"run `cli.py analyze {store} --overwrite`",
+            ) from None
+        of = result.provenance.get("store") if isinstance(result.provenance, Mapping) else None
+        if of != opened.fingerprint:
+            raise BabelScopeError(
+                f"{path} was computed from another store than {store}",
+                "name the store of these tables, or analyze this one",
+            )
+        results.append(result)
+    if not results:
         raise BabelScopeError(f"{folder} holds no tables", f"run `cli.py analyze {store}` first")
-    return Analysis(open_store(store), tuple(Result.load(path) for path in tables))
-
-
-def check_folder(path: Path, *, overwrite: bool) -> None:
-    """Refuse an existing output unless it may be replaced, and then only one that we wrote."""
-    if not path.exists():
-        return
-    if not overwrite:
-        raise BabelScopeError(f"{path} exists already", "add --overwrite to replace it, or name another with --out")
-    if path.is_dir():
-        ours = {"tables", "report.html"}
-        foreign = sorted({p.name for p in path.iterdir()} - ours)
-        if foreign:
-            raise BabelScopeError(f"{path} holds {foreign[0]!r}, which is no analysis", "name another folder with --out")
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    return Analysis(opened, tuple(results))

@@ -3,29 +3,29 @@
 import os
 import platform
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelscope import plugins
+from babelscope import __version__, plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan, PromptSet
-from babelscope.workflows.models import model_path
+from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.prompts import AnyMapping, prompts_of
+from babelscope.workflows.signals import Note, Progress, stop_requested
 
 if TYPE_CHECKING:
     from babelscope.hooks import LoadedModel
 
-# (done, total, what is being worked on): the CLI draws a bar from it, a notebook may ignore it.
-Progress = Callable[[int, int, str], None]
+
+class CaptureStoppedError(BabelScopeError):
+    """The user asked a capture to stop; the finished blocks are kept."""
 
 
 @dataclass(frozen=True, slots=True)

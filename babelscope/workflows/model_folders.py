@@ -58,8 +58,8 @@ def train_organism(
         raise BabelScopeError(f"{out} {state}", hint)
     recipe = Recipe(seed=seed)
     if limit is not None:
-        recipe = replace(recipe, phases=tuple(replace(p, prompts=min(limit, p.prompts)) for p in recipe.phases))
-    prompts = sum(p.prompts for p in recipe.phases)
+        recipe = recipe.shortened(limit)
+    prompts = sum(phase.prompts for stage in recipe.stages for phase in stage.phases)
     note(f"{prompts:,} prompts, {recipe.layers} layers of width {recipe.width}, vocabulary {recipe.vocabulary}")
     train_organism(recipe, out, resume=resume)
     return out

@@ -54,7 +54,7 @@ def prompts_of(
     for source in named:
         if isinstance(source, PromptSet):
             found = source
-        elif limit is not None and limit > _default_items(str(source)):
+        elif mapping is None and limit is not None and limit > _default_items(str(source)):
             found = generate(str(source), languages=languages, items=limit)
         else:
             found, said = load_prompts(source, mapping=mapping, languages=languages)

@@ -201,4 +201,5 @@ def test_options_worked_by_hand():
     assert [alone_resembles([12, 34, 56, 78], [3, 40], i) for i in range(4)] == [False, True, False, False]
     assert not alone_resembles([12, 13, 56, 78], [1, 40], 0)
     assert share_by_digits([12, 13, 56, 78], [1, 40], 0) == 0.5
-    assert trimmed_to_chance([((1,), 0.0), ((2,), 0.5), ((3,), 1.0)]) == ((1,), (2,))
+    assert trimmed_to_chance([((1,), 0.0), ((2,), 0.25), ((3,), 0.5), ((4,), 0.75)]) == ((1,), (2,), (3,))
+    assert trimmed_to_chance([((1,), 0.0), ((2,), 0.25), ((3,), 0.25)]) == ((2,), (3,))

@@ -9,13 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope.training.corpus import MATCHING, Ingredient, examples
-from babelscope.training.organism import PHASES, Phase, Recipe, train_organism
+from babelscope.training.organism import STAGES, Phase, Recipe, Stage, train_organism
 
 TINY = Recipe(
     languages=("en", "sw"),
-    phases=(
-        Phase((Ingredient(MATCHING, 1, parameters={"numbers": 9}),), 16, 4),
-        Phase((Ingredient("kfrd-arithmetic", 1), Ingredient("knowledge-bare", 1)), 32, 4),
+    stages=(
+        Stage((Phase((Ingredient(MATCHING, 1, parameters={"numbers": 9}),), 16, 4),), 1e-3),
+        Stage((Phase((Ingredient("kfrd-arithmetic", 1), Ingredient("knowledge-bare", 1)), 32, 4),), 1e-3),
     ),
     vocabulary=1400, width=32, layers=2, heads=2, mlp_width=48,
 )  # fmt: skip
@@ -51,12 +51,13 @@ def test_another_seed_gives_other_weights(trained, tmp_path):
 
 
 def test_a_killed_training_is_resumed_to_the_weights_of_an_undisturbed_one(tmp_path):
-    recipe = dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], prompts=400),))
+    long = Stage((Phase(TINY.stages[0].phases[0].mixture, 400, 4),), 1e-3)
+    recipe = dataclasses.replace(TINY, stages=(long, TINY.stages[1]))
     train_organism(recipe, tmp_path / "whole")
     call = f"train_organism({recipe!r}, Path({str(tmp_path / 'cut')!r}))"
     code = f"from pathlib import Path; from tests.training.test_organism import *; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "cut").glob("checkpoints/*/trainer_state.json")):
+    while not list((tmp_path / "cut").glob("checkpoints/*/*/trainer_state.json")):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     process.kill()
@@ -79,7 +80,7 @@ def test_every_number_up_to_999_is_one_token_and_any_text_survives(trained):
 def test_no_training_prompt_shows_a_problem_of_the_test_split():
     from babelscope.datasets.generators.kfrd_arithmetic import KfrdArithmetic
 
-    arithmetic = next(p for p in PHASES[-1].mixture if p.dataset == "kfrd-arithmetic" and not p.parameters)
+    arithmetic = next(p for p in STAGES[-1].phases[-1].mixture if p.dataset == "kfrd-arithmetic")
     drawn = examples(("en",), (arithmetic,), 2000, seed=0)
     shown = {e.prompt.split("\nA)")[0] for e in drawn}
     tested = {p.text.split("\nA)")[0] for p in KfrdArithmetic(items=2000).generate(["en"]).prompts}

@@ -1,0 +1,89 @@
+"""Rows of the result tables that a reader wants first, and any table as HTML."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from babelscope.schema import Result
+
+# The threshold of Hu et al. (2024), shown where a grid holds it.
+PAPER_THRESHOLD = 0.4
+
+HEADLINE = (
+    "metric", "variant", "site", "group", "threshold", "n", "matched", "null", "gap", "gap_low", "gap_high", "q",
+    "verdict",
+)  # fmt: skip
+
+
+def headline(results: Iterable[Result]) -> pd.DataFrame:
+    """Corrected means over layers and language pairs at one threshold, then the contrasts of groups.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `HEADLINE`. In rows of contrasts `group` reads `a - b`, `gap` is the difference of gaps with
+        its interval, n counts the items of both groups, and `matched` and `null` are NaN.
+    """
+    parts = []
+    for result in results:
+        table = result.table
+        if {"mode", "threshold", "layer", "verdict"} <= set(table.columns) and "area_gap" not in table:
+            chosen = table[(table["mode"] == "corrected") & table["layer"].isna()]
+            chosen = _as_groups(chosen) if "group_a" in table else chosen[chosen["language_a"] == "*"]
+            parts += [at_one_threshold(part) for _, part in chosen.groupby(["metric", "site"], sort=False)]
+    if not parts:
+        return pd.DataFrame(columns=list(HEADLINE))
+    return pd.concat([p[list(HEADLINE)] for p in parts], ignore_index=True)
+
+
+def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows without a threshold, and those of one: the paper's where the grid spans it, else the middle one."""
+    values = sorted(table["threshold"].dropna().unique())
+    if not values:
+        return table
+    spans = values[0] <= PAPER_THRESHOLD <= values[-1]
+    chosen = min(values, key=lambda v: (abs(v - PAPER_THRESHOLD), v)) if spans else values[len(values) // 2]
+    return table[table["threshold"].isna() | (table["threshold"] == chosen)]
+
+
+def as_html(table: pd.DataFrame) -> str:
+    """A table as HTML: every text escaped, four significant digits, undefined cells named so."""
+    shown = table.loc[:, [c for c in table if table[c].notna().any()]]
+    # Strings first: to_html would print the float 1.0 and the nullable integer 1 in two ways.
+    texts = shown.apply(lambda column: [_text(value, str(column.name)) for value in column])
+    return str(texts.to_html(index=False, border=0, escape=True))
+
+
+def overall(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over layers and language pairs, at every threshold."""
+    return table[(table["language_a"] == "*") & table["layer"].isna()]
+
+
+def by_layer(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over language pairs in each layer, at one threshold of each variant."""
+    return _one_threshold_each(table[(table["language_a"] == "*") & table["layer"].notna()])
+
+
+def by_pair(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over layers of each language pair, at one threshold of each variant."""
+    return _one_threshold_each(table[(table["language_a"] != "*") & table["layer"].isna()])
+
+
+def _one_threshold_each(table: pd.DataFrame) -> pd.DataFrame:
+    parts = [at_one_threshold(part) for _, part in table.groupby(["mode", "variant"], sort=False)]
+    return pd.concat(parts) if parts else table
+
+
+def _as_groups(contrasts: pd.DataFrame) -> pd.DataFrame:
+    return contrasts.rename(columns={"estimate": "gap", "low": "gap_low", "high": "gap_high"}).assign(
+        group=contrasts["group_a"] + " - " + contrasts["group_b"],
+        n=contrasts["n_a"] + contrasts["n_b"],
+        matched=float("nan"),
+        null=float("nan"),
+    )
+
+
+def _text(value: object, column: str) -> str:
+    if not isinstance(value, str) and pd.isna(value):  # type: ignore[call-overload]
+        return "all" if column == "layer" else "–" if column == "threshold" else "undefined"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
