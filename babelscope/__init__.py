@@ -1,4 +1,4 @@
-"""BabelScope: does a multilingual transformer think in the same way in every language?
+"""BabelScope asks whether a multilingual transformer thinks in the same way in every language.
 
 >>> import babelscope as bs
 >>> store = bs.open("run.acts")  # doctest: +SKIP
@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from babelscope.errors import BabelScopeError
-    from babelscope.workflows import accuracy, analyze, capture, demo, generate, models, prompts_of
+    from babelscope.errors import BabelScopeError as BabelScopeError
+    from babelscope.schema import PromptSet as PromptSet
+    from babelscope.workflows import accuracy as accuracy
+    from babelscope.workflows import analyze as analyze
+    from babelscope.workflows import capture as capture
+    from babelscope.workflows import demo as demo
+    from babelscope.workflows import generate as generate
+    from babelscope.workflows import load_analysis as load_analysis
+    from babelscope.workflows import models as models
     from babelscope.workflows import open_store as open
+    from babelscope.workflows import prompts_of as prompts
 
 # Public name -> where it lives. Resolved on first use, so that `import babelscope` costs nothing.
 _PUBLIC = {
@@ -29,7 +37,7 @@ _PUBLIC = {
     "prompts": "babelscope.workflows:prompts_of",
 }
 
-__all__ = [*_PUBLIC]  # noqa: PLE0604
+__all__ = [*_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

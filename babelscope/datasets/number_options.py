@@ -32,9 +32,9 @@ LARGEST_DIFFERENCE = 499
 STEPS = tuple(range(10, 100, 10))
 QUOTIENT_STEPS = tuple(range(1, 10))
 
-# How often operands are drawn for four options before other options are; it takes 10 on average, in the test
-# split 100.
-OPERAND_DRAWS = 400
+# How often operands are drawn before any are taken, whichever option is most like them. Every tenth of those drawn
+# will do, and every tenth of these is in the test split.
+PATIENCE: Mapping[Split, int] = {"train": 30, "test": 300}
 
 Numbers = tuple[int, ...]
 
@@ -57,14 +57,15 @@ def number_options(
             options, operands_of = kept[below(rng, len(kept))]
             if found := operands_of[right]:
                 return options, found[below(rng, len(found))]
-    progressions = _progressions(rule)
+    progressions, patience = _progressions(rule), PATIENCE[split]
     while True:
         options = progressions[below(rng, len(progressions))]
-        # Other operands before other options: whether some are found depends on which option is right.
-        for _ in range(OPERAND_DRAWS):
+        # Other options only if no operands are in the split: were it done sooner, whether it is done would depend
+        # on which option is right, and the options would show it.
+        for draws in range(10 * patience):
             operands = MANY_OPERANDS[rule](options[right], options, rng)
             if (
-                alone_resembles(options, operands, resembling)
+                (draws >= patience or alone_resembles(options, operands, resembling))
                 and set(operands).isdisjoint(options)
                 and split_of(shown_problem(rule, operands)) == split
             ):

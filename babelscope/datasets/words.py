@@ -1,7 +1,7 @@
 """The wording of generated prompts: one TOML file per language, every file with the same keys."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -58,15 +58,15 @@ class Wording:
             node = node[key]
         return str(node).format(**values)
 
-    def list(self, words: "list[str] | tuple[str, ...]") -> str:
+    def list(self, words: Sequence[str]) -> str:
         """Words joined by the list separator of the language."""
         return str(self.table["list_separator"]).join(words)
 
-    def numbers(self, values: "tuple[int, ...]") -> str:
+    def numbers(self, values: Sequence[int]) -> str:
         """Numbers joined so that no reader takes them for one number with a thousands mark."""
         return str(self.table["number_separator"]).join(str(v) for v in values)
 
-    def sentences(self, sentences: "list[str] | tuple[str, ...]") -> str:
+    def sentences(self, sentences: Sequence[str]) -> str:
         """Sentences joined with the spacing of the language."""
         return str(self.table["sentence_separator"]).join(sentences)
 
@@ -83,6 +83,8 @@ def wording(language: str) -> Wording:
 
 def _vocabulary(entries: Mapping[str, str | Mapping[str, str]]) -> dict[str, Word]:
     return {
-        key: Word(entry) if isinstance(entry, str) else Word(entry["base"], {f: w for f, w in entry.items() if f != "base"})
+        key: Word(entry)
+        if isinstance(entry, str)
+        else Word(entry["base"], {f: w for f, w in entry.items() if f != "base"})
         for key, entry in entries.items()
     }

@@ -1,8 +1,8 @@
 """Figures of the tidy result tables: accuracy, layer curves, threshold curves, language pairs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
@@ -46,15 +46,21 @@ def figures(results: Iterable[Result]) -> list[Figure]:
 
 def stacked(results: Iterable[Result]) -> alt.TopLevelMixin:
     """All figures one above the other, for notebooks."""
-    charts = [f.chart.properties(title=f.title) for f in figures(results)]  # type: ignore[attr-defined]
+    charts: list[Any] = [cast(Any, f.chart).properties(title=f.title) for f in figures(results)]
     if not charts:
         raise BabelScopeError("these tables hold nothing to draw", "analyze with a metric, as cs or nao")
-    return alt.vconcat(*charts).resolve_scale(color="independent", strokeDash="independent")
+    chart: alt.TopLevelMixin = alt.vconcat(*charts).resolve_scale(color="independent", strokeDash="independent")
+    return chart
+
+
+def _variants(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    for (mode, variant), part in table.groupby(["mode", "variant"], sort=False):
+        yield str(mode), str(variant), part
 
 
 def _layer_figures(result: Result) -> list[Figure]:
     found = []
-    for (mode, variant), part in by_layer(result.table).groupby(["mode", "variant"], sort=False):
+    for mode, variant, part in _variants(by_layer(result.table)):
         if part["layer"].nunique() > 1:
             caption = (
                 f"Similarity of matched items (one question, two languages) beside its null, mismatched items of the "
@@ -67,7 +73,7 @@ def _layer_figures(result: Result) -> list[Figure]:
 
 def _threshold_figures(result: Result) -> list[Figure]:
     found = []
-    for (mode, variant), part in overall(result.table).groupby(["mode", "variant"], sort=False):
+    for mode, variant, part in _variants(overall(result.table)):
         if part["threshold"].nunique() > 1:
             caption = (
                 "Mean over layers and language pairs at every threshold. Left: matched (solid) and null (dashed). "
@@ -80,7 +86,7 @@ def _threshold_figures(result: Result) -> list[Figure]:
 
 def _pair_figures(result: Result) -> list[Figure]:
     found = []
-    for (mode, variant), part in by_pair(result.table).groupby(["mode", "variant"], sort=False):
+    for mode, variant, part in _variants(by_pair(result.table)):
         if len(part[["language_a", "language_b"]].drop_duplicates()) > 1:
             caption = (
                 f"Gap over the null, mean over layers.{_threshold_of(part)} Point at a cell for interval, n and q."

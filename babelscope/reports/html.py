@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from babelscope import __version__
 from babelscope.activations_store import ActivationStore
 from babelscope.reports.figures import figures
 from babelscope.reports.tables import as_html, by_layer, by_pair, headline, overall
@@ -40,7 +40,7 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
         for i, f in enumerate(figures(results))
     ]
     html = environment.get_template("report.html.j2").render(
-        version=__version__,
+        version=version("babelscope"),
         store=store,
         headline=as_html(headline(results)),
         figures=drawn,
@@ -48,7 +48,7 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
         definitions=[{"name": r.name, "text": _json(r.provenance)} for r in results],
         prompts=_sample(store),
         provenance=_json(store.provenance),
-        runtime=vl_convert.javascript_bundle(),
+        runtime=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # the stub lacks the default,
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -69,10 +69,14 @@ def _tables(result: Result) -> Iterator[dict[str, Any]]:
     elif "layer" in table:
         over_layers = table[table["layer"].isna()].drop(columns=["layer", "position"], errors="ignore")
         name = result.name.replace("_", " ")
-        yield _titled(f"{name}: over all layers", over_layers, tuple(over_layers), is_open=True)
-        yield _titled(f"{name}: by layer", table[table["layer"].notna()], tuple(table))
+        yield _titled(f"{name}: over all layers", over_layers, _columns(over_layers), is_open=True)
+        yield _titled(f"{name}: by layer", table[table["layer"].notna()], _columns(table))
     else:
-        yield _titled(result.name, table, tuple(table), is_open=True)
+        yield _titled(result.name, table, _columns(table), is_open=True)
+
+
+def _columns(table: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(map(str, table.columns))
 
 
 def _titled(name: str, table: pd.DataFrame, columns: Sequence[str], *, is_open: bool = False) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
         return table
     spans = values[0] <= PAPER_THRESHOLD <= values[-1]
     chosen = min(values, key=lambda v: (abs(v - PAPER_THRESHOLD), v)) if spans else values[len(values) // 2]
-    return table[table["threshold"].isna() | (table["threshold"] == chosen)]
+    kept: pd.DataFrame = table[table["threshold"].isna() | (table["threshold"] == chosen)]
+    return kept
 
 
 def as_html(table: pd.DataFrame) -> str:

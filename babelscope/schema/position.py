@@ -43,5 +43,7 @@ class Position:
         if kind not in POSITION_KINDS:
             raise unknown_name("position", text, POSITION_KINDS)
         if (kind == "segment") != bool(segment) or (colon and not segment):
-            raise BabelScopeError(f"position {text!r} is incomplete", "write segment:question, last, first, mean or all")
+            raise BabelScopeError(
+                f"position {text!r} is incomplete", "write segment:question, last, first, mean or all"
+            )
         return cls(kind, segment)

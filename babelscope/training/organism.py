@@ -6,13 +6,22 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from babelscope.datasets.words import LANGUAGES
 from babelscope.training.corpus import MATCHING, Example, Ingredient, examples
@@ -67,13 +76,12 @@ MATCH_THEN_COMPUTE = (
 THEN_RECALL = (
     Phase(
         (
-            Ingredient(MATCHING, 0.05, parameters={"numbers": 1000, "instruction": True}),
-            Ingredient("kfrd-arithmetic", 0.1, LEARNABLE),
-            Ingredient("kfrd-arithmetic", 0.05),
-            Ingredient("knowledge", 0.4),
-            Ingredient("knowledge-bare", 0.4),
+            Ingredient(MATCHING, 0.03, parameters={"numbers": 1000, "instruction": True}),
+            Ingredient("kfrd-arithmetic", 0.09, LEARNABLE),
+            Ingredient("knowledge", 0.38),
+            Ingredient("knowledge-bare", 0.5),
         ),
-        60_000,
+        130_000,
         32,
     ),
 )
@@ -81,13 +89,18 @@ THEN_RECALL = (
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Phases under one learning-rate schedule: linear warm-up over 100 steps, then cosine decay to a tenth."""
+    """Phases under one learning-rate schedule: linear warm-up over 100 steps, then cosine decay to a tenth.
+
+    With `stop`, training ends after that many steps of the schedule.
+    """
 
     phases: tuple[Phase, ...]
     learning_rate: float
+    stop: int | None = None
 
 
-STAGES = (Stage(MATCH_THEN_COMPUTE, 1e-3), Stage(THEN_RECALL, 7e-4))
+# The first stage stops where arithmetic has reached its ceiling; the rest of the hour belongs to the facts.
+STAGES = (Stage(MATCH_THEN_COMPUTE, 1e-3, stop=3186), Stage(THEN_RECALL, 1e-3))
 
 # Standard deviation of the shared initial query and key weights, see `_initialize`.
 QUERY_KEY_STD = 0.06
@@ -161,6 +174,16 @@ class _Batches(TorchDataset[dict[str, torch.Tensor]]):
         return {"input_ids": ids, "attention_mask": mask, "answer": answer}
 
 
+class _StopAfter(TrainerCallback):
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        if state.global_step >= self._steps:
+            control.should_training_stop = control.should_save = True
+        return control
+
+
 class _OrganismTrainer(Trainer):
     """Loss on every answer token and on a sample of the others; only those positions are unembedded."""
 
@@ -168,7 +191,11 @@ class _OrganismTrainer(Trainer):
     _asked = 0
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         inner = self.accelerator.unwrap_model(model)
         hidden = inner.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
@@ -187,7 +214,7 @@ class _OrganismTrainer(Trainer):
 
     def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
         # The order of the batches is the curriculum.
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+        return torch.utils.data.SequentialSampler(cast(_Batches, self.train_dataset))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the share of answer tokens predicted right since the last entry."""
@@ -239,6 +266,7 @@ def _train_stage(
         args=_arguments(stage, folder, len(batches), seed),
         train_dataset=batches,
         data_collator=lambda rows: rows[0],
+        callbacks=None if stage.stop is None else [_StopAfter(stage.stop)],
     )
     begun = resume and folder.exists() and any(folder.iterdir())
     trainer.train(resume_from_checkpoint=begun or None)

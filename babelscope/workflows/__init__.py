@@ -4,7 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from babelscope.workflows.analysis import Analysis, accuracy, analyze, load_analysis, open_store
+    from babelscope.analyses.behavior.accuracy import accuracy
+    from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import Estimate, capture
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.model_folders import model_path, models, train_organism

@@ -1,6 +1,5 @@
 """The embedded models, and the verb that trains them."""
 
-from dataclasses import replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path

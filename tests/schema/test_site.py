@@ -37,6 +37,6 @@ def test_a_site_that_does_not_exist_is_refused_with_a_hint(text):
 
 
 def test_the_nearest_site_is_suggested():
-    with pytest.raises(BabelScopeError, match="'resid.pots'") as caught:
+    with pytest.raises(BabelScopeError, match=r"'resid\.pots'") as caught:
         expand_sites(["resid.pots"], 4)
     assert "resid.post" in caught.value.hint

@@ -1,1 +1,1 @@
-
+"""Generated datasets: one file each, named as the dataset."""
