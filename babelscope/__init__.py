@@ -37,7 +37,19 @@ _PUBLIC = {
     "prompts": "babelscope.workflows:prompts_of",
 }
 
-__all__ = [*_PUBLIC]
+__all__ = [
+    "BabelScopeError",
+    "PromptSet",
+    "accuracy",
+    "analyze",
+    "capture",
+    "demo",
+    "generate",
+    "load_analysis",
+    "models",
+    "open",
+    "prompts",
+]
 
 
 def __getattr__(name: str) -> Any:

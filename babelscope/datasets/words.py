@@ -21,6 +21,7 @@ class Word(str):
     forms: Mapping[str, str]
 
     def __new__(cls, base: str, forms: Mapping[str, str] | None = None) -> "Word":
+        """A word with its base form and, by name, its others."""
         word = super().__new__(cls, base)
         word.forms = dict(forms or {})
         return word
