@@ -51,5 +51,5 @@ def run(
             )  # fmt: skip
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
-    print(analysis.headline().to_string(index=False))
+    print(analysis.summary())
     print(folder / "report.html")

@@ -20,5 +20,5 @@ def run(
         analysis = workflows.demo(
             out, overwrite=overwrite, items=limit or workflows.DEMO_ITEMS, progress=progress, note=note
         )
-    print(analysis.headline().to_string(index=False))
+    print(analysis.summary())
     print(out / "report.html")

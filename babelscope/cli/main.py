@@ -1,6 +1,8 @@
 """The `babelscope` command."""
 
+import io
 import sys
+from importlib.metadata import PackageNotFoundError
 from typing import NoReturn
 
 import typer
@@ -24,16 +26,19 @@ app.add_typer(train.app, name="train")
 
 def main() -> None:
     """Run the command line: exit 0 when done, 1 for a problem the user can fix, 2 for wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a prompt
     try:
         app()
     except BabelScopeError as error:
         _fail(str(error))
+    except PackageNotFoundError as error:  # tables and stores name the versions that made them
+        _fail(f"{error.name} is not installed in this Python\n  hint: pip install --editable . in the checkout")
     except OSError as error:  # a full disk, a missing permission: never a reason for a traceback
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}\n  hint: check the file, its permissions and the free space")
 
 
 def _fail(text: str) -> NoReturn:
-    # Names of files may hold bytes that are no text.
-    print(f"babelscope: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    print(f"babelscope: {text}", file=sys.stderr)
     raise SystemExit(1) from None

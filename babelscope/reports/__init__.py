@@ -2,6 +2,6 @@
 
 from babelscope.reports.figures import Figure, figures, stacked
 from babelscope.reports.html import write_report
-from babelscope.reports.tables import headline
+from babelscope.reports.tables import headline, headline_text
 
-__all__ = ["Figure", "figures", "headline", "stacked", "write_report"]
+__all__ = ["Figure", "figures", "headline", "headline_text", "stacked", "write_report"]

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from babelscope.activations_store import ActivationStore
 from babelscope.reports.figures import figures
-from babelscope.reports.tables import as_html, by_layer, by_pair, headline, overall
+from babelscope.reports.tables import as_html, by_layer, by_pair, headline_text, overall
 from babelscope.schema import Result
 
 OVERALL = (
@@ -42,7 +42,7 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
     html = environment.get_template("report.html.j2").render(
         version=version("babelscope"),
         store=store,
-        headline=as_html(headline(results)),
+        headline=as_html(headline_text(results)),
         figures=drawn,
         tables=[table for result in results for table in _tables(result)],
         definitions=[{"name": r.name, "text": _json(r.provenance)} for r in results],

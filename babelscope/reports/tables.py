@@ -9,6 +9,8 @@ from babelscope.schema import Result
 # The threshold of Hu et al. (2024), shown where a grid holds it.
 PAPER_THRESHOLD = 0.4
 
+UNDEFINED, DASH = "undefined", "–"
+
 HEADLINE = (
     "metric", "variant", "site", "group", "threshold", "n", "matched", "null", "gap", "gap_low", "gap_high", "q",
     "verdict",
@@ -34,6 +36,22 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=list(HEADLINE))
     return pd.concat([p[list(HEADLINE)] for p in parts], ignore_index=True)
+
+
+def headline_text(results: Iterable[Result]) -> pd.DataFrame:
+    """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies."""
+    rows = headline(results)
+    shown = pd.DataFrame({name: rows[name].astype(str) for name in HEADLINE[:4]})
+    shown["threshold"] = [DASH if pd.isna(v) else f"{v:g}" for v in rows["threshold"]]
+    shown["n"] = rows["n"].astype(str)
+    is_contrast = rows["matched"].isna() & rows["gap"].notna()
+    for name in ("matched", "null"):
+        shown[name] = [DASH if c else _decimals(v) for v, c in zip(rows[name], is_contrast, strict=True)]
+    shown["gap"] = [_decimals(v) for v in rows["gap"]]
+    bounds = zip(rows["gap_low"], rows["gap_high"], strict=True)
+    shown["95 % interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
+    shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
+    return shown.assign(verdict=rows["verdict"].astype(str))
 
 
 def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +102,11 @@ def _as_groups(contrasts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _decimals(value: float) -> str:
+    return UNDEFINED if pd.isna(value) else f"{value:.3f}"
+
+
 def _text(value: object, column: str) -> str:
     if not isinstance(value, str) and pd.isna(value):  # type: ignore[call-overload]
-        return "all" if column == "layer" else "–" if column == "threshold" else "undefined"
+        return {"layer": "all", "threshold": DASH}.get(column, UNDEFINED)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

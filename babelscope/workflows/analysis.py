@@ -23,6 +23,9 @@ Mode = Literal["corrected", "paper", "both"]
 # What `cli.py analyze` writes to its folder.
 PARTS = frozenset({"tables", "report.html"})
 
+# Order of results where it is not remembered: metrics stand between.
+PLACES = {"accuracy": 0, "contrast": 2, "sweep_summary": 3}
+
 
 def analyze(
     store: str | Path | ActivationStore,
@@ -114,6 +117,10 @@ class Analysis:
         """The corrected means over layers and language pairs at the default threshold, then contrasts of groups."""
         return reports.headline(self.results)
 
+    def summary(self) -> str:
+        """The headline as a table of text."""
+        return reports.headline_text(self.results).to_string(index=False)
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""
         with reported(Path(folder)):
@@ -162,4 +169,4 @@ def load_analysis(store: str | Path, folder: str | Path) -> Analysis:
         results.append(result)
     if not results:
         raise BabelScopeError(f"{folder} holds no tables", f"run `cli.py analyze {store}` first")
-    return Analysis(opened, tuple(results))
+    return Analysis(opened, tuple(sorted(results, key=lambda r: (PLACES.get(r.name, 1), r.name))))

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelscope import __version__, plugins
+from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
@@ -216,14 +216,14 @@ def _fill(
 
 
 def _provenance(loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float]) -> dict[str, Any]:
-    packages = ("torch", "transformers", "h5py", "numpy")
+    packages = ("babelscope", "torch", "transformers", "h5py", "numpy")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {"babelscope": __version__, **{p: version(p) for p in packages}},
+        "versions": {p: version(p) for p in packages},
         "device": str(loaded.device),
         "model": loaded.ref.source,
         "prompts": {"name": prompts.name, "source": prompts.source},

@@ -1,0 +1,185 @@
+"""What the commands print and write, and that Python gives the same."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import babelscope as bs
+from babelscope.analyses.grid import parse_sweep
+from tests.cli import tiny
+from tests.cli.conftest import Finished
+
+Cli = Callable[..., Finished]
+
+
+@pytest.fixture(scope="session")
+def analyzed(store: Path, captured: Path) -> Path:
+    """What `analyze` with a sweep wrote and printed, as a process."""
+    done = tiny.process("analyze", "run.acts", "--metric", "cs", "--metric", "nao", "--sweep", tiny.GRID, cwd=captured)
+    assert done.returncode == 0, done.stderr
+    (captured / "analyze.out").write_text(done.stdout)
+    return captured / "run.acts.analysis"
+
+
+def test_capture_prints_the_store_and_shows_progress_on_stderr_alone(captured: Path) -> None:
+    out, err = (captured / "run.out").read_text(), (captured / "run.err").read_text()
+    assert "12 items x 3 languages (en, de, sw)" in out
+    assert "9 of 9 shards, 0 failed prompts" in out
+    assert "9/9" in err
+    assert "9/9" not in out
+
+
+def test_the_command_line_and_python_give_the_same_numbers_to_the_last_digit(store: Path, analyzed: Path) -> None:
+    analysis = bs.analyze(store, ["cs", "nao"], sweep=dict([parse_sweep(tiny.GRID)]))
+    assert [r.name for r in analysis.results] == ["accuracy", "cs", "nao", "contrast", "sweep_summary"]
+    for result in analysis.results:
+        saved = pd.read_parquet(analyzed / "tables" / f"{result.name}.parquet")
+        pd.testing.assert_frame_equal(saved, result.table, check_exact=True)
+        about = json.loads((analyzed / "tables" / f"{result.name}.json").read_text())
+        assert about == json.loads(json.dumps(dict(result.provenance), default=str))
+    assert analysis.summary() in (analyzed.parent / "analyze.out").read_text()
+
+
+def test_the_tables_hold_every_threshold_group_and_language_pair(analyzed: Path) -> None:
+    nao = pd.read_parquet(analyzed / "tables" / "nao.parquet")
+    overall = nao[(nao["mode"] == "corrected") & nao["layer"].isna() & (nao["language_a"] == "*")]
+    assert list(dict.fromkeys(overall["group"])) == ["knowledge-free", "knowledge"]
+    for _, part in overall.groupby("group"):
+        assert part["threshold"].tolist() == [0.1, 0.3, 0.5, 0.7, 0.9]
+    pairs = nao[nao["language_a"] != "*"][["language_a", "language_b"]].drop_duplicates()
+    assert len(pairs) == 3
+
+
+def test_a_report_drawn_from_saved_tables_is_the_report(cli: Cli, store: Path, analyzed: Path) -> None:
+    done = cli("report", store, analyzed, "--out", "again.html")
+    assert done.code == 0, done.err
+    assert Path("again.html").read_bytes() == (analyzed / "report.html").read_bytes()
+
+
+def test_tables_of_another_store_are_refused(cli: Cli, store: Path, analyzed: Path) -> None:
+    about = Path("tables")
+    about.mkdir()
+    for path in (analyzed / "tables").iterdir():
+        content = path.read_bytes()
+        if path.name == "cs.json":
+            content = json.dumps(json.loads(content) | {"store": "0" * 64}).encode()
+        (about / path.name).write_bytes(content)
+    done = cli("report", store, about)
+    assert done.code == 1
+    assert "another store" in done.err
+    assert not Path("report.html").exists()
+
+
+def test_sweep_is_analyze_with_a_grid(cli: Cli, store: Path, analyzed: Path) -> None:
+    done = cli("sweep", store, tiny.GRID, "--out", "swept", "--jobs", 1)
+    assert done.code == 0, done.err
+    swept, whole = (pd.read_parquet(f / "tables" / "nao.parquet") for f in (Path("swept"), analyzed))
+    pd.testing.assert_frame_equal(swept, whole, check_exact=True)
+
+
+def test_the_languages_of_an_analysis_are_those_of_its_accuracy(store: Path) -> None:
+    analysis = bs.analyze(store, "cs", languages=["sw", "en"], mode="corrected")
+    assert set(analysis["accuracy"].table["language"]) == {"en", "sw"}
+
+
+def test_inspect_tells_accuracy_and_provenance(cli: Cli, store: Path) -> None:
+    done = cli("inspect", store, "--accuracy", "--provenance")
+    assert done.code == 0, done.err
+    assert "resid.post x 2, mlp.act x 2 at last, float32" in done.out
+    assert "arithmetic" in done.out
+    versions = json.loads(done.out[done.out.index("{\n") :])["versions"]
+    assert {"babelscope", "torch", "transformers"} <= versions.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("metrics", "nao"), ("similarities", "cosine"), ("sites", "resid.post"), ("positions", "segment"),
+        ("datasets", "kfrd-arithmetic"), ("loaders", "jsonl"), ("backends", "torch"), ("models", ""),
+    ],
+)  # fmt: skip
+def test_ls_prints_one_name_a_line(cli: Cli, kind: str, expected: str) -> None:
+    done = cli("ls", kind)
+    assert done.code == 0, done.err
+    assert expected in [line.split()[0] for line in done.out.splitlines()] or not expected
+
+
+def test_generated_prompts_are_read_back_by_every_command(cli: Cli) -> None:
+    made = cli("data", "generate", "knowledge", "facts.jsonl", "--languages", "en,sw,zh", "--items", 40)
+    assert made.code == 0, made.err
+    assert "40 items x 3 languages" in made.out
+    shown = cli("data", "show", "facts.jsonl", "--languages", "zh")
+    assert shown.out.count("---") == 1
+    assert "[zh]" in shown.out
+    audited = cli("data", "audit", "facts.jsonl", "--languages", "en")
+    assert "options_only" in audited.out
+    assert "kfrd-logical" in cli("data", "ls").out
+    again = cli("data", "generate", "knowledge", "facts.jsonl", "--languages", "en,sw,zh", "--items", 40, "--overwrite")
+    assert again.out == made.out
+
+
+def test_a_limit_beyond_the_default_number_of_items_is_kept() -> None:
+    prompts, _ = bs.prompts("kfrd-arithmetic", languages=["en"], limit=250)
+    fewer, _ = bs.prompts("kfrd-arithmetic", languages=["en"], limit=20)
+    assert len(prompts.items) == 250
+    assert prompts.prompts[:20] == fewer.prompts
+
+
+def test_a_dry_run_writes_nothing(cli: Cli, tiny_model: Path) -> None:
+    done = cli("capture", "run.acts", "--model", tiny_model, *tiny.ARGUMENTS, "--dry-run")
+    assert done.code == 0, done.err
+    assert "36 prompts, 12 items x 3 languages" in done.out
+    assert list(Path().iterdir()) == []
+
+
+def test_overwrite_replaces_a_store_and_texts_can_be_left_out(cli: Cli, tiny_model: Path) -> None:
+    options = ["--model", tiny_model, "--prompts", "knowledge", "--languages", "en,sw", "--limit", 4, "--no-answers"]
+    assert cli("capture", "run.acts", *options).code == 0
+    done = cli("capture", "run.acts", *options, "--overwrite", "--no-texts", "--position", "mean", "--no-self-test")
+    assert done.code == 0, done.err
+    opened = bs.open("run.acts")
+    assert not opened.has_texts
+    assert [str(p) for p in opened.plan.positions] == ["mean"]
+    assert "self-test" not in json.dumps(opened.provenance["self_test"])
+    analyzed = cli("analyze", "run.acts", "--mode", "corrected", "--by", "none", "--jobs", 1)
+    assert analyzed.code == 0, analyzed.err
+    assert not Path("run.acts.analysis/tables/accuracy.csv").exists()
+
+
+def test_neither_help_nor_reading_a_store_loads_torch(store: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from babelscope.cli.main import main
+for command in (["--help"], ["capture", "--help"], ["ls", "backends"], ["ls", "metrics"], ["ls", "models"],
+                ["data", "ls"], ["inspect", sys.argv[1]],
+                ["analyze", sys.argv[1], "--metric", "cs", "--mode", "corrected", "--out", "analysis"]):
+    sys.argv[0:] = ["babelscope", *command]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, command
+    assert not {"torch", "transformers"} & sys.modules.keys(), command
+    if command[-1] == "--help":
+        assert not {"pandas", "scipy", "altair"} & sys.modules.keys(), command
+    sys.argv[1:] = [STORE]
+""".replace("STORE", repr(str(store)))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tiny.ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", code, str(store)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_facade_lists_only_what_exists() -> None:
+    for name in bs.__all__:
+        assert getattr(bs, name) is not None
+    # Modules must not take the place of the functions of the same name.
+    assert callable(bs.models)
+    bs.models()
+    assert callable(bs.models)
+    assert callable(bs.capture)

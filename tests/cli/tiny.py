@@ -1,0 +1,60 @@
+"""A tiny random model with a tokenizer of its own, and the commands of a capture that takes a second."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from babelscope.workflows import prompts_of
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("kfrd-arithmetic", "knowledge")
+LANGUAGES = ("en", "de", "sw")
+LAYERS = 2
+LIMIT = 6
+
+# Everything of a capture but the store and the model.
+ARGUMENTS = (
+    "--prompts", "kfrd-arithmetic", "--prompts", "knowledge", "--languages", "en,de,sw", "--limit", str(LIMIT),
+    "--site", "resid.post", "--site", "mlp.act", "--position", "last", "--block-items", "4",
+)  # fmt: skip
+GRID = "threshold=0.1:0.9:0.2"
+
+
+def save_model(folder: Path, *, context: int = 2048) -> Path:
+    torch.manual_seed(0)
+    tokenizer = _tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS,
+        num_attention_heads=4, max_position_embeddings=context, initializer_range=0.2, bos_token_id=0,
+        eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    prompts, _ = prompts_of(SOURCES, languages=LANGUAGES, limit=LIMIT)
+    raw.train_from_iterator(
+        [p.text for p in prompts.prompts],
+        trainers.BpeTrainer(
+            vocab_size=800,
+            special_tokens=["<s>", "</s>", "<pad>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def process(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command line as a process of its own."""
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False, **options)
