@@ -35,10 +35,12 @@ def bare(loaded, prompts, plan):
 
 def capture(loaded, prompts, plan):
     """Our capture of all layers into a store on disk, answers included."""
-    with tempfile.TemporaryDirectory() as folder:
-        with StoreWriter.create(Path(folder) / "run.acts", plan, prompts, {}) as writer:
-            for block in plugins.load("backend", "torch").run(plan, loaded, prompts, writer.pending()):
-                writer.put(block)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        StoreWriter.create(Path(folder) / "run.acts", plan, prompts, {}) as writer,
+    ):
+        for block in plugins.load("backend", "torch").run(plan, loaded, prompts, writer.pending()):
+            writer.put(block)
 
 
 def loop(loaded, prompts, plan):
@@ -97,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     loaded, prompts, plan = prepare(options)
     seconds: dict[str, list[float]] = {name: [] for name in ARMS}
-    for name, run in ARMS.items():
+    for run in ARMS.values():
         run(loaded, prompts, plan)  # warm caches and allocators before anything counts
     for _ in range(options.rounds):
         for name, run in ARMS.items():

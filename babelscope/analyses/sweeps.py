@@ -25,7 +25,7 @@ def sweep_summary(table: pd.DataFrame) -> pd.DataFrame:
     means = means.assign(share=stable_share(means, PLACE, "gap", "gap_low", "gap_high"))
     pairs = swept[swept["language_a"] != "*"]
     tau = {_named(key): _rank_stability(part) for key, part in pairs.groupby(PLACE, dropna=False, sort=False)}
-    return pd.DataFrame(
+    return _table(
         [{**_row(key, part), "kendall_tau": tau.get(_named(key), float("nan"))} for key, part in _curves(means)]
     )
 
@@ -35,7 +35,13 @@ def contrast_summary(contrasts: pd.DataFrame) -> pd.DataFrame:
     swept = contrasts[contrasts["threshold"].notna()].rename(columns={"estimate": "gap"})
     swept = swept.assign(group=swept["group_a"] + " - " + swept["group_b"], matched=np.nan)
     swept = swept.assign(share=stable_share(swept, PLACE, "gap", "low", "high"))
-    return pd.DataFrame([{**_row(key, part), "kendall_tau": float("nan")} for key, part in _curves(swept)])
+    return _table([{**_row(key, part), "kendall_tau": float("nan")} for key, part in _curves(swept)])
+
+
+def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    # Group keys come back as objects; saved and loaded again they would be floats.
+    return table.astype({"layer": "Int64"}) if rows else table
 
 
 def _named(key: tuple[object, ...]) -> tuple[str, ...]:
