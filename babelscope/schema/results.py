@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import BabelScopeError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # One row per (metric, variant, group, site, layer, language pair, threshold). Every measured value stands
 # beside its null, its interval, its n and its corrected p; a column that does not apply holds NaN.
@@ -59,7 +60,7 @@ class Result:
     """
 
     name: str
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     provenance: Mapping[str, Any]
 
     def save(self, folder: Path) -> list[Path]:
@@ -74,6 +75,8 @@ class Result:
     @classmethod
     def load(cls, path: Path) -> "Result":
         """Read what `save` wrote, from any of its files or from `folder/name`."""
+        import pandas as pd  # the nouns load without it: `--help` needs no tables
+
         stem = path.with_suffix("")
         try:
             table = pd.read_parquet(stem.with_suffix(".parquet"))
