@@ -15,4 +15,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing"
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("vegalite" in kind for output in outputs for kind in output.get("data", {}))
+    assert not any(output.get("name") == "stderr" for output in outputs)
     assert (tmp_path / "quickstart.html").stat().st_size > 100_000

@@ -172,8 +172,11 @@ def _extremes(values: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray
     absmax, nonfinite = np.zeros(values.shape[:2], np.float32), np.zeros(values.shape[:2], np.uint32)
     unit = tuple(range(1, values.ndim - 1))
     for layer, rows in enumerate(values):  # layer by layer: a whole block in float32 would double the memory
-        size = np.abs(rows.astype(np.float32))
-        finite = np.isfinite(size)
-        absmax[layer] = size.max(axis=unit, initial=0, where=finite)
-        nonfinite[layer] = np.count_nonzero(~finite, axis=unit)
+        size = rows.astype(np.float32)
+        np.abs(size, out=size)
+        absmax[layer] = size.max(axis=unit, initial=0)
+        if not np.isfinite(absmax[layer]).all():  # NaN and inf come through `max`; the slow way is for them alone
+            finite = np.isfinite(size)
+            absmax[layer] = size.max(axis=unit, initial=0, where=finite)
+            nonfinite[layer] = np.count_nonzero(~finite, axis=unit)
     return absmax, nonfinite

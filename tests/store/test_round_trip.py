@@ -41,6 +41,10 @@ def test_bfloat16_is_stored_in_two_bytes_and_special_values_survive(tmp_path):
     with h5py.File(next((tmp_path / "s.acts").rglob("0*.h5"))) as file:
         assert file["resid.post.last/value"].id.get_type().get_size() == 2
         assert file["resid.post.last/nonfinite"][0, 0] == 3
+        assert file["resid.post.last/nonfinite"][()].sum() == 3
+        assert file["resid.post.last/absmax"][0, 0] == np.float32(special[5])
+        want = np.abs(file["resid.post.last/value"][1]).max(axis=1)
+        np.testing.assert_array_equal(file["resid.post.last/absmax"][1], want)
 
 
 def test_tokens_come_back_item_by_item(tmp_path):

@@ -1,0 +1,57 @@
+"""`demo` writes everything or nothing, here on a tiny model; the embedded one has its own tests."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import babelscope as bs
+from babelscope.errors import BabelScopeError
+from babelscope.workflows import demonstration
+from tests.cli.conftest import Finished
+
+
+@pytest.fixture
+def few_languages(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
+    """Three of the fourteen languages, and a model of two layers: a demo of seconds."""
+    real = demonstration.capture
+
+    def capture(*arguments: object, **options: object) -> object:
+        return real(*arguments, **{**options, "languages": ["en", "de", "sw"], "model": str(tiny_model)})
+
+    monkeypatch.setattr(demonstration, "capture", capture)
+
+
+@pytest.mark.usefixtures("few_languages")
+def test_the_demo_leaves_store_tables_and_report(cli: Callable[..., Finished]) -> None:
+    done = cli("demo", "--limit", 8)
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in Path("demo").iterdir()) == ["report.html", "run.acts", "tables"]
+    assert [p.name for p in Path().iterdir()] == ["demo"]
+    assert done.out.endswith("demo/report.html\n")
+    assert "knowledge-free - knowledge" in done.out
+    assert bs.open("demo/run.acts").progress == (3, 3)
+    assert len(pd.read_parquet("demo/tables/accuracy.parquet")) == 6
+    again = cli("demo", "--limit", 8)
+    assert again.code == 1
+    assert "--overwrite" in again.err
+    assert cli("demo", "--limit", 8, "--overwrite").out == done.out
+
+
+def test_a_demo_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BabelScopeError, match="does not exist"):
+        bs.demo(tmp_path / "demo", model="./no/model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("few_languages")
+def test_a_demo_that_is_stopped_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int, what: str) -> None:
+        if what.startswith("capture") and done == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(BabelScopeError, match="the demo was stopped"):
+        bs.demo(tmp_path / "demo", items=8, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
