@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from babelscope.workflows import demo as demo
     from babelscope.workflows import generate as generate
     from babelscope.workflows import load_analysis as load_analysis
-    from babelscope.workflows import models as models
     from babelscope.workflows import open_store as open
     from babelscope.workflows import prompts_of as prompts
 
@@ -32,7 +31,6 @@ _PUBLIC = {
     "demo": "babelscope.workflows:demo",
     "generate": "babelscope.workflows:generate",
     "load_analysis": "babelscope.workflows:load_analysis",
-    "models": "babelscope.workflows:models",
     "open": "babelscope.workflows:open_store",
     "prompts": "babelscope.workflows:prompts_of",
 }
@@ -46,7 +44,6 @@ __all__ = [
     "demo",
     "generate",
     "load_analysis",
-    "models",
     "open",
     "prompts",
 ]

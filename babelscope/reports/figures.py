@@ -17,6 +17,9 @@ WIDTH, HEIGHT = 300, 190
 MATCHED, NULL, GREY = "#0072B2", "#D55E00", "#999999"
 GROUPS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
 
+# Vega writes names of groups into expressions, where these two end a line and so break it.
+SEPARATORS = {0x2028: " ", 0x2029: " "}
+
 TEXT_COLUMNS = ("group", "site", "language_a", "language_b", "verdict", "task", "language")
 INTERVAL_COLUMNS = ("n", "n_undefined", "matched", "null", "gap", "gap_low", "gap_high", "q", "verdict")
 
@@ -191,7 +194,7 @@ def _faceted(chart: Any, table: pd.DataFrame) -> alt.TopLevelMixin:
 
 
 def _groups(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table["group"].astype(str)))
+    return [str(_plain(group)) for group in dict.fromkeys(table["group"].astype(str))]
 
 
 def _rows(table: pd.DataFrame, *columns: str) -> alt.InlineData:
@@ -201,9 +204,13 @@ def _rows(table: pd.DataFrame, *columns: str) -> alt.InlineData:
 def _data(table: pd.DataFrame) -> alt.InlineData:
     """Rows as plain JSON values; four digits are more than a picture shows. Altair's row limit is for notebooks."""
     records = table.astype(object).where(table.notna(), None).to_dict("records")
-    return alt.InlineData(
-        values=[{str(k): float(f"{v:.4g}") if isinstance(v, float) else v for k, v in r.items()} for r in records]
-    )
+    return alt.InlineData(values=[{str(name): _plain(value) for name, value in r.items()} for r in records])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return value.translate(SEPARATORS)
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _tips(*columns: str) -> list[alt.Tooltip]:

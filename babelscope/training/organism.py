@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -237,8 +237,6 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
     folder.mkdir(parents=True, exist_ok=True)
     random.seed(recipe.seed)
     torch.manual_seed(recipe.seed)
-    # Second moments of rare tokens decay into subnormal numbers, which made a CPU step four times slower.
-    torch.set_flush_denormal(True)
     phases = [phase for stage in recipe.stages for phase in stage.phases]
     drawn = [examples(recipe.languages, p.mixture, p.prompts, recipe.seed + i) for i, p in enumerate(phases)]
     largest = max(drawn, key=len)
@@ -247,14 +245,33 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
     encoded = iter([(encode(part, tokenizer), phase.batch) for part, phase in zip(drawn, phases, strict=True)])
     model = LlamaForCausalLM(_config(recipe, tokenizer))
     _initialize(model)
-    log: list[dict[str, float]] = []
-    for number, stage in enumerate(recipe.stages):
-        batches = _Batches([next(encoded) for _ in stage.phases], tokenizer.pad_token_id, recipe.seed)
-        log += _train_stage(model, stage, batches, folder / "checkpoints" / str(number), recipe.seed, resume=resume)
+    # Second moments of rare tokens decay into subnormal numbers, which made a CPU step four times slower.
+    torch.set_flush_denormal(True)
+    try:
+        log = _train_stages(recipe, model, encoded, tokenizer.pad_token_id, folder / "checkpoints", resume=resume)
+    finally:
+        torch.set_flush_denormal(False)
     model.save_pretrained(folder)
     record = {**asdict(recipe), "parameters": model.num_parameters(), "log": log}
     (folder / "recipe.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return model
+
+
+def _train_stages(
+    recipe: Recipe,
+    model: LlamaForCausalLM,
+    encoded: Iterator[tuple[list[Encoded], int]],
+    pad: int,
+    folder: Path,
+    *,
+    resume: bool,
+) -> list[dict[str, float]]:
+    """Train every stage in order, in place. Returns the joined log."""
+    log: list[dict[str, float]] = []
+    for number, stage in enumerate(recipe.stages):
+        batches = _Batches([next(encoded) for _ in stage.phases], pad, recipe.seed)
+        log += _train_stage(model, stage, batches, folder / str(number), recipe.seed, resume=resume)
+    return log
 
 
 def _train_stage(
