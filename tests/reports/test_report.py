@@ -1,0 +1,162 @@
+"""The report: one file, everything escaped, every figure drawn."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from babelscope.workflows import Analysis
+from tests.reports.conftest import FREE, HOSTILE, KNOWLEDGE
+
+# Three megabytes open at once in any browser; the Vega runtime is a third of that.
+MOST_BYTES = 3_000_000
+
+
+class Elements(HTMLParser):
+    """Names and attributes of all elements, and the text of all preformatted ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._is_pre = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._is_pre = tag == "pre"
+        if self._is_pre:
+            self.texts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._is_pre:
+            self.texts[-1] += data
+
+
+@pytest.fixture(scope="module")
+def elements(report: Path) -> Elements:
+    parser = Elements()
+    parser.feed(report.read_text("utf-8"))
+    return parser
+
+
+def test_is_one_file_of_bounded_size_beside_nothing_else(report: Path) -> None:
+    assert report.stat().st_size < MOST_BYTES
+    assert list(report.parent.iterdir()) == [report]
+
+
+def test_names_nothing_outside_itself(elements: Elements) -> None:
+    for tag, attributes in elements.found:
+        assert tag not in {"iframe", "object", "embed", "base"}
+        for name in ("src", "href", "srcset", "data", "action"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    policy = next(a["content"] for t, a in elements.found if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_holds_no_element_that_a_text_brought_along(elements: Elements) -> None:
+    tags = [tag for tag, _ in elements.found]
+    assert tags.count("script") == 2  # the Vega runtime, and our own
+    assert {"img", "svg", "b"}.isdisjoint(tags)
+    assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
+
+
+def test_shows_hostile_prompts_as_they_are(elements: Elements) -> None:
+    assert f"{' '.join(HOSTILE)} in en" in [text.rstrip("\n") for text in elements.texts]
+
+
+def test_no_specification_can_end_its_script(report: Path) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", report.read_text("utf-8"), re.DOTALL)
+    ours = scripts[-1]
+    assert "vegaEmbed(" in ours
+    assert "<" not in ours
+    assert "\u2028" not in ours
+
+
+def test_shows_the_number_of_every_row_of_the_headline(analysis: Analysis, report: Path) -> None:
+    text = report.read_text("utf-8")
+    rows = analysis.headline()
+    # Two metrics (cs raw and centered, nao), two groups and their contrast.
+    assert len(rows) == 9
+    assert set(rows["threshold"].dropna()) == {0.4}
+    for gap in rows["gap"]:
+        assert f"<td>{gap:.3f}</td>" in text
+
+
+def test_shows_contrasts_and_sweeps_as_tables(report: Path) -> None:
+    text = report.read_text("utf-8")
+    for title in (
+        "contrast: over all layers",
+        "sweep summary: over all layers",
+        "nao: by layer",
+        "cs: by language pair",
+    ):
+        assert f"<summary>{title} (" in text
+    assert "conclusion_stability" in text
+
+
+def test_a_failed_report_leaves_the_old_one(
+    analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(Exception, match="cannot be written: No space left"):
+        analysis.report(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture(scope="module")
+def drawn(report: Path) -> Iterator[object]:
+    """The report in a browser without a network, and what the browser complained about."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine; CI has one")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_context(offline=True).new_page()
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.complaints.append(request.url))
+        page.goto(report.as_uri(), timeout=300_000)
+        page.wait_for_function(
+            "document.querySelectorAll('svg.marks').length == document.querySelectorAll('figure').length",
+            timeout=300_000,
+        )
+        yield page
+        browser.close()
+
+
+def test_every_figure_is_drawn_in_a_browser_that_finds_nothing_to_complain_about(drawn: object, report: Path) -> None:
+    assert drawn.complaints == [report.as_uri()]
+    marks = drawn.evaluate(
+        "[...document.querySelectorAll('figure')].map(f => f.querySelectorAll('.role-mark path').length)"
+    )
+    # By layer: cs raw and centered, nao overlap, and the two published ones; thresholds: overlap, macro-layer, pooled;
+    # language pairs: cs twice, nao once.
+    assert len(marks) == 11
+    assert min(marks) >= 6
+    titles = drawn.evaluate("[...document.querySelectorAll('.role-axis-title text')].map(t => t.textContent)")
+    assert {"layer", "similarity", "threshold", "overlap", "gap over the null", "language"} <= set(titles)
+    assert drawn.evaluate("window.hacked") is None
+
+
+def test_groups_stand_side_by_side_on_one_scale(drawn: object) -> None:
+    figure = "document.querySelector('figure')"
+    heads = drawn.evaluate(f"[...{figure}.querySelectorAll('.column_header text')].map(t => t.textContent)")
+    assert heads == [FREE, KNOWLEDGE.strip("\u2028")]
+    # One axis of similarity for both: a curve that looks higher is higher.
+    axes = drawn.evaluate(f"[...{figure}.querySelectorAll('.role-axis-title text')].map(t => t.textContent)")
+    assert axes.count("similarity") == 1
