@@ -126,6 +126,10 @@ class Analysis:
         with reported(Path(folder)):
             return [path for result in self.results for path in result.save(Path(folder))]
 
+    def figures(self) -> list[reports.Figure]:
+        """Every figure that the tables allow, each with its title and caption."""
+        return reports.figures(self.results)
+
     def plot(self) -> "altair.TopLevelMixin":
         """The headline figures, one above the other."""
         return reports.stacked(self.results)
