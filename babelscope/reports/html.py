@@ -61,6 +61,11 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
 
 
 def _tables(result: Result) -> Iterator[dict[str, Any]]:
+    """Tables of a result; what has no rows (layers of `embed`, pairs of a published definition) is left out."""
+    yield from (shown for shown in _candidates(result) if shown["rows"])
+
+
+def _candidates(result: Result) -> Iterator[dict[str, Any]]:
     table = result.table
     if {"language_a", "layer"} <= set(table.columns):
         yield _titled(f"{result.name}: means over layers and language pairs", overall(table), OVERALL, is_open=True)

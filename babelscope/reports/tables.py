@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from babelscope.analyses.estimates import LEVELS
 from babelscope.schema import Result
 
 # The threshold of Hu et al. (2024), shown where a grid holds it.
@@ -12,13 +13,16 @@ PAPER_THRESHOLD = 0.4
 UNDEFINED, DASH = "undefined", "–"
 
 HEADLINE = (
-    "metric", "variant", "site", "group", "threshold", "n", "matched", "null", "gap", "gap_low", "gap_high", "q",
-    "verdict",
+    "metric", "mode", "variant", "site", "group", "threshold", "n", "matched", "null", "gap", "gap_low", "gap_high",
+    "q", "verdict",
 )  # fmt: skip
+NAMES = ("metric", "variant", "site", "group")
 
 
 def headline(results: Iterable[Result]) -> pd.DataFrame:
-    """Corrected means over layers and language pairs at one threshold, then the contrasts of groups.
+    """Means over layers and language pairs at one threshold, then the contrasts of groups.
+
+    Corrected ones where there are any, else those of the published definitions.
 
     Returns
     -------
@@ -27,21 +31,23 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
         its interval, n counts the items of both groups, and `matched` and `null` are NaN.
     """
     parts = []
-    for result in results:
-        table = result.table
+    for table in (result.table for result in results):
         if {"mode", "threshold", "layer", "verdict"} <= set(table.columns) and "area_gap" not in table:
-            chosen = table[(table["mode"] == "corrected") & table["layer"].isna()]
+            chosen = table[table["layer"].isna()]
             chosen = _as_groups(chosen) if "group_a" in table else chosen[chosen["language_a"] == "*"]
-            parts += [at_one_threshold(part) for _, part in chosen.groupby(["metric", "site"], sort=False)]
+            keys = ["metric", "mode", "site"]
+            parts += [at_one_threshold(part) for _, part in chosen.groupby(keys, sort=False)]
     if not parts:
         return pd.DataFrame(columns=list(HEADLINE))
-    return pd.concat([p[list(HEADLINE)] for p in parts], ignore_index=True)
+    rows = pd.concat([p[list(HEADLINE)] for p in parts], ignore_index=True)
+    corrected = rows["mode"] == "corrected"
+    return rows[corrected].reset_index(drop=True) if corrected.any() else rows
 
 
 def headline_text(results: Iterable[Result]) -> pd.DataFrame:
     """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies."""
     rows = headline(results)
-    shown = pd.DataFrame({name: rows[name].astype(str) for name in HEADLINE[:4]})
+    shown = pd.DataFrame({name: rows[name].astype(str) for name in NAMES})
     shown["threshold"] = [DASH if pd.isna(v) else f"{v:g}" for v in rows["threshold"]]
     shown["n"] = rows["n"].astype(str)
     is_contrast = rows["matched"].isna() & rows["gap"].notna()
@@ -49,7 +55,8 @@ def headline_text(results: Iterable[Result]) -> pd.DataFrame:
         shown[name] = [DASH if c else _decimals(v) for v, c in zip(rows[name], is_contrast, strict=True)]
     shown["gap"] = [_decimals(v) for v in rows["gap"]]
     bounds = zip(rows["gap_low"], rows["gap_high"], strict=True)
-    shown["95 % interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
+    level = LEVELS["paper" if len(rows) and (rows["mode"] == "paper").all() else "corrected"]
+    shown[f"{100 * level:g} % interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
     shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
     return shown.assign(verdict=rows["verdict"].astype(str))
 
@@ -67,9 +74,9 @@ def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
 
 def as_html(table: pd.DataFrame) -> str:
     """A table as HTML: every text escaped, four significant digits, undefined cells named so."""
-    shown = table.loc[:, [c for c in table if table[c].notna().any()]]
+    shown = [c for c in table if table[c].notna().any()]
     # Strings first: to_html would print the float 1.0 and the nullable integer 1 in two ways.
-    texts = shown.apply(lambda column: [_text(value, str(column.name)) for value in column])
+    texts = pd.DataFrame({c: [_text(value, str(c)) for value in table[c]] for c in shown})
     return str(texts.to_html(index=False, border=0, escape=True))
 
 

@@ -76,6 +76,18 @@ def test_tables_of_another_store_are_refused(cli: Cli, store: Path, analyzed: Pa
     assert not Path("report.html").exists()
 
 
+def test_the_published_definitions_alone_have_a_headline_and_a_report(cli: Cli, store: Path) -> None:
+    done = cli("analyze", store, "--mode", "paper", "--out", "paper", "--jobs", 1)
+    assert done.code == 0, done.err
+    assert "99 % interval" in done.out
+    assert "95 % interval" not in done.out
+    for variant in ("mean_over_pairs", "macro_layer", "pooled"):
+        assert variant in done.out
+    text = Path("paper/report.html").read_text("utf-8")
+    assert "cs: by layer (" in text
+    assert "by language pair (" not in text  # a published definition has no rows of pairs
+
+
 def test_sweep_is_analyze_with_a_grid(cli: Cli, store: Path, analyzed: Path) -> None:
     done = cli("sweep", store, tiny.GRID, "--out", "swept", "--jobs", 1)
     assert done.code == 0, done.err

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from babelscope.workflows import Analysis
+from babelscope.workflows import Analysis, analyze
+from tests.analyses.planted import activations, write_store
 from tests.reports.conftest import FREE, HOSTILE, KNOWLEDGE
 
 # Three megabytes open at once in any browser; the Vega runtime is a third of that.
@@ -96,6 +98,15 @@ def test_shows_contrasts_and_sweeps_as_tables(report: Path) -> None:
     ):
         assert f"<summary>{title} (" in text
     assert "conclusion_stability" in text
+
+
+def test_a_site_without_layers_has_a_report_too(tmp_path: Path) -> None:
+    embedding = activations(np.random.default_rng(0), 3, 8, 12, shared=1.0)[None]
+    analysis = analyze(write_store(tmp_path / "embed.acts", {"embed": embedding}), "cs")
+    text = analysis.report(tmp_path / "report.html").read_text("utf-8")
+    assert "cs: by language pair (" in text
+    assert "cs: by layer (" not in text  # there is none, and an empty table would say nothing
+    assert set(analysis.headline()["site"]) == {"embed"}
 
 
 def test_a_failed_report_leaves_the_old_one(
