@@ -35,7 +35,7 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
         if {"mode", "threshold", "layer", "verdict"} <= set(table.columns) and "area_gap" not in table:
             chosen = table[table["layer"].isna()]
             chosen = _as_groups(chosen) if "group_a" in table else chosen[chosen["language_a"] == "*"]
-            keys = ["metric", "mode", "site"]
+            keys = ["metric", "mode", "site", "variant"]  # each variant was swept over a grid of its own
             parts += [at_one_threshold(part) for _, part in chosen.groupby(keys, sort=False)]
     if not parts:
         return pd.DataFrame(columns=list(HEADLINE))

@@ -8,7 +8,7 @@ from babelscope.errors import BabelScopeError
 from babelscope.reports import figures, headline, headline_text, stacked
 from babelscope.reports.tables import as_html, at_one_threshold
 from babelscope.schema import Result
-from babelscope.workflows import Analysis
+from babelscope.workflows import Analysis, analyze
 from tests.reports.conftest import FREE, KNOWLEDGE
 
 
@@ -66,6 +66,13 @@ def test_the_headline_ends_with_the_contrast_of_groups(analysis: Analysis) -> No
     assert text["matched"].iloc[-1] == "–"
     assert "undefined" not in text.to_string()
     assert headline_text([]).empty
+
+
+def test_the_headline_holds_every_variant_where_several_grids_were_swept(analysis: Analysis) -> None:
+    grids = {"threshold": (0.2, 0.4), "top": (0.1, 0.3), "quantile": (0.8, 0.9)}
+    rows = analyze(analysis.store, "nao", sweep=grids, mode="corrected").headline()
+    for group in (FREE, KNOWLEDGE, f"{FREE} - {KNOWLEDGE}"):
+        assert set(rows[rows["group"] == group]["variant"]) == {"overlap", "overlap_top", "overlap_quantile"}
 
 
 def _rows(spec: dict[str, object]) -> list[dict[str, object]]:
