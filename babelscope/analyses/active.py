@@ -20,8 +20,8 @@ def active_neurons(x: NDArray[np.generic], threshold: float, rule: Rule = "absol
     x : ndarray
         (..., item, unit) activations of one language (quantiles are taken over the last two axes).
     threshold : float
-        For `absolute` the bound itself; for `quantile` the share of all |activations| of the language at or below
-        the bound; for `top` the share of a prompt's neurons that may be active.
+        For `absolute` the bound itself; for `quantile` the share of the language's |activations|, in rows that are
+        finite, at or below the bound; for `top` the share of a prompt's neurons that may be active.
     rule : {"absolute", "quantile", "top"}
 
     Returns
@@ -33,14 +33,22 @@ def active_neurons(x: NDArray[np.generic], threshold: float, rule: Rule = "absol
     if rule == "absolute":
         return np.asarray(size > float32_floor(threshold))
     if rule == "quantile":
-        bound = np.quantile(size, threshold, axis=(-2, -1), keepdims=True, method="inverted_cdf")
-        return np.asarray(size > bound)
+        return np.asarray(size > _quantiles(size, threshold)[..., None, None])
     units = size.shape[-1]
     kept = max(1, round(threshold * units))
     if kept >= units:
         return np.asarray(size > 0)
     bound = np.partition(size, units - kept - 1, axis=-1)[..., units - kept - 1, None]
     return np.asarray(size > bound)
+
+
+def _quantiles(size: NDArray[np.float32], q: float) -> NDArray[np.float32]:
+    """Quantile of each (item, unit) block over its finite rows, (...); NaN, which nothing exceeds, without any."""
+    blocks = size.reshape(-1, *size.shape[-2:])
+    # np.quantile of a block with one NaN is NaN: one overflow in one prompt would silence the whole language.
+    kept = (block[has_finite_rows(block)] for block in blocks)
+    bounds = [np.quantile(rows, q, method="inverted_cdf") if rows.size else np.nan for rows in kept]
+    return np.array(bounds, dtype=np.float32).reshape(size.shape[:-2])
 
 
 def float32_floor(threshold: float) -> np.float32:

@@ -122,6 +122,20 @@ def test_quantile_adapts_to_the_scale_of_a_language():
     assert (active == active_neurons(8 * x, 0.9, "quantile")).all()
 
 
+def test_quantile_is_that_of_the_finite_rows():
+    x = np.random.default_rng(0).normal(size=(3, 50, 40)).astype(np.float32)
+    broken = x.copy()
+    broken[1, 7, 3], broken[1, 9, 0] = np.nan, np.inf
+    kept = [i for i in range(50) if i not in (7, 9)]
+    found = active_neurons(broken, 0.9, "quantile")
+    assert (found[1, kept] == active_neurons(x[1, kept], 0.9, "quantile")).all()
+    assert (found[[0, 2]] == active_neurons(x[[0, 2]], 0.9, "quantile")).all()
+    S = Overlap(0.9, "quantile")(broken[1], x[0])
+    assert np.isnan(S[[7, 9]]).all()
+    assert (S[kept] > 0).any()
+    assert not active_neurons(np.full((4, 5), np.nan, np.float32), 0.9, "quantile").any()  # no row is finite
+
+
 @pytest.mark.parametrize(
     ("value", "rule"), [(-0.1, "absolute"), (float("nan"), "absolute"), (1.0, "top"), (0.0, "top")]
 )
