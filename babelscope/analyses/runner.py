@@ -125,7 +125,9 @@ CONVENTIONS: Mapping[str, Any] = {
     "interval": {mode: f"percentile bootstrap over items, {level:.0%}" for mode, level in LEVELS.items()},
     "null": "mismatched items of the same group, in the same two languages",
     "p": "items of each language shuffled, alike for all layers, sites, metrics, thresholds; add-one rule; one-sided",
-    "q": "Benjamini-Hochberg over layers x pairs of one metric, mode, variant, site, group and threshold",
+    "q": "Benjamini-Hochberg within one metric, mode and threshold: means over layers and pairs over all variants, "
+    "sites and groups; every other row over the layers x pairs of its variant, site and group; contrasts over all "
+    "pairs of groups",
     "joint": f"{JOINT_PERMUTATIONS} shuffles and {JOINT_NULL_DRAWS} mismatched joins at most, in paper mode",
     "verdict": f"supported: q < {ALPHA} and an interval without zero; "
     f"of a sweep, on at least {STABLE_SHARE:.0%} of the grid",

@@ -22,6 +22,9 @@ from babelscope.schema.results import COLUMNS
 
 # A p-value is corrected together with the layers and pairs of its kind; means over pairs are a family of their own.
 FAMILY = ["metric", "mode", "variant", "group", "site", "threshold", "is_mean", "is_overall"]
+CONTRAST_FAMILY = ["metric", "mode", "variant", "site", "threshold", "is_overall"]
+# What a reader sees first, means over layers, is one family whatever was compared: without these parts of the keys.
+COMPARED = ["variant", "group", "site"]
 CURVE = ["metric", "mode", "variant", "group", "site", "layer", "language_a", "language_b"]
 CONTRAST_CURVE = ["metric", "mode", "variant", "group_a", "group_b", "site", "layer"]
 
@@ -48,8 +51,8 @@ def tidy_table(estimates: Sequence[Estimates], position: str) -> pd.DataFrame:
     """Rows of all estimates of one metric, with the columns and types of `babelscope.schema.results.COLUMNS`."""
     table = pd.concat([_rows(e) for e in estimates], ignore_index=True)
     table["position"] = position
-    family = table.assign(is_mean=table["language_a"] == "*", is_overall=table["layer"].isna())
-    table["q"] = family.groupby(FAMILY, dropna=False)["p"].transform(benjamini_hochberg)
+    is_mean, is_overall = table["language_a"] == "*", table["layer"].isna()
+    table["q"] = _corrected(table.assign(is_mean=is_mean, is_overall=is_overall), FAMILY, is_mean & is_overall)
     table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["q"], table["n"])
     share = stable_share(table, CURVE, "gap", "gap_low", "gap_high")
     table.loc[(table["verdict"] == SUPPORTED) & (share < STABLE_SHARE), "verdict"] = THRESHOLD_DEPENDENT
@@ -71,6 +74,12 @@ def _rows(e: Estimates) -> pd.DataFrame:
         "language_b": np.tile([b for _, b in e.pairs], n_variants),
     }
     return pd.DataFrame(values)
+
+
+def _corrected(table: pd.DataFrame, keys: list[str], headline: pd.Series) -> pd.Series:
+    """p-values of each family corrected together; the rows of `headline` are compared whatever `COMPARED` says."""
+    families = [table[name].mask(headline, "*") if name in COMPARED else table[name] for name in keys]
+    return table.groupby(families, dropna=False)["p"].transform(benjamini_hochberg)
 
 
 def stable_share(table: pd.DataFrame, curve: list[str], estimate: str, low: str, high: str) -> pd.Series:
@@ -107,9 +116,8 @@ def contrast_table(
     ]
     table = pd.concat(rows, ignore_index=True)
     table["position"] = position
-    family = table.assign(is_overall=table["layer"].isna())
-    keys = ["metric", "mode", "variant", "group_a", "group_b", "site", "threshold", "is_overall"]
-    table["q"] = family.groupby(keys, dropna=False)["p"].transform(benjamini_hochberg)
+    is_overall = table["layer"].isna()
+    table["q"] = _corrected(table.assign(is_overall=is_overall), CONTRAST_FAMILY, is_overall)
     fewest = table[["n_a", "n_b"]].min(axis=1)
     table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], fewest)
     share = stable_share(table, CONTRAST_CURVE, "estimate", "low", "high")

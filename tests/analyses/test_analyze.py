@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from babelscope.analyses import analyze
 from babelscope.analyses.metrics.nao import NeuronOverlap
@@ -168,6 +169,21 @@ def test_a_sweep_equals_one_threshold_at_a_time(store, swept):
         pd.testing.assert_frame_equal(
             at[columns].reset_index(drop=True), single[columns].reset_index(drop=True), rtol=1e-12, atol=1e-13
         )
+
+
+def test_rows_that_are_read_first_are_corrected_together(values, tmp_path):
+    three = ["a", "b", "c"] * 8
+    found = results(write_store(tmp_path / "three.acts", values, demand=three), ["cs"], mode="corrected")
+    overall = rows(found["cs"], layer=None, language_a="*")
+    assert len(overall) == 2 * 3  # variants x groups
+    np.testing.assert_allclose(overall["q"], stats.false_discovery_control(overall["p"]))
+    contrasts = found["contrast"]
+    overall = rows(contrasts, layer=None)
+    assert len(overall) == 2 * 3  # variants x pairs of groups
+    np.testing.assert_allclose(overall["q"], stats.false_discovery_control(overall["p"]))
+    layers = contrasts.table[contrasts.table["layer"].notna() & contrasts.table["variant"].eq("raw")]
+    assert len(layers) == 2 * 3  # layers x pairs of groups
+    np.testing.assert_allclose(layers["q"], stats.false_discovery_control(layers["p"]))
 
 
 def test_default_threshold_is_the_papers(found):
