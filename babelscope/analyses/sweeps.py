@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from babelscope.analyses.statistics import NOT_TESTABLE, STABLE_SHARE, SUPPORTED, THRESHOLD_DEPENDENT, Floats
-from babelscope.analyses.tables import stable_share
 
 PLACE = ["metric", "mode", "variant", "site", "position", "layer", "group"]
 
@@ -22,7 +21,6 @@ def sweep_summary(table: pd.DataFrame) -> pd.DataFrame:
     """
     swept = table[table["threshold"].notna()]
     means = swept[swept["language_a"] == "*"]
-    means = means.assign(share=stable_share(means, PLACE, "gap", "gap_low", "gap_high"))
     pairs = swept[swept["language_a"] != "*"]
     tau = {_named(key): _rank_stability(part) for key, part in pairs.groupby(PLACE, dropna=False, sort=False)}
     return _table(
@@ -34,7 +32,6 @@ def contrast_summary(contrasts: pd.DataFrame) -> pd.DataFrame:
     """The same for every contrast of groups: `area_gap` is the area of the difference of gaps."""
     swept = contrasts[contrasts["threshold"].notna()].rename(columns={"estimate": "gap"})
     swept = swept.assign(group=swept["group_a"] + " - " + swept["group_b"], matched=np.nan)
-    swept = swept.assign(share=stable_share(swept, PLACE, "gap", "low", "high"))
     return _table([{**_row(key, part), "kendall_tau": float("nan")} for key, part in _curves(swept)])
 
 
@@ -55,7 +52,7 @@ def _curves(table: pd.DataFrame) -> list[tuple[tuple[object, ...], pd.DataFrame]
 
 
 def _row(key: tuple[object, ...], curve: pd.DataFrame) -> dict[str, object]:
-    share = float(curve["share"].iloc[0])
+    share = float(curve["stability"].iloc[0])
     supported = (curve["verdict"] == SUPPORTED) | (curve["verdict"] == THRESHOLD_DEPENDENT)
     if curve["gap"].isna().all():
         verdict = NOT_TESTABLE

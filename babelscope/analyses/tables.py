@@ -54,8 +54,8 @@ def tidy_table(estimates: Sequence[Estimates], position: str) -> pd.DataFrame:
     is_mean, is_overall = table["language_a"] == "*", table["layer"].isna()
     table["q"] = _corrected(table.assign(is_mean=is_mean, is_overall=is_overall), FAMILY, is_mean & is_overall)
     table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["q"], table["n"])
-    share = stable_share(table, CURVE, "gap", "gap_low", "gap_high")
-    table.loc[(table["verdict"] == SUPPORTED) & (share < STABLE_SHARE), "verdict"] = THRESHOLD_DEPENDENT
+    table["stability"] = stable_share(table, CURVE, "gap", "gap_low", "gap_high")
+    _judge_curves(table)
     return table[list(COLUMNS)].astype(COLUMNS)
 
 
@@ -80,6 +80,12 @@ def _corrected(table: pd.DataFrame, keys: list[str], headline: pd.Series) -> pd.
     """p-values of each family corrected together; the rows of `headline` are compared whatever `COMPARED` says."""
     families = [table[name].mask(headline, "*") if name in COMPARED else table[name] for name in keys]
     return table.groupby(families, dropna=False)["p"].transform(benjamini_hochberg)
+
+
+def _judge_curves(table: pd.DataFrame) -> None:
+    """What is supported at one threshold, but on too little of the grid, depends on the threshold."""
+    unstable = (table["verdict"] == SUPPORTED) & (table["stability"] < STABLE_SHARE)
+    table.loc[unstable, "verdict"] = THRESHOLD_DEPENDENT
 
 
 def stable_share(table: pd.DataFrame, curve: list[str], estimate: str, low: str, high: str) -> pd.Series:
@@ -120,10 +126,10 @@ def contrast_table(
     table["q"] = _corrected(table.assign(is_overall=is_overall), CONTRAST_FAMILY, is_overall)
     fewest = table[["n_a", "n_b"]].min(axis=1)
     table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], fewest)
-    share = stable_share(table, CONTRAST_CURVE, "estimate", "low", "high")
-    table.loc[(table["verdict"] == SUPPORTED) & (share < STABLE_SHARE), "verdict"] = THRESHOLD_DEPENDENT
+    table["stability"] = stable_share(table, CONTRAST_CURVE, "estimate", "low", "high")
+    _judge_curves(table)
     order = [*CONTRAST_CURVE[:6], "position", "layer", "threshold", "n_a", "n_b", "estimate", "low", "high"]
-    return table[[*order, "p", "q", "verdict"]]
+    return table[[*order, "p", "q", "stability", "verdict"]]
 
 
 def _contrast_rows(

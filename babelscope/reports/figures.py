@@ -8,6 +8,7 @@ import altair as alt
 import pandas as pd
 
 from babelscope.errors import BabelScopeError
+from babelscope.reports.captions import intervals, stability, threshold_of
 from babelscope.reports.tables import by_layer, by_pair, overall
 from babelscope.schema import Result
 
@@ -21,7 +22,7 @@ GROUPS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
 SEPARATORS = {0x2028: " ", 0x2029: " "}
 
 TEXT_COLUMNS = ("group", "site", "language_a", "language_b", "verdict", "task", "language")
-INTERVAL_COLUMNS = ("n", "n_undefined", "matched", "null", "gap", "gap_low", "gap_high", "q", "verdict")
+INTERVAL_COLUMNS = ("n", "n_undefined", "matched", "null", "gap", "gap_low", "gap_high", "q", "stability", "verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def _layer_figures(result: Result) -> list[Figure]:
         if part["layer"].nunique() > 1:
             caption = (
                 f"Similarity of matched items (one question, two languages) beside its null, mismatched items of the "
-                f"same group; {_intervals(part)}. The shaded gap is what the shared question explains."
-                f"{_threshold_of(part)}"
+                f"same group; {intervals(part)}. The shaded gap is what the shared question explains."
+                f"{threshold_of(part)}{stability(part)}"
             )
             found.append(Figure("layers", mode, _title("by layer", result, mode, variant), caption, _layers(part)))
     return found
@@ -80,7 +81,7 @@ def _threshold_figures(result: Result) -> list[Figure]:
         if part["threshold"].nunique() > 1:
             caption = (
                 "Mean over layers and language pairs at every threshold. Left: matched (solid) and null (dashed). "
-                f"Right: the gap between them; {_intervals(part)}."
+                f"Right: the gap between them; {intervals(part)}.{stability(part)}"
             )
             title = _title("against the threshold", result, mode, variant)
             found.append(Figure("threshold", mode, title, caption, _thresholds(part)))
@@ -92,7 +93,8 @@ def _pair_figures(result: Result) -> list[Figure]:
     for mode, variant, part in _variants(by_pair(result.table)):
         if len(part[["language_a", "language_b"]].drop_duplicates()) > 1:
             caption = (
-                f"Gap over the null, mean over layers.{_threshold_of(part)} Point at a cell for interval, n and q."
+                f"Gap over the null, mean over layers.{threshold_of(part)} Point at a cell for interval, n and q."
+                f"{stability(part)}"
             )
             title = _title("by language pair", result, mode, variant)
             found.append(Figure("pairs", mode, title, caption, _pairs(part)))
@@ -224,14 +226,3 @@ def _tooltip(*columns: str) -> list[alt.Tooltip]:
 def _title(what: str, result: Result, mode: str, variant: str) -> str:
     name = f"{result.name.upper()}, {variant.replace('_', ' ')}"
     return f"{name}: {what}{', as published' if mode == 'paper' else ''}"
-
-
-def _threshold_of(table: pd.DataFrame) -> str:
-    values = table["threshold"].dropna().unique()
-    return f" Threshold {values[0]:g}." if len(values) else ""
-
-
-def _intervals(table: pd.DataFrame) -> str:
-    fewest, most = int(table["n"].min()), int(table["n"].max())
-    level = "99" if (table["mode"] == "paper").all() else "95"
-    return f"bands are {level} % intervals over items, n = {fewest if fewest == most else f'{fewest} to {most}'}"

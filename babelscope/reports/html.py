@@ -18,11 +18,11 @@ from babelscope.schema import Result
 
 OVERALL = (
     "mode", "variant", "group", "site", "threshold", "n", "n_undefined", "matched", "matched_low", "matched_high",
-    "null", "gap", "gap_low", "gap_high", "gap_corrected", "p", "q", "verdict",
+    "null", "gap", "gap_low", "gap_high", "gap_corrected", "p", "q", "stability", "verdict",
 )  # fmt: skip
 DETAILS = (
     "mode", "variant", "group", "site", "layer", "language_a", "language_b", "threshold", "n", "matched", "null",
-    "gap", "gap_low", "gap_high", "effect_size", "auc", "retrieval_ab", "retrieval_ba", "q", "verdict",
+    "gap", "gap_low", "gap_high", "effect_size", "auc", "retrieval_ab", "retrieval_ba", "q", "stability", "verdict",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ UNDEFINED, DASH = "undefined", "–"
 
 HEADLINE = (
     "metric", "mode", "variant", "site", "group", "threshold", "n", "matched", "null", "gap", "gap_low", "gap_high",
-    "q", "verdict",
+    "q", "stability", "verdict",
 )  # fmt: skip
 NAMES = ("metric", "variant", "site", "group")
 
@@ -58,6 +58,7 @@ def headline_text(results: Iterable[Result]) -> pd.DataFrame:
     level = LEVELS["paper" if len(rows) and (rows["mode"] == "paper").all() else "corrected"]
     shown[f"{100 * level:g} % interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
     shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
+    shown["stability"] = [DASH if pd.isna(v) else f"{v:.2f}" for v in rows["stability"]]
     return shown.assign(verdict=rows["verdict"].astype(str))
 
 
@@ -115,5 +116,5 @@ def _decimals(value: float) -> str:
 
 def _text(value: object, column: str) -> str:
     if not isinstance(value, str) and pd.isna(value):  # type: ignore[call-overload]
-        return {"layer": "all", "threshold": DASH}.get(column, UNDEFINED)
+        return {"layer": "all", "threshold": DASH, "stability": DASH}.get(column, UNDEFINED)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

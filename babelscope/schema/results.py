@@ -41,6 +41,7 @@ COLUMNS = {
     "mexa": "float64",
     "p": "float64",
     "q": "float64",
+    "stability": "float64",  # share of the swept grid on which the conclusion holds, NaN where nothing was swept
     "verdict": "str",
 }
 

@@ -34,6 +34,24 @@ def test_layer_curves_hold_every_layer_of_every_group(analysis: Analysis) -> Non
     assert "n = 8" in figure.caption
 
 
+def test_overlaps_stand_beside_the_share_of_the_grid_on_which_their_conclusion_holds(analysis: Analysis) -> None:
+    summary = analysis["sweep_summary"].table
+    rows = headline(analysis.results)
+    assert rows[rows["metric"] == "cs"]["stability"].isna().all()  # nothing to sweep
+    of_overlap = rows[rows["metric"] == "nao"].set_index("group")["stability"]
+    shares = summary[(summary["mode"] == "corrected") & summary["layer"].isna()].set_index("group")
+    pd.testing.assert_series_equal(
+        of_overlap, shares["conclusion_stability"], check_names=False, check_index_type=False
+    )
+    text = headline_text(analysis.results)
+    assert text["stability"].tolist() == ["–" if pd.isna(v) else f"{v:.2f}" for v in rows["stability"]]
+    captions = {f.title: f.caption for f in figures(analysis.results)}
+    free, knowledge = (f"{of_overlap[name]:.0%} ({name})" for name in (FREE, KNOWLEDGE))
+    assert f"on {free}, {knowledge} of the swept grid" in captions["NAO, overlap: against the threshold"]
+    assert "of the swept grid" in captions["NAO, overlap: by layer"]
+    assert "grid" not in captions["CS, raw: by layer"]
+
+
 def test_undefined_values_are_gaps_in_a_curve_not_zeros(analysis: Analysis) -> None:
     table = analysis["nao"].table.copy()
     table.loc[table["threshold"] > 0.5, ["matched", "null", "gap"]] = float("nan")
