@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from babelscope.errors import BabelScopeError
-from babelscope.reports.captions import intervals, stability, threshold_of
+from babelscope.reports.captions import intervals, spread, stability, threshold_of
 from babelscope.reports.tables import by_layer, by_pair, overall
 from babelscope.schema import Result
 
@@ -182,7 +182,10 @@ def _accuracy(table: pd.DataFrame) -> Figure:
         .properties(width=alt.Step(24), height=HEIGHT)
         .facet(column=alt.Column("task:N", title=None, sort=list(dict.fromkeys(table["task"]))))
     )
-    caption = "Share of items whose right option scores best, with its Wilson 95 % interval; the tick marks chance."
+    caption = (
+        f"Share of items whose right option scores best, with its Wilson 95 % interval, n = {spread(table['n'], 'd')} "
+        "for each point; the tick marks chance."
+    )
     return Figure("accuracy", "corrected", "What the model can do", caption, chart)
 
 

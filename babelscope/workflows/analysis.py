@@ -97,7 +97,8 @@ def _accuracy_in(store: ActivationStore, languages: Sequence[str] | None) -> Res
     if languages is None:
         return found
     kept = found.table[found.table["language"].isin(list(languages))]
-    return replace(found, table=kept.reset_index(drop=True))
+    about = {**found.provenance, "languages": tuple(dict.fromkeys(languages))}
+    return replace(found, table=kept.reset_index(drop=True), provenance=about)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The share of items that a model answers correctly, per task and language."""
 
+from importlib.metadata import version
+
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
@@ -15,7 +17,8 @@ def accuracy(store: ActivationStore) -> Result:
     -------
     Result
         Columns task, language, n, accuracy, low, high, chance (mean of 1 / number of options). Items without
-        options or without gold do not count; a task without any is absent.
+        options or without gold do not count; a task without any is absent. Items without the covariate `task` are
+        named by their `dataset`, or "all".
 
     Raises
     ------
@@ -26,9 +29,7 @@ def accuracy(store: ActivationStore) -> Result:
     if answers.empty:
         raise BabelScopeError(f"{store.path}: no item has options and a gold answer", "capture with --answers")
     score_columns = [c for c in answers if str(c).startswith("score_")]
-    covariates = store.covariates
-    task = covariates["task"] if "task" in covariates else pd.Series("all", index=covariates.index)
-    answers = answers.assign(task=task.reindex(answers["item"]).to_numpy())
+    answers = answers.assign(task=_tasks(store).reindex(answers["item"]).to_numpy())
     rows = []
     for (name, language), part in answers.groupby(["task", "language"], sort=False):
         n, right = len(part), int(part["correct"].sum())
@@ -36,4 +37,14 @@ def accuracy(store: ActivationStore) -> Result:
         chance = (1 / part[score_columns].notna().sum(axis=1)).mean()
         rows.append((name, language, n, right / n, low, high, chance))
     table = pd.DataFrame(rows, columns=["task", "language", "n", "accuracy", "low", "high", "chance"])
-    return Result("accuracy", table, {"store": store.fingerprint, "interval": "Wilson 95 %", "unit": "item"})
+    about = {
+        "store": store.fingerprint, "version": version("babelscope"), "languages": store.languages,
+        "interval": "Wilson 95 %", "unit": "item", "task": "covariate task, else dataset, else all",
+    }  # fmt: skip
+    return Result("accuracy", table, about)
+
+
+def _tasks(store: ActivationStore) -> "pd.Series[str]":
+    """Task by item. Grouping would drop items without one, and their answers with them."""
+    names = store.covariates.reindex(columns=["task", "dataset"]).astype(object)
+    return names["task"].fillna(names["dataset"]).fillna("all").astype(str)
