@@ -4,8 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from babelscope.hooks.anatomy import Anatomy, locate
+    from babelscope.hooks.anatomy import Anatomy
+    from babelscope.hooks.blocks import run_plan
     from babelscope.hooks.laws import check_laws
+    from babelscope.hooks.locate import locate
     from babelscope.hooks.models import LoadedModel, load_model
     from babelscope.hooks.planning import estimate, make_plan
     from babelscope.hooks.selftest import self_test
@@ -19,8 +21,9 @@ _PUBLIC = {
     "check_lengths": "tokens",
     "estimate": "planning",
     "load_model": "models",
-    "locate": "anatomy",
+    "locate": "locate",
     "make_plan": "planning",
+    "run_plan": "blocks",
     "self_test": "selftest",
 }
 
@@ -33,6 +36,7 @@ __all__ = [
     "load_model",
     "locate",
     "make_plan",
+    "run_plan",
     "self_test",
 ]
 

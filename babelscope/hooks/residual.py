@@ -1,7 +1,8 @@
-"""How a block adds its attention and its MLP to the residual stream: four forms, told apart by their values."""
+"""How a block adds attention and MLP to the residual stream: four forms, told apart by their values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import torch
@@ -18,14 +19,16 @@ class Residual:
     - `sum`: post = pre + a attn + m mlp, sequential or parallel, with a = m = 1 but for Granite and its kin.
     - `sandwich`: post = pre + norm_a(attn) + norm_m(mlp), as Gemma 2 and OLMo 2; a missing norm is the identity.
     - `post-norm`: mid = norm_a(pre + attn), post = norm_m(mid + mlp), as BERT.
-    - `attention`: only the middle is known; the MLP is of another kind (experts).
+    - `attention`: only the middle is known; the MLP is of another kind.
 
-    `middle` is the module that reads the stream between attention and MLP, where there is one: sequential
-    blocks have it, parallel ones do not. It proves attention on its own.
+    Decoder blocks of an encoder-decoder add attention to the encoder between the two, in the same form.
+    `middle` is the module that reads the stream behind attention, where there is one: sequential blocks have it,
+    parallel ones do not. It proves attention on its own.
     """
 
     form: Literal["sum", "sandwich", "post-norm", "attention"]
     attention_norm: nn.Module | None = None
+    cross_norm: nn.Module | None = None
     mlp_norm: nn.Module | None = None
     attention_scale: float = 1.0
     mlp_scale: float = 1.0
@@ -44,12 +47,15 @@ class Residual:
 
     def sides(self, seen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Both sides of the equation; `seen` maps site kinds (and `resid.mid`) to tensors of the same tokens."""
-        middle, mlp, post = self.after_attention(seen), seen["mlp.out"], seen["resid.post"]
+        stream, mlp, post = self.after_attention(seen), seen["mlp.out"], seen["resid.post"]
         if self.form == "post-norm":
-            return _apply(self.mlp_norm, _apply(self.attention_norm, middle) + mlp), post
-        if self.form == "sandwich":
-            mlp = _apply(self.mlp_norm, mlp)
-        return middle + self.mlp_scale * mlp, post
+            stream = _apply(self.attention_norm, stream)
+            if "cross.out" in seen:
+                stream = _apply(self.cross_norm, stream + seen["cross.out"])
+            return _apply(self.mlp_norm, stream + mlp), post
+        if "cross.out" in seen:
+            stream = stream + _apply(self.cross_norm, seen["cross.out"])
+        return stream + self.mlp_scale * _apply(self.mlp_norm, mlp), post
 
 
 def _apply(norm: nn.Module | None, x: Tensor) -> Tensor:
@@ -66,16 +72,15 @@ def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual
     calls : sequence of Call
         Calls inside the block.
     seen : mapping
-        `resid.pre`, `resid.post`, `attn.out` and, where located, `mlp.out` of the probe.
+        `resid.pre`, `resid.post`, `attn.out` and, where located, `cross.out` and `mlp.out` of the probe.
     """
     if "attn.out" not in seen:
         return None
-    pre, attention, post = seen["resid.pre"], seen["attn.out"], seen["resid.post"]
+    pre, attention = seen["resid.pre"], seen["attn.out"]
     norms = [c for c in calls if _may_be_norm(c, pre)]
     if "mlp.out" in seen:
-        mlp = seen["mlp.out"]
-        candidates = [Residual("sum"), *_sandwiches(norms, attention, mlp), *_post_norms(norms, pre, attention, mlp)]
-        scaled = _scaled_sum(pre, attention, mlp, post)
+        candidates = [Residual("sum"), *_sandwiches(norms, seen), *_post_norms(norms, seen)]
+        scaled = _scaled_sum(seen)
         for candidate in [*candidates, *([scaled] if scaled else [])]:
             if agree(*candidate.sides(seen)):
                 return replace(candidate, middle=_middle(norms, candidate.after_attention(seen)))
@@ -95,27 +100,40 @@ def _may_be_norm(call: Call, pre: Tensor) -> bool:
     return leaf and same_shape and not isinstance(call.module, nn.Dropout | nn.Identity)
 
 
-def _sandwiches(norms: Sequence[Call], attention: Tensor, mlp: Tensor) -> list[Residual]:
-    after_attention = [c.module for c in norms if torch.equal(c.read, attention)]  # type: ignore[arg-type]
-    after_mlp = [c.module for c in norms if torch.equal(c.read, mlp)]  # type: ignore[arg-type]
-    pairs = [(a, m) for a in [*after_attention, None] for m in [*after_mlp, None] if a is not None or m is not None]
-    return [Residual("sandwich", a, m) for a, m in pairs]
+def _sandwiches(norms: Sequence[Call], seen: Mapping[str, Tensor]) -> list[Residual]:
+    """Every choice of norms that read exactly what a part gave, but for the choice of none."""
+
+    def readers(kind: str) -> list[nn.Module | None]:
+        given = seen.get(kind)
+        found = [c.module for c in norms if c.read is not None and given is not None and torch.equal(c.read, given)]
+        return [*found, None]
+
+    choices = product(readers("attn.out"), readers("cross.out"), readers("mlp.out"))
+    return [Residual("sandwich", *norms_chosen) for norms_chosen in choices if any(norms_chosen)]
 
 
-def _post_norms(norms: Sequence[Call], pre: Tensor, attention: Tensor, mlp: Tensor) -> list[Residual]:
-    first = [c for c in norms if agree(c.read, pre + attention)]  # type: ignore[arg-type]
-    return [
-        Residual("post-norm", a.module, m.module)
-        for a in first
-        for m in norms
-        if a.returned is not None and agree(m.read, a.returned + mlp)  # type: ignore[arg-type]
-    ]
+def _post_norms(norms: Sequence[Call], seen: Mapping[str, Tensor]) -> list[Residual]:
+    def behind(stream: Tensor | None, added: Tensor) -> list[Call]:
+        if stream is None:
+            return []
+        return [c for c in norms if c.read is not None and agree(c.read, stream + added)]
+
+    found: list[tuple[Call, Call | None, Call]] = []
+    for a in behind(seen["resid.pre"], seen["attn.out"]):
+        if "cross.out" in seen:
+            crosses = behind(a.returned, seen["cross.out"])
+            found += [(a, c, m) for c in crosses for m in behind(c.returned, seen["mlp.out"])]
+        else:
+            found += [(a, None, m) for m in behind(a.returned, seen["mlp.out"])]
+    return [Residual("post-norm", a.module, c.module if c else None, m.module) for a, c, m in found]
 
 
-def _scaled_sum(pre: Tensor, attention: Tensor, mlp: Tensor, post: Tensor) -> Residual | None:
+def _scaled_sum(seen: Mapping[str, Tensor]) -> Residual | None:
     """The two factors that explain post - pre best; the caller checks that they explain all of it."""
-    parts = torch.stack([attention.double().flatten(), mlp.double().flatten()], dim=1)
-    change = (post.double() - pre.double()).flatten()[:, None]
+    if "cross.out" in seen:
+        return None
+    parts = torch.stack([seen["attn.out"].double().flatten(), seen["mlp.out"].double().flatten()], dim=1)
+    change = (seen["resid.post"].double() - seen["resid.pre"].double()).flatten()[:, None]
     try:
         a, m = torch.linalg.lstsq(parts.cpu(), change.cpu()).solution[:, 0].tolist()
     except RuntimeError:

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BloomConfig,
@@ -21,10 +23,14 @@ from transformers import (
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
     OPTConfig,
     OPTForCausalLM,
     Phi3Config,
@@ -187,6 +193,67 @@ FAMILIES = {
         "mlp.activation_fn", "model.embed_tokens", "model.norm",
     ),
 }  # fmt: skip
+
+
+def _mt5() -> PreTrainedModel:
+    return MT5ForConditionalGeneration(
+        MT5Config(vocab_size=320, d_model=WIDTH, d_kv=8, d_ff=NEURONS, num_layers=LAYERS, num_heads=HEADS,
+                  pad_token_id=1, eos_token_id=2, decoder_start_token_id=1)
+    )  # fmt: skip
+
+
+def _bart_like(config: type, model: type) -> Callable[[], PreTrainedModel]:
+    def build() -> PreTrainedModel:
+        return model(
+            config(vocab_size=320, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=LAYERS,
+                   encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=NEURONS,
+                   decoder_ffn_dim=NEURONS, max_position_embeddings=130, pad_token_id=1, bos_token_id=0,
+                   eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2)
+        )  # fmt: skip
+
+    return build
+
+
+@dataclass(frozen=True)
+class TwoStacks:
+    """How to build an encoder-decoder, and by hand the paths of the parts of its blocks."""
+
+    build: Callable[[], PreTrainedModel]
+    layers: dict[str, str]
+    parts: dict[str, str]  # site, with its stack where the two differ -> module
+
+
+ENCODER_DECODERS = {
+    "mt5": TwoStacks(
+        _mt5,
+        {"enc": "encoder.block", "dec": "decoder.block"},
+        {
+            "attn.out": "layer.0.SelfAttention.o",
+            "cross.out": "layer.1.EncDecAttention.o",
+            "enc.mlp.out": "layer.1.DenseReluDense.wo",
+            "dec.mlp.out": "layer.2.DenseReluDense.wo",
+            "enc.mlp.act": "layer.1.DenseReluDense.act",
+            "dec.mlp.act": "layer.2.DenseReluDense.act",
+        },
+    ),
+    **{
+        name: TwoStacks(
+            _bart_like(config, model),
+            {"enc": "model.encoder.layers", "dec": "model.decoder.layers"},
+            {
+                "attn.out": "self_attn.out_proj",
+                "cross.out": "encoder_attn.out_proj",
+                "mlp.out": "fc2",
+                "mlp.act": "activation_fn",
+            },
+        )
+        # Post-norm and pre-norm.
+        for name, config, model in (
+            ("bart", BartConfig, BartForConditionalGeneration),
+            ("m2m100", M2M100Config, M2M100ForConditionalGeneration),
+        )
+    },
+}
 DECODERS = [name for name, family in FAMILIES.items() if not family.encoder]
 
 
