@@ -148,7 +148,7 @@ def _own(name: str, call: AttentionCall) -> Attended:
 
 def _mask(*args: Any, **kwargs: Any) -> Any:
     # Without an entry of its own a name gets no mask at all, silently: the model would read padding and the future.
-    own: Callable[..., Any] = AttentionMaskInterface._global_mapping.get(_RUNNING[-1].own, eager_mask)
+    own: Any = AttentionMaskInterface._global_mapping.get(_RUNNING[-1].own, eager_mask)
     return own(*args, **kwargs)
 
 
