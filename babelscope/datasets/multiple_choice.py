@@ -5,14 +5,14 @@ from typing import Literal, Protocol, TypeVar
 
 from babelscope.datasets.dataset import Split, item_ids
 from babelscope.datasets.shell import Letters, Task, in_shell
-from babelscope.errors import unknown_name
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import PromptSet
 from babelscope.schema.prompts import Scalar
 
 Compat = Literal["corrected", "paper"]
 
-# A test problem that was shown before is drawn again this often; small rules have few problems, so it then stays.
-REDRAWS = 20
+# A test problem that was shown before is drawn again this often; when none of so many is new, hardly any can be left.
+REDRAWS = 2000
 
 
 class Problem(Protocol):
@@ -45,20 +45,31 @@ def check_fields(split: str, letters: str, compat: str) -> None:
     check_choice("construction", compat, ("corrected", "paper"))
 
 
-def without_repeats(draws: Iterator[Callable[[], P]], split: Split) -> Iterator[P]:
-    """The first problem of each item that no earlier item shows, as far as the rule has enough problems.
+def without_repeats(
+    draws: Iterator[Callable[[], P]], split: Split, identity: Callable[[P], str] = lambda problem: problem.shown
+) -> Iterator[P]:
+    """The first problem of each item whose identity no earlier item has.
 
     Only the test split is kept free of repeats: training may well see a problem twice.
+
+    Raises
+    ------
+    BabelScopeError
+        If none of the problems drawn for an item is new.
     """
     seen: set[str] = set()
-    for draw in draws:
+    for number, draw in enumerate(draws):
         problem = draw()
         if split == "test":
-            for _ in range(REDRAWS):
-                if problem.shown not in seen:
-                    break
-                problem = draw()
-            seen.add(problem.shown)
+            left = REDRAWS
+            while identity(problem) in seen:
+                if not left:
+                    raise BabelScopeError(
+                        f"item {number + 1} would repeat a problem: no new one of its kind is left in the test split",
+                        f"ask for {number} items or fewer",
+                    )
+                problem, left = draw(), left - 1
+            seen.add(identity(problem))
         yield problem
 
 
