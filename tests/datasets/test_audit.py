@@ -135,6 +135,30 @@ def test_options_that_are_each_right_once_tell_nothing():
     assert row(audit(PromptSet("blocks", tuple(prompts))), "options_only").accuracy == pytest.approx(0.25)
 
 
+def test_options_of_signs_alone_have_no_words_to_learn_from():
+    signs = tuple(a_prompt(i, ("<" * (i + 1), ">", "=", "~"), i % 4) for i in range(8))
+    mixed = tuple(a_prompt(i, (f"<{i}", *"><="), i % 4) for i in range(8))
+    assert "options_only" not in set(audit(PromptSet("signs", signs)).heuristic)
+    assert "options_only" in set(audit(PromptSet("mixed", mixed)).heuristic)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("arithmetic", "one line"),
+        ("arithmetic", "Solve.\nRule: modulo. Input: 7; 3.\nA) 1\nB) 2"),
+        ("arithmetic", "Solve.\nRule: addition. Input: 7; 3.\n1. 10\n2. 11"),
+        ("symbolic", "one line"),
+        ("symbolic", "Solve.\nList: a, b. Step 1: leave the list unchanged.\n1. a, b\n2. b, a"),
+        ("logical", "one line"),
+    ],
+)
+def test_own_prompts_under_the_name_of_our_task_raise_no_alarm(task, text):
+    options = ("Tom is tall.", "Tom is thin.")
+    prompts = (Prompt("1", "en", text, options=options, gold=0, covariates={"task": task}),)
+    assert "no_single_answer" not in set(audit(PromptSet("own", prompts)).heuristic)
+
+
 def test_open_questions_are_refused():
     open_questions = PromptSet("open", (Prompt("1", "en", "Who?"),))
     with pytest.raises(BabelScopeError, match="no item with options"):

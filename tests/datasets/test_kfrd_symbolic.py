@@ -150,4 +150,4 @@ def test_what_is_not_a_prompt_is_no_problem_to_solve():
     with pytest.raises(ValueError, match="not an English"):
         solve_symbolic("Hello\nworld")
     with pytest.raises(ValueError, match="no position"):
-        solve_symbolic("x\nList: a, b. Step 1: delete the word at position 3.\nq")
+        solve_symbolic("x\nList: a, b. Step 1: delete the word at position 3.\nq\nA) a")
