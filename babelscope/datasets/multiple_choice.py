@@ -1,7 +1,8 @@
 """What the generators of multiple-choice problems share: unrepeated problems and prompts in every language."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from dataclasses import Field, asdict, fields
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from babelscope.datasets.dataset import Split, item_ids
 from babelscope.datasets.shell import Letters, Task, in_shell
@@ -26,6 +27,27 @@ class Problem(Protocol):
     @property
     def gold(self) -> int:
         """Index of the right option."""
+        ...
+
+
+class Recipe(Protocol):
+    """A dataset's dataclass, as far as its prompts depend on it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def seed(self) -> int:
+        """What the random numbers depend on."""
+        ...
+
+    @property
+    def split(self) -> Split:
+        """The split of all its problems."""
+        ...
+
+    @property
+    def letters(self) -> Letters:
+        """The option letters."""
         ...
 
 
@@ -76,23 +98,30 @@ def without_repeats(
 def prompts_in(
     languages: Sequence[str],
     dataset: str,
-    recipe: Mapping[str, Scalar],
+    recipe: Recipe,
     problems: Sequence[P],
     render: Callable[[P, str], Task],
     covariates: Callable[[P], Mapping[str, Scalar]],
 ) -> PromptSet:
     """Every problem in every language, in the common shell, with the same covariates in all of them.
 
-    `recipe` holds the fields of the recipe, among them `split`, `seed` and `letters`; it becomes the source of
-    the set.
+    The identifiers name what the recipe changes, as in `kfrd-logical+paper+max_depth=3/test/0/00012`, so that
+    items of different recipes are never taken for each other. The recipe becomes the source of the set.
     """
-    split: Split = "train" if recipe["split"] == "train" else "test"
-    letters: Letters = "native" if recipe["letters"] == "native" else "latin"
-    items = [item for _, item in item_ids(dataset, split, int(recipe["seed"]), len(problems))]
+    named = "+".join([dataset, *_changes(recipe)])
+    items = [item for _, item in item_ids(named, recipe.split, recipe.seed, len(problems))]
     facts = [covariates(p) for p in problems]
     prompts = tuple(
-        in_shell(item, language, render(problem, language), fact, letters)
+        in_shell(item, language, render(problem, language), fact, recipe.letters)
         for language in dict.fromkeys(languages)
         for item, problem, fact in zip(items, problems, facts, strict=True)
     )
-    return PromptSet(dataset, prompts, {"generator": dataset, **recipe})
+    return PromptSet(dataset, prompts, {"generator": dataset, **asdict(recipe)})
+
+
+def _changes(recipe: Recipe) -> Iterator[str]:
+    """Fields that differ from their defaults, without those that every identifier tells or does not depend on."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name not in ("items", "seed", "split") and value != field.default:
+            yield value if isinstance(value, str) else f"{field.name}={value}"

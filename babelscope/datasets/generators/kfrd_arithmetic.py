@@ -1,7 +1,7 @@
 """Arithmetic problems of the knowledge-free reasoning dataset: eight rules on numbers up to 999."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import ClassVar
@@ -130,7 +130,7 @@ class KfrdArithmetic:
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
         chosen = self.info.languages if languages is None else languages
-        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
+        return prompts_in(chosen, NAME, self, list(self.problems()), render, covariates)
 
 
 dataset = KfrdArithmetic

@@ -1,7 +1,7 @@
 """Symbolic problems of the knowledge-free reasoning dataset: a list of words changed in one to k steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import ClassVar
@@ -123,7 +123,7 @@ class KfrdSymbolic:
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
         chosen = self.info.languages if languages is None else languages
-        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
+        return prompts_in(chosen, NAME, self, list(self.problems()), render, covariates)
 
 
 dataset = KfrdSymbolic
