@@ -47,15 +47,45 @@ def test_missing_items_are_noted_and_refused_only_when_strict(own):
     path = own("p.csv", HEADER + "a,en,one\nb,en,two\na,de,eins\n")
     prompts, notes = load_prompts(path)
     assert len(prompts) == 3
-    assert notes == ["language 'de': 1 of 2 items missing: 'b'; kept, incomplete, in the other languages"]
+    missing = f"{path}, language 'de': 1 of 2 items missing: 'b'"
+    todo = "add the rows, or refuse such items with strict: true"
+    assert notes == [f"{missing}; kept, incomplete, in the other languages ({todo})"]
     said = refusal(path, mapping={"strict": True})
-    assert "language 'de': 1 of 2 items missing: 'b'" in said
+    assert missing in said
     assert "strict: false" in said
 
 
 def test_keys_that_never_match_are_refused(own):
     path = own("p.csv", HEADER + "en-1,en,one\nde-1,de,eins\n")
-    assert "no key occurs in two languages (first keys: en: 'en-1'; de: 'de-1')" in refusal(path)
+    assert f"{path}: no key occurs in two languages (first keys: en: 'en-1'; de: 'de-1')" in refusal(path)
+    own("p.en.csv", "item,text\nen-1,one\n")
+    pattern = str(own("p.de.csv", "item,text\nde-1,eins\n")).replace(".de.", ".{language}.")
+    files = " and ".join(pattern.format(language=g) for g in ("de", "en"))
+    assert f"{files}: no key occurs in two languages" in refusal(pattern)
+
+
+@pytest.mark.parametrize("language", ["de", "DE", "de-AT"])
+def test_a_row_of_another_language_than_its_file_is_refused(own, language):
+    path = own("p.en.csv", f"item,language,text\na,en,one\nb,{language},eins\n")
+    said = refusal(str(path).replace(".en.", ".{language}."))
+    assert f"{path}, line 3: language is {language!r}, while the file is that of 'en'" in said
+    assert "correct the row or the name of the file" in said
+
+
+@pytest.mark.parametrize("language", ["en", "EN", "en-US", "english", "English", ""])
+def test_another_way_to_name_the_language_of_the_file_is_no_contradiction(own, language):
+    path = own("p.en.csv", f"item,language,text\na,{language},one\n")
+    assert load_prompts(str(path).replace(".en.", ".{language}."))[0].languages == ("en",)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("item", "\ud83d"), ("text", "cut \ud83d"), ("o", ["y", "\ud83d"]), ("topic", "\ud83d")]
+)
+def test_half_a_character_is_refused_by_row(own, field, value):
+    path = own("p.jsonl", lines({**row("a", "en", topic="x", o=["y", "z"]), field: value}))
+    said = refusal(path, mapping={"options": "o", "covariates": ["topic"]})
+    assert f"{path}, line 1: field '{'o.1' if field == 'o' else field}' holds half a character" in said
+    assert "repair the text" in said
 
 
 @pytest.mark.parametrize(
@@ -255,7 +285,10 @@ def test_files_of_unequal_length_or_with_blank_lines_are_never_joined_by_positio
     own("p.en.tsv", "text\nred\nblue\n")
     path = own("p.de.tsv", "text\nrot\n")
     pattern = str(path).replace(".de.", ".{language}.")
-    assert "language 'de': 1 of 2 items missing" in refusal(pattern, mapping={"key": "row"})
+    said = refusal(pattern, mapping={"key": "row"})
+    assert f"{path}, language 'de': 1 of 2 items missing" in said
+    assert "find the lost line" in said
+    assert "strict" not in said
     path.write_text("text\n\nblau\n")
     assert f"{path}, line 2: blank line" in refusal(pattern, mapping={"key": "row"})
 
