@@ -1,7 +1,9 @@
+import csv
 import json
 
 import pytest
 
+from babelscope.datasets import delimited
 from babelscope.datasets.load import load_prompts
 from babelscope.errors import BabelScopeError
 
@@ -168,6 +170,27 @@ def test_ragged_rows_are_reported_by_the_line_they_begin_on(own):
     said = refusal(path)
     assert f"{path}, line 4: 4 fields, expected 3 (item, language, text)" in said
     assert f"{path}, line 5: 2 fields, expected 3" in said
+
+
+def test_unnamed_columns_at_the_end_are_left_out_if_they_are_empty(own):
+    path = own("p.csv", "item,language,text,,\na,en,one,,\nb,en,two\n")
+    prompts, notes = load_prompts(path)
+    assert [p.text for p in prompts.prompts] == ["one", "two"]
+    assert notes == [f"{path}: empty columns without a name at the end left out: 2"]
+    for header in ("item,language,text,", "item,language,text,,"):
+        said = refusal(own("p.csv", header + "\na,en,one, and more\n"))
+        assert f"{path}, line 2: 4 fields, expected 3 (item, language, text)" in said
+
+
+def test_a_long_field_is_read_and_one_beyond_all_reason_is_named(own, monkeypatch):
+    path = own("p.csv", HEADER + f"a,en,{'x' * 200_000}\n")
+    limit = csv.field_size_limit()
+    assert len(load_prompts(path)[0].prompts[0].text) == 200_000
+    assert csv.field_size_limit() == limit
+    monkeypatch.setattr(delimited, "LONGEST_FIELD", 1000)
+    said = refusal(path)
+    assert f"{path}, line 2: a field has more than 1,000 characters" in said
+    assert "close the quote" in said
 
 
 def test_quotes_that_would_vanish_are_refused_and_kept_when_told(own):
