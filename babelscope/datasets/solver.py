@@ -75,7 +75,7 @@ def _changed(words: list[str], step: str) -> list[str]:
         return words
     if found := re.fullmatch(r"insert “(.+)” before position (\d+)", step):
         before = int(found[2]) - 1
-        if not 0 <= before <= len(words):
+        if not 0 <= before < len(words):
             raise ValueError(f"no position for: {step}")
         return [*words[:before], found[1], *words[before:]]
     if found := re.fullmatch(r"delete the word at position (\d+)", step):

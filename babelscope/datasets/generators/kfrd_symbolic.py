@@ -188,8 +188,8 @@ def _skeleton(
     drawn = [vocabulary[i] for i in distinct_below(rng, len(vocabulary), LONGEST + depth)]
     if depth == 1:
         kinds: tuple[str, ...] = (KINDS[block % len(KINDS)],)
-        # Four places to delete at take four words.
-        shortest = N_OPTIONS if kinds[0] == "delete" else SHORTEST
+        # Four places to insert or delete at take four words.
+        shortest = SHORTEST if kinds[0] == "rearrange" else N_OPTIONS
         length = shortest + below(rng, LONGEST + 1 - shortest)
         return tuple(drawn[:length]), kinds, tuple(drawn[LONGEST:])
     length = now = SHORTEST + below(rng, LONGEST + 1 - SHORTEST)
@@ -220,7 +220,8 @@ def _different_steps(kind: str, word: str, length: int, n: int, rng: np.random.G
     steps: dict[Step, None] = {}
     while len(steps) < n:
         if kind == "insert":
-            step = Step("insert", (1 + below(rng, length + 1),), word)
+            # Never before position length + 1, which the list does not have.
+            step = Step("insert", (1 + below(rng, length),), word)
         elif kind == "delete":
             step = Step("delete", (1 + below(rng, length),))
         elif rng.random() < UNCHANGED_SHARE:
