@@ -177,7 +177,11 @@ def test_a_report_needs_tables_of_its_own_store(cli: Cli, store: Path) -> None:
         (["generate", "knowledge", "x.txt"], "JSON Lines", "x.jsonl"),
         (["generate", "knowledge", "taken.jsonl"], "exists already", "--overwrite"),
         (["generate", "knowledge", "x.jsonl", "--items", "100000"], "100000 items", ""),
-        (["generate", "kfrd-arithmetic", "x.jsonl", "--items", "3000"], "would repeat a problem", "1102 items or fewer"),
+        (
+            ["generate", "kfrd-arithmetic", "x.jsonl", "--items", "3000"],
+            "would repeat a problem",
+            "1102 items or fewer",
+        ),
         (["generate", "knowledge", "x.jsonl", "--languages", "xx"], "'xx'", ""),
         (["generate", "knowledge", "x.jsonl", "--max-depth", "2"], "knowledge has no parameter 'max_depth'", "it has:"),
         (["generate", "kfrd-logical", "x.jsonl", "--max-depth", "90"], "chains of depth 90", "max_depth from 1 to"),
