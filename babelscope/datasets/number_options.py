@@ -11,7 +11,8 @@ is right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -46,17 +47,17 @@ def shown_problem(rule: str, operands: Numbers) -> str:
     return f"{rule}:{','.join(map(str, operands))}"
 
 
-def test_share(rule: str) -> int:
+def share_of_tests(rule: str) -> int:
     """One problem of the rule in how many is a test problem.
 
-    Half of them where there are few: a tenth would leave no options in which each of the four can be right.
+    Half of them where there are few: a tenth would leave hardly any options in which each of the four can be right.
     """
     return 2 if rule in FEW_OPERANDS else TEST_SHARE
 
 
 def split_of_problem(rule: str, operands: Numbers) -> Split:
     """Split that a problem belongs to, whatever its options."""
-    return split_of(shown_problem(rule, operands), test_share(rule))
+    return split_of(shown_problem(rule, operands), share_of_tests(rule))
 
 
 def number_options(
@@ -70,44 +71,55 @@ def number_options(
         kept = _options_with_operands(rule, split)
         options, operands_of = kept[below(rng, len(kept))]
         return options, operands_of[right][below(rng, len(operands_of[right]))]
-    progressions, patience = _progressions(rule), PATIENCE[split]
-    while True:
+    progressions = _progressions(rule)
+    options = progressions[below(rng, len(progressions))]
+    # Whichever is right: were only the right one looked at, the options would show it.
+    while not _can_each_be_right(rule, split, options):
         options = progressions[below(rng, len(progressions))]
-        # Other options only if no operands are in the split: were it done sooner, whether it is done would depend
-        # on which option is right, and the options would show it.
-        for draws in range(10 * patience):
-            operands = MANY_OPERANDS[rule](options[right], options, rng)
-            if (
-                (draws >= patience or alone_resembles(options, operands, resembling))
-                and set(operands).isdisjoint(options)
-                and split_of_problem(rule, operands) == split
-            ):
-                return options, operands
+    numbers, operands_from = MANY_OPERANDS[rule](options[right], options)
+    draws = 0
+    while True:
+        operands = operands_from(numbers[below(rng, len(numbers))])
+        is_wanted = draws >= PATIENCE[split] or alone_resembles(options, operands, resembling)
+        if is_wanted and _fits(rule, split, operands, options):
+            return options, operands
+        draws += 1
 
 
-def _addends(total: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+def _fits(rule: str, split: Split, operands: Numbers, options: Numbers) -> bool:
+    return set(operands).isdisjoint(options) and split_of_problem(rule, operands) == split
+
+
+@lru_cache(maxsize=65536)
+def _can_each_be_right(rule: str, split: Split, options: Numbers) -> bool:
+    """Whether each option is the answer of a problem of the split; of a hundred progressions all but three are so."""
+    found = (MANY_OPERANDS[rule](answer, options) for answer in options)
+    return all(any(_fits(rule, split, make(n), options) for n in numbers) for numbers, make in found)
+
+
+# Numbers to choose from, equally likely, and the operands that belong to one.
+Choices: TypeAlias = tuple[range, Callable[[int], Numbers]]
+
+
+def _addends(total: int, options: Numbers) -> Choices:
     """Two addends, both below all options."""
-    least = total - options[0] + 1
-    first = least + below(rng, options[0] - least)
-    return first, total - first
+    return range(total - options[0] + 1, options[0]), lambda first: (first, total - first)
 
 
-def _minuend_and_subtrahend(difference: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+def _minuend_and_subtrahend(difference: int, options: Numbers) -> Choices:
     """A minuend above all options, and what to subtract."""
-    least = options[-1] - difference + 1
-    subtrahend = least + below(rng, LARGEST - difference - least + 1)
-    return difference + subtrahend, subtrahend
+    subtrahends = range(options[-1] - difference + 1, LARGEST - difference + 1)
+    return subtrahends, lambda subtrahend: (difference + subtrahend, subtrahend)
 
 
-def _first_terms_of_arithmetic(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+def _first_terms_of_arithmetic(third: int, options: Numbers) -> Choices:
     """Two terms below all options."""
-    least = third - options[0] + 1
-    difference = least + below(rng, min(LARGEST_DIFFERENCE, third // 2) - least + 1)
-    return third - 2 * difference, third - difference
+    differences = range(third - options[0] + 1, min(LARGEST_DIFFERENCE, third // 2) + 1)
+    return differences, lambda difference: (third - 2 * difference, third - difference)
 
 
-# Operands whose answer is the number given, all of them equally likely; the second argument is all options.
-MANY_OPERANDS: Mapping[str, Callable[[int, Numbers, np.random.Generator], Numbers]] = {
+# Operands whose answer is the number given; the second argument is all options.
+MANY_OPERANDS: Mapping[str, Callable[[int, Numbers], Choices]] = {
     "addition": _addends,
     "subtraction": _minuend_and_subtrahend,
     "arithmetic_sequence": _first_terms_of_arithmetic,

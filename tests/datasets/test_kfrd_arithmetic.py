@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from babelscope.datasets.generators.kfrd_arithmetic import RULES, ArithmeticProblem, KfrdArithmetic
-from babelscope.datasets.number_options import FEW_OPERANDS, number_options
+from babelscope.datasets.number_options import FEW_OPERANDS, number_options, split_of_problem
 from babelscope.datasets.options import (
     alone_resembles,
     anagrams,
@@ -165,6 +165,19 @@ def test_which_options_there_are_does_not_depend_on_which_is_right(rule, split):
     rng = np.random.default_rng(0)
     drawn = [{number_options(rule, split, right, 0, rng)[0] for _ in range(6000)} for right in range(4)]
     assert drawn[0] == drawn[1] == drawn[2] == drawn[3]
+
+
+@pytest.mark.parametrize(
+    ("rule", "operands"),
+    [("addition", lambda x, n: (n, x - n)), ("arithmetic_sequence", lambda x, n: (2 * n - x, n))],
+)
+def test_each_option_is_the_answer_of_a_test_problem(rule, operands):
+    # Drawn with the least option as the right one, so that nothing but the construction cares for the largest.
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        options, _ = number_options(rule, "test", 0, 0, rng)
+        found = [operands(options[-1], n) for n in range(1, options[0])]
+        assert any(min(o) > 0 and max(o) < options[0] and split_of_problem(rule, o) == "test" for o in found), options
 
 
 def test_a_published_test_set_repeats_what_is_shown_but_no_pair():
