@@ -1,6 +1,7 @@
 """Where a model keeps its parts: found by structure and by what one small forward pass shows, never by a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy, Attention, Layer, Stack
-from babelscope.hooks.mlp import find_mlp
+from babelscope.hooks.experts import Experts, with_shared
+from babelscope.hooks.mlp import Mlp, find_mlp
 from babelscope.hooks.place import Place
 from babelscope.hooks.probe import Attending, Call, Probe, is_linear, probe
-from babelscope.hooks.residual import find_residual
+from babelscope.hooks.residual import Residual, find_residual
+from babelscope.hooks.tolerance import agree
 
 
 @torch.inference_mode()
@@ -125,18 +128,57 @@ def _layer(seen: Probe, block: Call) -> Layer:
             tensors[f"{kind}.out"] = projection.returned
         excluded |= _inside(attending.module, block.module) | ({id(projection.module)} if projection else set())
         attentions[kind] = Attention(attending.module, projection.module if projection else None, attending.n_heads)
-    mlp = find_mlp([c for c in once if id(c.module) not in excluded], width)
-    if mlp is not None:
-        tensors["mlp.out"] = mlp.out
+    outside = [c for c in once if id(c.module) not in excluded]
+    dense = find_mlp(outside, width)
+    mixture = next((c for c in outside if id(c.module) in seen.slots), None)
+    found = None if mixture is None else _mixture(seen, calls, mixture, dense, tensors)
+    if found is None:
+        found = _Mlp(dense, dense.down_projection if dense else None)
+        tensors |= {"mlp.out": dense.out} if dense else {}
+        found = replace(found, residual=find_residual(calls, tensors))
+    dense = found.dense
     return Layer(
         module=block.module,
         attention=attentions.get("attn"),
         cross_attention=attentions.get("cross"),
-        down_projection=mlp.down_projection if mlp else None,
-        activation=mlp.activation if mlp else None,
-        gate=mlp.gate if mlp else None,
-        residual=find_residual(calls, tensors),
+        mlp=found.module,
+        down_projection=dense.down_projection if dense else None,
+        experts=found.experts,
+        activation=dense.activation if dense else None,
+        gate=dense.gate if dense else None,
+        residual=found.residual,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mlp:
+    """What follows attention in a block."""
+
+    dense: Mlp | None
+    module: nn.Module | None
+    experts: Experts | None = None
+    residual: Residual | None = None
+
+
+def _mixture(
+    seen: Probe, calls: Sequence[Call], mixture: Call, dense: Mlp | None, tensors: Mapping[str, Tensor]
+) -> _Mlp | None:
+    """Experts, in the smallest module whose output the block adds; None where no such module is found."""
+    around = [c for c in calls if c.began <= mixture.began and c.ended >= mixture.ended]
+    for block in sorted(around[:-1], key=lambda c: c.ended):
+        if block.returned is None or block.returned.numel() != tensors["resid.pre"].numel():
+            continue
+        out = block.returned.reshape(tensors["resid.pre"].shape)
+        residual = find_residual(calls, {**tensors, "mlp.out": out})
+        if residual is None or residual.form == "attention" or mixture.returned is None:
+            continue
+        experts = Experts(mixture.module, seen.slots[id(mixture.module)])
+        if agree(*with_shared(mixture.returned, None, out)):
+            return _Mlp(None, block.module, experts, residual)
+        if dense is not None and agree(*with_shared(mixture.returned, dense.out, out)):
+            return _Mlp(dense, block.module, experts, residual)
+        return _Mlp(None, block.module, None, residual)
+    return None
 
 
 def _attending(seen: Probe, block: Call) -> list[Attending]:

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.generic import ModelOutput
 
+from babelscope.hooks.experts import is_experts, routed
+
 # Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
 
@@ -49,6 +51,7 @@ class Probe:
     decoder_ids: Tensor
     calls: list[Call] = field(default_factory=list)
     attending: list[Attending] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)  # id of an experts module -> experts that read one token
 
     def in_layer(self, layer: tuple[str, int]) -> list[Call]:
         """Calls inside one block, in order of completion."""
@@ -122,7 +125,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Mapping[str, nn.Modul
     table = model.get_input_embeddings().weight
     assert isinstance(table, Tensor)
     device, vocabulary = table.device, table.shape[0]
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     # Padding ids are skipped by some models when they count positions.
     ids = torch.tensor([[i + 6 if i == pad else i for i in PROBE_IDS]], device=device) % vocabulary
     result = Probe(ids, ids.flip(1))
@@ -149,6 +152,8 @@ def _recording(result: Probe, body: nn.Module, blocks: Mapping[str, nn.ModuleLis
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         read = args[0] if args else kwargs.get("hidden_states", kwargs.get("input_ids"))
         running.append((module, next(clock), read.clone() if isinstance(read, Tensor) else None))
+        if is_experts(module) and (call := routed(args, kwargs)) is not None:
+            result.slots[id(module)] = call.expert.shape[1]
 
     def after(module: nn.Module, _: Any, output: Any) -> None:
         returned = output if isinstance(output, Tensor) else _first(output)
