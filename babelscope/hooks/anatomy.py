@@ -23,13 +23,13 @@ class Attention:
         Smallest module inside which attention is computed.
     output_projection : Module or None
         The linear that reads what attention returned.
-    n_heads : int
-        Query heads.
+    n_heads : int or None
+        Query heads; None where tokens are mixed without a softmax over keys, as by linear attention.
     """
 
     module: nn.Module
     output_projection: nn.Module | None
-    n_heads: int
+    n_heads: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +175,7 @@ def _missing(layer: Layer) -> list[str]:
     present: dict[str, object] = {
         "attention": attention,
         "output projection": attention and attention.output_projection,
+        "attention heads": attention and attention.n_heads,
         "an equation that proves attention": residual,
         "down projection": layer.down_projection,
         "experts": layer.experts,

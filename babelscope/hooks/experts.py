@@ -17,6 +17,9 @@ from torch.utils.hooks import RemovableHandle
 ExpertsEnd: TypeAlias = Literal["moe.neurons", "moe.expert", "moe.weight"]
 ENDS: tuple[str, ...] = get_args(ExpertsEnd)
 
+# A module for which `is_experts` holds; torch does not say of which type a module's attributes are.
+Stacked: TypeAlias = Any
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experts:
@@ -28,10 +31,13 @@ class Experts:
         Holds the stacked weights of all of them.
     n_slots : int
         Experts that read one token.
+    scale : float
+        Of what they give, where the block scales it beside the weights.
     """
 
     module: nn.Module
     n_slots: int
+    scale: float = 1.0
 
     @property
     def n_experts(self) -> int:
@@ -56,7 +62,7 @@ def is_experts(module: nn.Module) -> bool:
     """Whether a module holds stacked experts behind transformers' ExpertsInterface, by its attributes."""
     down = getattr(module, "down_proj", None)
     stacked = isinstance(down, Tensor) and down.ndim == 3 and down.is_floating_point()
-    return stacked and all(hasattr(module, name) for name in ("has_gate", "has_bias", "is_transposed", "act_fn"))
+    return stacked and all(hasattr(module, name) for name in ("has_gate", "has_bias", "is_transposed", "_apply_gate"))
 
 
 def routed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Routed | None:
@@ -70,7 +76,7 @@ def routed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Routed | None:
     return Routed(*tensors) if fits and not expert.is_floating_point() and weight.is_floating_point() else None
 
 
-def expert_neurons(module: nn.Module, call: Routed) -> Tensor:
+def expert_neurons(module: Stacked, call: Routed) -> Tensor:
     """(token, slot, neuron): what the down projection of each selected expert reads.
 
     One product per expert, as the model's own; its kernels may round the last bit another way.
@@ -88,7 +94,7 @@ def expert_neurons(module: nn.Module, call: Routed) -> Tensor:
     return found
 
 
-def mixed(module: nn.Module, neurons: Tensor, expert: Tensor, weight: Tensor) -> Tensor:
+def mixed(module: Stacked, neurons: Tensor, expert: Tensor, weight: Tensor) -> Tensor:
     """(token, dim): down projections of the neurons of each slot, weighted and summed."""
     width = module.down_proj.shape[2 if module.is_transposed else 1]
     total = torch.zeros(len(neurons), width, dtype=torch.float64, device=neurons.device)
@@ -114,9 +120,7 @@ def listen(module: nn.Module, end: str, action: Callable[[Tensor], None]) -> Rem
     return module.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def mixture_sides(
-    experts: Experts, seen: Mapping[str, Tensor], shared: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def mixture_sides(experts: Experts, seen: Mapping[str, Tensor], shared: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both sides of the equation of a block with experts, for tensors (token, ...) of the same tokens.
 
     Parameters
@@ -127,7 +131,19 @@ def mixture_sides(
         What the down projection of a shared expert gives, which every token goes through.
     """
     expert = seen["moe.expert"].round().long()  # a law may be checked on tensors that were stored
-    return with_shared(mixed(experts.module, seen["moe.neurons"], expert, seen["moe.weight"]), shared, seen["mlp.out"])
+    routed_part = mixed(experts.module, seen["moe.neurons"], expert, seen["moe.weight"])
+    return with_shared(experts.scale * routed_part, shared, seen["mlp.out"])
+
+
+def scale_of(routed_part: Tensor, shared: Tensor | None, out: Tensor) -> float:
+    """The one factor of what the experts give that explains the block's output best."""
+    expected = out.reshape(-1, out.shape[-1]).double()
+    found = routed_part.reshape(expected.shape).double()
+    if shared is not None:
+        direction = functional.normalize(shared.reshape(expected.shape).double(), dim=-1)
+        expected, found = (x - (x * direction).sum(-1, keepdim=True) * direction for x in (expected, found))
+    factor = float((expected * found).sum() / found.square().sum().clamp(min=1e-300))
+    return 1.0 if abs(factor - 1) < 1e-5 else factor
 
 
 def with_shared(routed_part: Tensor, shared: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,15 +167,15 @@ def _selected(expert: Tensor, n_experts: int) -> Iterator[tuple[int, tuple[Tenso
     flat = expert.reshape(-1)
     order = torch.argsort(flat, stable=True)
     sizes = torch.bincount(flat.clamp(max=n_experts), minlength=n_experts + 1).tolist()
-    for index, places in enumerate(order.split(sizes)[:n_experts]):
+    for index, places in enumerate(torch.split(order, sizes)[:n_experts]):
         if len(places):
             yield index, (places // expert.shape[1], places % expert.shape[1])
 
 
-def _linear(module: nn.Module, x: Tensor, weight: Tensor, bias: str, expert: int) -> Tensor:
+def _linear(module: Stacked, x: Tensor, weight: Tensor, bias: str, expert: int) -> Tensor:
     added = getattr(module, bias)[expert] if module.has_bias else None
     return functional.linear(x, weight.T if module.is_transposed else weight, added)
 
 
-def _size(module: nn.Module, axis: int) -> int:
+def _size(module: Stacked, axis: int) -> int:
     return int(module.down_proj.shape[axis])

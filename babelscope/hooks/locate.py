@@ -1,7 +1,8 @@
 """Where a model keeps its parts: found by structure and by what one small forward pass shows, never by a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy, Attention, Layer, Stack
-from babelscope.hooks.experts import Experts, with_shared
+from babelscope.hooks.experts import Experts, scale_of, with_shared
+from babelscope.hooks.mixing import token_mixer
 from babelscope.hooks.mlp import Mlp, find_mlp
 from babelscope.hooks.place import Place
 from babelscope.hooks.probe import Attending, Call, Probe, is_linear, probe
-from babelscope.hooks.residual import Residual, find_residual
+from babelscope.hooks.residual import SMALLEST_SCALE, Residual, find_residual
 from babelscope.hooks.tolerance import agree
 
 
@@ -34,11 +36,17 @@ def locate(model: PreTrainedModel) -> Anatomy:
     """
     roots = _roots(model)
     blocks = {tag: _block_list(model, root) for tag, root in roots.items()}
+    if any(len(found) > 1 for found in blocks.values()):  # an encoder of images or sound beside the one of text
+        blocks = _that_run(model, blocks)
+    return _located(model, roots, {tag: max(found, key=len) for tag, found in blocks.items()})
+
+
+def _located(model: PreTrainedModel, roots: Mapping[str, nn.Module], blocks: Mapping[str, nn.ModuleList]) -> Anatomy:
     seen = probe(model, model.base_model, blocks)
     return Anatomy(
         model=model,
         body=model.base_model,
-        stacks={tag: _stack(seen, model, tag, root, blocks[tag]) for tag, root in roots.items()},
+        stacks={tag: _stack(seen, model, tag, root, blocks) for tag, root in roots.items()},
         unembedding=model.get_output_embeddings(),  # type: ignore[no-untyped-call]
     )
 
@@ -49,9 +57,16 @@ def _roots(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {"": model.base_model}
 
 
-def _block_list(model: PreTrainedModel, root: nn.Module) -> nn.ModuleList:
-    found = _layer_list(root, getattr(model.config.get_text_config(), "num_hidden_layers", 0))
-    if found is None:
+def _that_run(model: PreTrainedModel, blocks: Mapping[str, list[nn.ModuleList]]) -> dict[str, list[nn.ModuleList]]:
+    """The lists whose blocks read text, as far as there are any."""
+    ran = {id(c.module) for c in probe(model, model.base_model, {tag: found[0] for tag, found in blocks.items()}).calls}
+    chosen = {tag: [x for x in found if any(id(b) in ran for b in x)] for tag, found in blocks.items()}
+    return {tag: chosen[tag] or found for tag, found in blocks.items()}
+
+
+def _block_list(model: PreTrainedModel, root: nn.Module) -> list[nn.ModuleList]:
+    found = _layer_lists(root, getattr(model.config.get_text_config(), "num_hidden_layers", 0))
+    if not found:
         raise BabelScopeError(
             f"{type(model).__name__}: no list of transformer blocks was found",
             "name a transformer whose layers stand in a ModuleList",
@@ -59,32 +74,39 @@ def _block_list(model: PreTrainedModel, root: nn.Module) -> nn.ModuleList:
     return found
 
 
-def _layer_list(body: nn.Module, n_layers: int) -> nn.ModuleList | None:
+def _layer_lists(body: nn.Module, n_layers: int) -> list[nn.ModuleList]:
     lists = [m for m in body.modules() if isinstance(m, nn.ModuleList) and len(m)]
     blocks = [m for m in lists if all(isinstance(c, GradientCheckpointingLayer) for c in m)]
     if not blocks:  # older model files: blocks of one class, as many as the configuration says, with matrices inside
         alike = [m for m in lists if len(m) == n_layers and len({type(c) for c in m}) == 1]
         blocks = [m for m in alike if any(is_linear(part) for part in m[0].modules())]
-    return max(blocks, key=len, default=None)
+    return blocks
 
 
-def _stack(seen: Probe, model: PreTrainedModel, tag: str, root: nn.Module, blocks: nn.ModuleList) -> Stack:
+def _stack(
+    seen: Probe, model: PreTrainedModel, tag: str, root: nn.Module, blocks: Mapping[str, nn.ModuleList]
+) -> Stack:
     name = type(model).__name__
     calls = {id(c.module): c for c in seen.calls}
-    ran = [b for b in blocks if id(b) in calls]
+    ran = [b for b in blocks[tag] if id(b) in calls]
     if not ran or any(seen.n_calls(b) != 1 for b in ran):
         raise BabelScopeError(
             f"{name}: its blocks are run {'never' if not ran else 'more than once'} in a forward pass",
             "layers that share their weights have no site of their own; name another model",
         )
     first, last = calls[id(ran[0])], calls[id(ran[-1])]
-    assert first.read is not None
+    if first.read is None or first.read.ndim != 3 or first.read.shape[0] != 1:
+        shape = None if first.read is None else tuple(first.read.shape)
+        raise BabelScopeError(
+            f"{name}: its blocks read {shape} for a prompt of {seen.ids.shape[1]} tokens, not (prompt, token, dim)",
+            "its residual stream has another form; name another model",
+        )
     return Stack(
         tag=tag,
         module=root,
         embedding=_embedding(seen, model, tag),
         embedded=_embedded(seen, first),
-        layers=tuple(_layer(seen, calls[id(b)]) for b in ran),
+        layers=tuple(_layer(seen, calls[id(b)], partial(token_mixer, model, blocks, seen)) for b in ran),
         final_norm=_final_norm(seen, last, calls[id(root)].returned),
         width=first.read.shape[-1],
         name=name,
@@ -112,7 +134,7 @@ def _final_norm(seen: Probe, last: Call, returned: Tensor | None) -> nn.Module |
     return norms[0] if norms else None
 
 
-def _layer(seen: Probe, block: Call) -> Layer:
+def _layer(seen: Probe, block: Call, mixer: Callable[[Call], Attending | None]) -> Layer:
     assert block.layer is not None
     assert block.read is not None
     assert block.returned is not None
@@ -122,7 +144,7 @@ def _layer(seen: Probe, block: Call) -> Layer:
     tensors = {"resid.pre": block.read, "resid.post": block.returned}
     excluded: set[int] = set()
     attentions: dict[str, Attention] = {}
-    for kind, attending in zip(("attn", "cross"), _attending(seen, block), strict=False):
+    for kind, attending in zip(("attn", "cross"), _attending(seen, block, mixer), strict=False):
         projection = _output_projection(once, attending, width)
         if projection is not None and projection.returned is not None:
             tensors[f"{kind}.out"] = projection.returned
@@ -172,18 +194,21 @@ def _mixture(
         residual = find_residual(calls, {**tensors, "mlp.out": out})
         if residual is None or residual.form == "attention" or mixture.returned is None:
             continue
-        experts = Experts(mixture.module, seen.slots[id(mixture.module)])
-        if agree(*with_shared(mixture.returned, None, out)):
-            return _Mlp(None, block.module, experts, residual)
-        if dense is not None and agree(*with_shared(mixture.returned, dense.out, out)):
-            return _Mlp(dense, block.module, experts, residual)
+        for shared in (None, dense):
+            added = shared.out if shared else None
+            scale = scale_of(mixture.returned, added, out)
+            if abs(scale) > SMALLEST_SCALE and agree(*with_shared(scale * mixture.returned, added, out)):
+                experts = Experts(mixture.module, seen.slots[id(mixture.module)], scale)
+                return _Mlp(shared, block.module, experts, residual)
         return _Mlp(None, block.module, None, residual)
     return None
 
 
-def _attending(seen: Probe, block: Call) -> list[Attending]:
+def _attending(seen: Probe, block: Call, mixer: Callable[[Call], Attending | None]) -> list[Attending]:
     """Attention of a block in the order of computing: to its own stack, then to the encoder; each module once."""
     found = [a for a in seen.attending if a.layer == block.layer]
+    if not found and (mixing := mixer(block)) is not None:
+        return [mixing]
     first: dict[int, Attending] = {}
     for attending in found:
         first.setdefault(id(attending.module), attending)
@@ -194,7 +219,7 @@ def _attending(seen: Probe, block: Call) -> list[Attending]:
 def _output_projection(calls: Iterable[Call], attending: Attending, width: int) -> Call | None:
     after = [c for c in calls if c.began > attending.at and is_linear(c.module) and _width(c.returned) == width]
     projection = min(after, key=lambda c: c.began, default=None)
-    if projection is not None and (_width(projection.read) or 0) % attending.n_heads:
+    if projection is not None and attending.n_heads and (_width(projection.read) or 0) % attending.n_heads:
         return None
     return projection
 

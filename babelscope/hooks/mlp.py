@@ -48,7 +48,7 @@ def find_mlp(calls: Sequence[Call], width: int) -> Mlp | None:
             if _equal(activation.returned, down.read):
                 return Mlp(down.module, down.returned, activation.module, None)
             for gate, columns in _gates(linears, down):
-                if agree(activation.returned * columns, down.read):
+                if activation.returned.shape == columns.shape and agree(activation.returned * columns, down.read):
                     return Mlp(down.module, down.returned, activation.module, gate)
     if downs and downs[-1].returned is not None:
         return Mlp(downs[-1].module, downs[-1].returned, None, None)

@@ -35,12 +35,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attending:
-    """The moment when attention was computed: inside which module, with how many heads."""
+    """The moment when attention was computed: inside which module, with how many heads; None where none were seen."""
 
     module: nn.Module
     at: int
     layer: tuple[str, int] | None
-    n_heads: int
+    n_heads: int | None
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """How a block adds attention and MLP to the residual stream: four forms, told apart by their values."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from babelscope.hooks.probe import Call, is_linear
 from babelscope.hooks.tolerance import agree
+
+# Granite's residual multiplier is 0.22; rounding leaves some 1e-7.
+SMALLEST_SCALE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +78,8 @@ def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual
     seen : mapping
         `resid.pre`, `resid.post`, `attn.out` and, where located, `cross.out` and `mlp.out` of the probe.
     """
-    if "attn.out" not in seen:
+    width = seen["resid.pre"].shape[-1]
+    if "attn.out" not in seen or any(seen[kind].shape[-1] != width for kind in seen):
         return None
     pre, attention = seen["resid.pre"], seen["attn.out"]
     norms = [c for c in calls if _may_be_norm(c, pre)]
@@ -97,7 +102,15 @@ def _may_be_norm(call: Call, pre: Tensor) -> bool:
         return False
     leaf = not any(True for _ in call.module.children())
     same_shape = call.read.shape == pre.shape == call.returned.shape
-    return leaf and same_shape and not isinstance(call.module, nn.Dropout | nn.Identity)
+    if not leaf or not same_shape or isinstance(call.module, nn.Dropout | nn.Identity):
+        return False
+    return len(_required(call.module)) == 1  # the laws call it again, with one tensor
+
+
+def _required(module: nn.Module) -> list[str]:
+    parameters = inspect.signature(module.forward).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
 
 
 def _sandwiches(norms: Sequence[Call], seen: Mapping[str, Tensor]) -> list[Residual]:
@@ -138,4 +151,5 @@ def _scaled_sum(seen: Mapping[str, Tensor]) -> Residual | None:
         a, m = torch.linalg.lstsq(parts.cpu(), change.cpu()).solution[:, 0].tolist()
     except RuntimeError:
         return None
-    return Residual("sum", attention_scale=a, mlp_scale=m)
+    # A factor of zero would prove nothing of the part it stands before (Reformer adds the MLP to another stream).
+    return Residual("sum", attention_scale=a, mlp_scale=m) if min(abs(a), abs(m)) > SMALLEST_SCALE else None

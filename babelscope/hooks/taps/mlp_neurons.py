@@ -26,7 +26,9 @@ def _law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | Non
     parts = stack.layers[layer]
     if parts.experts is not None:
         return mixture.law(stack, layer, seen)
-    return None if parts.down_projection is None else (parts.down_projection.forward(seen["mlp.neurons"]), seen["mlp.out"])
+    return (
+        None if parts.down_projection is None else (parts.down_projection.forward(seen["mlp.neurons"]), seen["mlp.out"])
+    )
 
 
 tap = Tap("mlp.neurons", "down projection(mlp.neurons) = mlp.out", _place, _unit, _law)

@@ -1,0 +1,71 @@
+"""Which linear reads a mixture of tokens, found by changing one token and looking where the change arrives.
+
+Attention without a softmax over keys (linear attention, state spaces, windows, kernels) shows no scores, but it does
+what attention is for: it carries information from one token to others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from babelscope.hooks.probe import Attending, Call, Probe, is_linear, probe
+
+CHANGED = 4  # in the middle of the nine, so that mixing from the left, from the right and in windows shows
+
+
+def token_mixer(
+    model: PreTrainedModel, blocks: Mapping[str, nn.ModuleList], seen: Probe, block: Call
+) -> Attending | None:
+    """The part of a block that mixes tokens, or None where no linear to the residual width follows it.
+
+    Parameters
+    ----------
+    seen : Probe
+        The plain pass; one more is run, with one token of this block's input changed.
+    block : Call
+        Of the block in the plain pass.
+    """
+    assert block.layer is not None
+    assert block.read is not None
+    handle = _change_input(block.module)
+    try:
+        other = probe(model, model.base_model, blocks)
+    finally:
+        handle.remove()
+    pairs = list(zip(seen.in_layer(block.layer), other.in_layer(block.layer), strict=False))
+    if any(a.module is not b.module for a, b in pairs):
+        return None
+    mixed = {a.began for a, b in pairs if _mixed(a.read, b.read)}
+    width = block.read.shape[-1]
+    linears = [a for a, _ in pairs if is_linear(a.module) and a.returned is not None and a.returned.shape[-1] == width]
+    projection = min((a for a in linears if a.began in mixed), key=lambda a: a.began, default=None)
+    if projection is None:
+        return None
+    around = [a for a, _ in pairs if a.began < projection.began and a.ended > projection.ended]
+    inner = min((a for a in around if a.began not in mixed), key=lambda a: a.ended, default=block)
+    return Attending(inner.module, projection.began - 1, block.layer, None)
+
+
+def _change_input(module: nn.Module) -> RemovableHandle:
+    """A hook that changes one token of what a module reads."""
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        read = (args[0] if args else kwargs["hidden_states"]).clone()
+        # Not a multiple of what was there: a norm would undo that.
+        read[:, CHANGED] += torch.linspace(-1, 1, read.shape[-1], device=read.device, dtype=read.dtype)
+        return ((read, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": read})
+
+    return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _mixed(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether tokens differ beside the one that was changed."""
+    if a is None or b is None or a.shape != b.shape or a.ndim not in (2, 3) or a.is_complex():
+        return False
+    rows = (a != b).any(-1)
+    differing = (rows[0] if a.ndim == 3 else rows).nonzero().flatten().tolist()
+    return any(token != CHANGED for token in differing)
