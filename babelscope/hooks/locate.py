@@ -1,7 +1,6 @@
 """Where a model keeps its parts: found by structure and by what one small forward pass shows, never by a table."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,19 +9,22 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.anatomy import Anatomy, Attention, Layer, Stack
-from babelscope.hooks.experts import Experts, scale_of, with_shared
+from babelscope.hooks.anatomy import Anatomy, Layer, Stack
+from babelscope.hooks.anatomy_file import AnatomyFile, StackPaths
+from babelscope.hooks.layer import find_layer
 from babelscope.hooks.mixing import token_mixer
-from babelscope.hooks.mlp import Mlp, find_mlp
 from babelscope.hooks.place import Place
-from babelscope.hooks.probe import Attending, Call, Probe, is_linear, probe
-from babelscope.hooks.residual import SMALLEST_SCALE, Residual, find_residual
-from babelscope.hooks.tolerance import agree
+from babelscope.hooks.probe import Blocks, Call, Probe, is_linear, probe
 
 
 @torch.inference_mode()
-def locate(model: PreTrainedModel) -> Anatomy:
+def locate(model: PreTrainedModel, named: AnatomyFile | None = None) -> Anatomy:
     """Find the parts of a model by its structure and one forward pass over nine tokens.
+
+    Parameters
+    ----------
+    named : AnatomyFile, optional
+        Parts that the user names; what it leaves out is located.
 
     Returns
     -------
@@ -32,21 +34,21 @@ def locate(model: PreTrainedModel) -> Anatomy:
     Raises
     ------
     BabelScopeError
-        If a stack has no list of blocks that each run once.
+        If a stack has no list of blocks that each run once, or if a part that is named is not what its name says.
     """
     roots = _roots(model)
-    blocks = {tag: _block_list(model, root) for tag, root in roots.items()}
-    if any(len(found) > 1 for found in blocks.values()):  # an encoder of images or sound beside the one of text
-        blocks = _that_run(model, blocks)
-    return _located(model, roots, {tag: max(found, key=len) for tag, found in blocks.items()})
-
-
-def _located(model: PreTrainedModel, roots: Mapping[str, nn.Module], blocks: Mapping[str, nn.ModuleList]) -> Anatomy:
+    paths = {tag: (named or AnatomyFile()).stack(tag) for tag in roots}
+    found = {tag: _block_lists(model, root, paths[tag]) for tag, root in roots.items()}
+    if any(len(lists) > 1 for lists in found.values()):  # an encoder of images or sound beside the one of text
+        found = _that_run(model, found)
+    blocks = {tag: max(lists, key=len) for tag, lists in found.items()}
+    for tag in roots:
+        paths[tag].check(model, len(blocks[tag]))
     seen = probe(model, model.base_model, blocks)
     return Anatomy(
         model=model,
         body=model.base_model,
-        stacks={tag: _stack(seen, model, tag, root, blocks) for tag, root in roots.items()},
+        stacks={tag: _stack(seen, model, tag, root, blocks, paths[tag]) for tag, root in roots.items()},
         unembedding=model.get_output_embeddings(),  # type: ignore[no-untyped-call]
     )
 
@@ -57,35 +59,39 @@ def _roots(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {"": model.base_model}
 
 
-def _that_run(model: PreTrainedModel, blocks: Mapping[str, list[nn.ModuleList]]) -> dict[str, list[nn.ModuleList]]:
+def _that_run(
+    model: PreTrainedModel, found: Mapping[str, list[Sequence[nn.Module]]]
+) -> dict[str, list[Sequence[nn.Module]]]:
     """The lists whose blocks read text, as far as there are any."""
-    ran = {id(c.module) for c in probe(model, model.base_model, {tag: found[0] for tag, found in blocks.items()}).calls}
-    chosen = {tag: [x for x in found if any(id(b) in ran for b in x)] for tag, found in blocks.items()}
-    return {tag: chosen[tag] or found for tag, found in blocks.items()}
+    seen = probe(model, model.base_model, {tag: lists[0] for tag, lists in found.items()})
+    ran = {id(c.module) for c in seen.calls}
+    chosen = {tag: [x for x in lists if any(id(b) in ran for b in x)] for tag, lists in found.items()}
+    return {tag: chosen[tag] or lists for tag, lists in found.items()}
 
 
-def _block_list(model: PreTrainedModel, root: nn.Module) -> list[nn.ModuleList]:
+def _block_lists(model: PreTrainedModel, root: nn.Module, paths: StackPaths) -> list[Sequence[nn.Module]]:
+    named = paths.blocks(model)
+    if named is not None:
+        return [named]
     found = _layer_lists(root, getattr(model.config.get_text_config(), "num_hidden_layers", 0))
     if not found:
         raise BabelScopeError(
             f"{type(model).__name__}: no list of transformer blocks was found",
-            "name a transformer whose layers stand in a ModuleList",
+            "name its blocks in an anatomy file (--anatomy, see docs/anatomy.md)",
         )
     return found
 
 
-def _layer_lists(body: nn.Module, n_layers: int) -> list[nn.ModuleList]:
+def _layer_lists(body: nn.Module, n_layers: int) -> list[Sequence[nn.Module]]:
     lists = [m for m in body.modules() if isinstance(m, nn.ModuleList) and len(m)]
     blocks = [m for m in lists if all(isinstance(c, GradientCheckpointingLayer) for c in m)]
     if not blocks:  # older model files: blocks of one class, as many as the configuration says, with matrices inside
         alike = [m for m in lists if len(m) == n_layers and len({type(c) for c in m}) == 1]
         blocks = [m for m in alike if any(is_linear(part) for part in m[0].modules())]
-    return blocks
+    return [list(m) for m in blocks]
 
 
-def _stack(
-    seen: Probe, model: PreTrainedModel, tag: str, root: nn.Module, blocks: Mapping[str, nn.ModuleList]
-) -> Stack:
+def _stack(seen: Probe, model: PreTrainedModel, tag: str, root: nn.Module, blocks: Blocks, paths: StackPaths) -> Stack:
     name = type(model).__name__
     calls = {id(c.module): c for c in seen.calls}
     ran = [b for b in blocks[tag] if id(b) in calls]
@@ -105,12 +111,19 @@ def _stack(
         tag=tag,
         module=root,
         embedding=_embedding(seen, model, tag),
-        embedded=_embedded(seen, first),
-        layers=tuple(_layer(seen, calls[id(b)], partial(token_mixer, model, blocks, seen)) for b in ran),
-        final_norm=_final_norm(seen, last, calls[id(root)].returned),
+        embedded=_embedded(seen, first, paths.module(model, "embedding")),
+        layers=_layers(seen, model, blocks, [calls[id(b)] for b in ran], paths),
+        final_norm=_final_norm(seen, last, calls[id(root)].returned, paths.module(model, "final_norm")),
         width=first.read.shape[-1],
         name=name,
     )
+
+
+def _layers(
+    seen: Probe, model: PreTrainedModel, blocks: Blocks, ran: Sequence[Call], paths: StackPaths
+) -> tuple[Layer, ...]:
+    mixer, name = partial(token_mixer, model, blocks, seen), type(model).__name__
+    return tuple(find_layer(seen, block, mixer, paths.parts(model, i), name) for i, block in enumerate(ran))
 
 
 def _embedding(seen: Probe, model: PreTrainedModel, tag: str) -> nn.Module:
@@ -121,115 +134,30 @@ def _embedding(seen: Probe, model: PreTrainedModel, tag: str) -> nn.Module:
     return readers[0] if readers else fallback
 
 
-def _embedded(seen: Probe, first: Call) -> Place:
+def _embedded(seen: Probe, first: Call, named: nn.Module | None) -> Place:
     """The outermost module that returns what block 0 reads, or that block's input where no module does."""
     earlier = [c for c in seen.calls if c.ended < first.began and _same(c.returned, first.read)]
-    usable = [c for c in earlier if seen.n_calls(c.module) == 1]
+    usable = [c for c in earlier if seen.n_calls(c.module) == 1 and named in (None, c.module)]
+    if named is not None and not usable:
+        raise _not_what_it_says("embedding", "returns something else than what block 0 reads")
     return Place(usable[-1].module, "output") if usable else Place(first.module, "input")
 
 
-def _final_norm(seen: Probe, last: Call, returned: Tensor | None) -> nn.Module | None:
+def _final_norm(seen: Probe, last: Call, returned: Tensor | None, named: nn.Module | None) -> nn.Module | None:
+    if named is not None:
+        if not any(c.module is named and _same(c.read, last.returned) for c in seen.calls):
+            raise _not_what_it_says("final_norm", "reads something else than what the last block returns")
+        return named
     after = [c for c in seen.calls if c.began > last.ended and not _has_children(c)]
     norms = [c.module for c in after if _same(c.read, last.returned) and _same(c.returned, returned)]
     return norms[0] if norms else None
 
 
-def _layer(seen: Probe, block: Call, mixer: Callable[[Call], Attending | None]) -> Layer:
-    assert block.layer is not None
-    assert block.read is not None
-    assert block.returned is not None
-    calls = seen.in_layer(block.layer)
-    once = [c for c in calls if seen.n_calls(c.module) == 1]
-    width = block.read.shape[-1]
-    tensors = {"resid.pre": block.read, "resid.post": block.returned}
-    excluded: set[int] = set()
-    attentions: dict[str, Attention] = {}
-    for kind, attending in zip(("attn", "cross"), _attending(seen, block, mixer), strict=False):
-        projection = _output_projection(once, attending, width)
-        if projection is not None and projection.returned is not None:
-            tensors[f"{kind}.out"] = projection.returned
-        excluded |= _inside(attending.module, block.module) | ({id(projection.module)} if projection else set())
-        attentions[kind] = Attention(attending.module, projection.module if projection else None, attending.n_heads)
-    outside = [c for c in once if id(c.module) not in excluded]
-    dense = find_mlp(outside, width)
-    mixture = next((c for c in outside if id(c.module) in seen.slots), None)
-    found = None if mixture is None else _mixture(seen, calls, mixture, dense, tensors)
-    if found is None:
-        found = _Mlp(dense, dense.down_projection if dense else None)
-        tensors |= {"mlp.out": dense.out} if dense else {}
-        found = replace(found, residual=find_residual(calls, tensors))
-    dense = found.dense
-    return Layer(
-        module=block.module,
-        attention=attentions.get("attn"),
-        cross_attention=attentions.get("cross"),
-        mlp=found.module,
-        down_projection=dense.down_projection if dense else None,
-        experts=found.experts,
-        activation=dense.activation if dense else None,
-        gate=dense.gate if dense else None,
-        residual=found.residual,
+def _not_what_it_says(part: str, fault: str) -> BabelScopeError:
+    return BabelScopeError(
+        f"anatomy file: the {part} that is named {fault}",
+        "compare the path with the model's own code, or leave the part out: what is left out is located",
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Mlp:
-    """What follows attention in a block."""
-
-    dense: Mlp | None
-    module: nn.Module | None
-    experts: Experts | None = None
-    residual: Residual | None = None
-
-
-def _mixture(
-    seen: Probe, calls: Sequence[Call], mixture: Call, dense: Mlp | None, tensors: Mapping[str, Tensor]
-) -> _Mlp | None:
-    """Experts, in the smallest module whose output the block adds; None where no such module is found."""
-    around = [c for c in calls if c.began <= mixture.began and c.ended >= mixture.ended]
-    for block in sorted(around[:-1], key=lambda c: c.ended):
-        if block.returned is None or block.returned.numel() != tensors["resid.pre"].numel():
-            continue
-        out = block.returned.reshape(tensors["resid.pre"].shape)
-        residual = find_residual(calls, {**tensors, "mlp.out": out})
-        if residual is None or residual.form == "attention" or mixture.returned is None:
-            continue
-        for shared in (None, dense):
-            added = shared.out if shared else None
-            scale = scale_of(mixture.returned, added, out)
-            if abs(scale) > SMALLEST_SCALE and agree(*with_shared(scale * mixture.returned, added, out)):
-                experts = Experts(mixture.module, seen.slots[id(mixture.module)], scale)
-                return _Mlp(shared, block.module, experts, residual)
-        return _Mlp(None, block.module, None, residual)
-    return None
-
-
-def _attending(seen: Probe, block: Call, mixer: Callable[[Call], Attending | None]) -> list[Attending]:
-    """Attention of a block in the order of computing: to its own stack, then to the encoder; each module once."""
-    found = [a for a in seen.attending if a.layer == block.layer]
-    if not found and (mixing := mixer(block)) is not None:
-        return [mixing]
-    first: dict[int, Attending] = {}
-    for attending in found:
-        first.setdefault(id(attending.module), attending)
-    is_decoder = block.layer is not None and block.layer[0] == "dec"
-    return list(first.values())[: 2 if is_decoder else 1]
-
-
-def _output_projection(calls: Iterable[Call], attending: Attending, width: int) -> Call | None:
-    after = [c for c in calls if c.began > attending.at and is_linear(c.module) and _width(c.returned) == width]
-    projection = min(after, key=lambda c: c.began, default=None)
-    if projection is not None and attending.n_heads and (_width(projection.read) or 0) % attending.n_heads:
-        return None
-    return projection
-
-
-def _inside(attention: nn.Module, block: nn.Module) -> set[int]:
-    return set() if attention is block else {id(m) for m in attention.modules()}
-
-
-def _width(x: Tensor | None) -> int | None:
-    return None if x is None or x.ndim == 0 else x.shape[-1]
 
 
 def _has_children(call: Call) -> bool:

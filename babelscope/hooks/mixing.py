@@ -4,7 +4,6 @@ Attention without a softmax over keys (linear attention, state spaces, windows, 
 what attention is for: it carries information from one token to others.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,14 +11,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from babelscope.hooks.probe import Attending, Call, Probe, is_linear, probe
+from babelscope.hooks.probe import Attending, Blocks, Call, Probe, is_linear, probe
 
 CHANGED = 4  # in the middle of the nine, so that mixing from the left, from the right and in windows shows
 
 
-def token_mixer(
-    model: PreTrainedModel, blocks: Mapping[str, nn.ModuleList], seen: Probe, block: Call
-) -> Attending | None:
+def token_mixer(model: PreTrainedModel, blocks: Blocks, seen: Probe, block: Call) -> Attending | None:
     """The part of a block that mixes tokens, or None where no linear to the residual width follows it.
 
     Parameters

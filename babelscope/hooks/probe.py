@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from babelscope.hooks.experts import is_experts, routed
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
 
 _SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
+
+
+Blocks: TypeAlias = Mapping[str, Sequence[nn.Module]]  # of each stack
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +113,7 @@ class _AttentionWatch(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def probe(model: PreTrainedModel, body: nn.Module, blocks: Mapping[str, nn.ModuleList]) -> Probe:
+def probe(model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Probe:
     """Run nine tokens through the body and record every call.
 
     Parameters
@@ -141,7 +144,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Mapping[str, nn.Modul
 
 
 @contextmanager
-def _recording(result: Probe, body: nn.Module, blocks: Mapping[str, nn.ModuleList]) -> Iterator[None]:
+def _recording(result: Probe, body: nn.Module, blocks: Blocks) -> Iterator[None]:
     index = {id(block): (tag, i) for tag, stack in blocks.items() for i, block in enumerate(stack)}
     clock = iter(range(10**9))
     running: list[tuple[nn.Module, int, Tensor | None]] = []

@@ -78,8 +78,9 @@ def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual
     seen : mapping
         `resid.pre`, `resid.post`, `attn.out` and, where located, `cross.out` and `mlp.out` of the probe.
     """
-    width = seen["resid.pre"].shape[-1]
-    if "attn.out" not in seen or any(seen[kind].shape[-1] != width for kind in seen):
+    shape = seen["resid.pre"].shape
+    fits = all(x.shape[-1] == shape[-1] and x.numel() == shape.numel() for x in seen.values())
+    if "attn.out" not in seen or not fits:
         return None
     pre, attention = seen["resid.pre"], seen["attn.out"]
     norms = [c for c in calls if _may_be_norm(c, pre)]
