@@ -9,6 +9,7 @@ refused: nothing is captured. A law that fails counts as refused. `not built` li
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -32,8 +33,11 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from babelscope.errors import BabelScopeError
+from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.findings import OPTIONAL
 from babelscope.hooks.laws import check_laws
 from babelscope.hooks.locate import locate
+from babelscope.hooks.tap import all_taps
 from babelscope.hooks.tokens import Batch
 
 KINDS = {
@@ -63,6 +67,7 @@ SMALL = {
         "swa_head_dim kv_lora_rank q_lora_rank o_lora_rank num_buckets",
     32: "qk_head_dim",
     128: "max_position_embeddings n_positions n_ctx max_seq_len max_source_positions max_target_positions",
+    0: "num_kv_shared_layers",
     1: "n_group topk_group num_expert_group moe_num_shared_experts n_shared_experts num_shared_experts",
 }  # fmt: skip
 VALUES = {name: value for value, names in SMALL.items() for name in names.split()}
@@ -109,7 +114,7 @@ def small(defaults: Mapping[str, Any], changed: Mapping[str, int]) -> dict[str, 
             found[name] = {"model_type": value["model_type"], **small(value, changed)}
         elif name.endswith(("_token_id", "_token_index")) and isinstance(value, int):
             found[name] = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}.get(name) or next(tokens)
-        elif name == "vocab_size":
+        elif name in ("vocab_size", "vocab_size_per_layer_input", "entity_vocab_size"):
             found[name] = VOCABULARY
         elif name in VALUES and (type(value) is int or (value is None and changed.get("absent"))):
             found[name] = changed.get(name, VALUES[name])
@@ -183,6 +188,8 @@ def examine(name: str, kind: str, model_type: str) -> Outcome:
         return Outcome(name, kind, "refused", str(error).splitlines()[0], seconds=time.perf_counter() - began)
     except Exception as error:
         return Outcome(name, kind, "refused", _line(error), seconds=time.perf_counter() - began)
+    if unchecked := placed(anatomy) - set(errors):
+        return Outcome(name, kind, "refused", f"no law was checked for {', '.join(sorted(unchecked))}")
     reason = missing(anatomy)
     return Outcome(
         name, kind, "partial" if reason else "located", reason, max(errors.values()), tuple(sorted(errors)),
@@ -190,15 +197,27 @@ def examine(name: str, kind: str, model_type: str) -> Outcome:
     )  # fmt: skip
 
 
-def missing(anatomy: Any) -> str:
+def missing(anatomy: Anatomy) -> str:
     """Parts that are missing somewhere, beside those that not every model has."""
     found = []
     for tag, stack in anatomy.stacks.items():
         for part, layers in stack.missing.items():
-            if part not in ("activation module", "attention heads"):
+            if part not in OPTIONAL:
                 where = "all layers" if len(layers) == len(stack.layers) else f"layers {', '.join(map(str, layers))}"
                 found.append(f"{tag + ': ' if tag else ''}{part} ({where})")
     return "; ".join(found)
+
+
+def placed(anatomy: Anatomy) -> set[str]:
+    """Names of the sites that could be captured in some layer."""
+    found = set()
+    for tag, stack in anatomy.stacks.items():
+        for tap in all_taps():
+            for layer in range(len(stack.layers)):
+                with contextlib.suppress(BabelScopeError):
+                    tap.place(stack, layer)
+                    found.add(f"{tag}.{tap.kind}" if tag else tap.kind)
+    return found
 
 
 def _line(error: Exception) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from babelscope.hooks import LoadedModel
     from babelscope.hooks.findings import Part
 
-PROMPTS = "kfrd-arithmetic"  # generated here, so that a model can be examined without any data
+PROMPTS = "knowledge-bare"  # short, and generated here: a model can be examined without any data
 
 
 @dataclass(frozen=True, slots=True)
