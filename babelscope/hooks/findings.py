@@ -87,7 +87,8 @@ def _form(residual: Residual | None) -> str:
     if residual is None:
         return ""
     scales = [residual.attention_scale, residual.mlp_scale]
-    return residual.form + (f" x {scales[0]:.4g}, {scales[1]:.4g}" if scales != [1.0, 1.0] else "")
+    form = residual.form if residual.end is None else f"{residual.form}, and more after the MLP"
+    return form + (f" x {scales[0]:.4g}, {scales[1]:.4g}" if scales != [1.0, 1.0] else "")
 
 
 def notes_of(anatomy: Anatomy) -> tuple[str, ...]:

@@ -103,14 +103,15 @@ def _feed_forward(
     """The first candidate that an equation proves; else the first of all, with what proves attention alone."""
     dense = list(candidates)
     mixture = next((c for c in calls if id(c.module) in seen.slots and seen.n_calls(c.module) == 1), None)
-    if mixture is not None:
-        found = _mixture(seen, calls, mixture, dense[0] if dense else None, tensors)
-        if found is not None:
-            return found
-    for mlp in dense:
-        residual = find_residual(calls, {**tensors, "mlp.out": mlp.out})
-        if residual is not None and residual.form != "attention":
-            return _FeedForward(mlp, mlp.down_projection, None, residual)
+    for partway in (False, True):
+        if mixture is not None:
+            found = _mixture(seen, calls, mixture, dense[0] if dense else None, tensors, partway=partway)
+            if found is not None:
+                return found
+        for mlp in dense:
+            residual = find_residual(calls, {**tensors, "mlp.out": mlp.out}, partway=partway)
+            if residual is not None and residual.form != "attention" and _is_last(seen, calls, residual):
+                return _FeedForward(mlp, mlp.down_projection, None, residual)
     residual = find_residual(calls, tensors)
     return (
         _FeedForward(dense[0], dense[0].down_projection, None, residual) if dense else _FeedForward(residual=residual)
@@ -118,7 +119,13 @@ def _feed_forward(
 
 
 def _mixture(
-    seen: Probe, calls: Sequence[Call], mixture: Call, dense: Mlp | None, tensors: Mapping[str, Tensor]
+    seen: Probe,
+    calls: Sequence[Call],
+    mixture: Call,
+    dense: Mlp | None,
+    tensors: Mapping[str, Tensor],
+    *,
+    partway: bool,
 ) -> _FeedForward | None:
     """Experts, in the smallest module whose output the block adds; None where no such module is found."""
     around = [c for c in calls if c.began <= mixture.began and c.ended >= mixture.ended]
@@ -126,17 +133,33 @@ def _mixture(
         if block.returned is None or block.returned.numel() != tensors["resid.pre"].numel():
             continue
         out = block.returned.reshape(tensors["resid.pre"].shape)
-        residual = find_residual(calls, {**tensors, "mlp.out": out})
+        residual = find_residual(calls, {**tensors, "mlp.out": out}, partway=partway)
         if residual is None or residual.form == "attention" or mixture.returned is None:
             continue
-        for shared in (None, dense):
-            added = shared.out if shared else None
-            scale = scale_of(mixture.returned, added, out)
-            if abs(scale) > SMALLEST_SCALE and agree(*with_shared(scale * mixture.returned, added, out)):
-                experts = Experts(mixture.module, seen.slots[id(mixture.module)], scale)
-                return _FeedForward(shared, block.module, experts, residual)
-        return _FeedForward(None, block.module, None, residual)
+        if not _is_last(seen, calls, residual):
+            continue
+        experts, shared = _experts(seen, mixture, dense, out)
+        return _FeedForward(shared, block.module, experts, residual)
     return None
+
+
+def _is_last(seen: Probe, calls: Sequence[Call], residual: Residual) -> bool:
+    """Whether no attention follows where the equation ends: LongCat has two pairs of attention and MLP in a block."""
+    if residual.end is None:
+        return True
+    began = next(c.began for c in calls if c.module is residual.end)
+    return not any(a.at > began and a.layer == calls[0].layer for a in seen.attending)
+
+
+def _experts(seen: Probe, mixture: Call, dense: Mlp | None, out: Tensor) -> tuple[Experts | None, Mlp | None]:
+    """The experts, alone or with a shared one, that explain the output of their block; else neither."""
+    assert mixture.returned is not None
+    for shared in (None, dense):
+        added = shared.out if shared else None
+        scale = scale_of(mixture.returned, added, out)
+        if abs(scale) > SMALLEST_SCALE and agree(*with_shared(scale * mixture.returned, added, out)):
+            return Experts(mixture.module, seen.slots[id(mixture.module)], scale), shared
+    return None, None
 
 
 def _attending(seen: Probe, block: Call, mixer: Callable[[Call], Attending | None]) -> list[Attending]:

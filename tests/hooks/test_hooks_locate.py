@@ -8,10 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LongcatFlashConfig,
+    LongcatFlashForCausalLM,
     LongformerConfig,
     LongformerForMaskedLM,
     PreTrainedModel,
@@ -133,6 +139,41 @@ def test_an_equation_with_a_factor_of_zero_proves_nothing() -> None:
     assert find_residual([], {**seen, "resid.post": pre + attention}) is None
     found = find_residual([], {**seen, "resid.post": pre + 0.25 * attention + 0.5 * mlp})
     assert (found.attention_scale, found.mlp_scale) == pytest.approx((0.25, 0.5), rel=1e-5)
+
+
+def test_a_block_that_adds_more_after_its_mlp_is_proven_up_to_there(batch: Batch) -> None:
+    text = {
+        **SMALL, "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 8, "intermediate_size": 48,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 160, "num_kv_shared_layers": 0,
+    }  # fmt: skip
+    model = built(Gemma4ForCausalLM, Gemma4TextConfig, **text)
+    anatomy = locate(model)
+    stack = anatomy.stacks[""]
+    assert not unproven(anatomy)
+    first, *rest = stack.layers
+    assert first.residual.end is model.model.layers[0].per_layer_input_gate
+    assert first.down_projection is model.model.layers[0].mlp.down_proj
+    assert {"attn.out", "mlp.out", "mlp.neurons"} <= set(check_laws(anatomy, batch))
+    whole = replace(first, residual=replace(first.residual, end=None))
+    with pytest.raises(BabelScopeError, match=r"mlp.out@0 .*breaks its law"):
+        check_laws(replace(anatomy, stacks={"": replace(stack, layers=(whole, *rest))}), batch)
+
+
+def test_a_state_space_beside_attention_is_not_taken_for_the_mlp() -> None:
+    model = built(
+        FalconH1ForCausalLM, FalconH1Config, **SMALL, num_key_value_heads=2, head_dim=8, intermediate_size=48,
+        mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1,
+    )  # fmt: skip
+    assert {"an equation that proves the MLP", "an equation that proves attention"} <= set(unproven(locate(model)))
+
+
+def test_two_pairs_of_attention_and_mlp_in_a_block_are_not_taken_for_one() -> None:
+    model = built(
+        LongcatFlashForCausalLM, LongcatFlashConfig, vocab_size=160, hidden_size=32, num_layers=1, head_dim=8,
+        num_attention_heads=4, ffn_hidden_size=48, expert_ffn_hidden_size=24, q_lora_rank=16, kv_lora_rank=16,
+        qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8, moe_topk=2, n_routed_experts=4, zero_expert_num=2,
+    )  # fmt: skip
+    assert "an equation that proves the MLP" in unproven(locate(model))
 
 
 def test_a_stream_of_another_form_is_refused_by_its_shape() -> None:
