@@ -34,7 +34,7 @@ from transformers.models.auto import modeling_auto
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy
-from babelscope.hooks.findings import OPTIONAL
+from babelscope.hooks.findings import OPTIONAL, parts_of
 from babelscope.hooks.laws import check_laws
 from babelscope.hooks.locate import locate
 from babelscope.hooks.tap import all_taps
@@ -60,7 +60,8 @@ SMALL = {
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads num_experts "
        "num_encoder_attention_heads num_decoder_attention_heads n_routed_experts num_local_experts moe_num_experts "
        "attention_heads swa_num_attention_heads cross_attention_heads num_attention_heads_per_layer",
-    2: "num_key_value_heads num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers "
+    2: "encoder_sparse_step decoder_sparse_step "
+    "num_key_value_heads num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers "
        "num_decoder_layers num_encoder_layers num_experts_per_tok num_kv_heads moe_topk moe_k top_k "
        "num_experts_per_token swa_num_key_value_heads",
     16: "head_dim d_kv d_head qk_nope_head_dim qk_rope_head_dim v_head_dim attention_head_size kv_channels dim_head "
@@ -68,7 +69,8 @@ SMALL = {
     32: "qk_head_dim",
     128: "max_position_embeddings n_positions n_ctx max_seq_len max_source_positions max_target_positions",
     0: "num_kv_shared_layers",
-    1: "n_group topk_group num_expert_group moe_num_shared_experts n_shared_experts num_shared_experts",
+    1: "num_sparse_encoder_layers num_sparse_decoder_layers "
+    "n_group topk_group num_expert_group moe_num_shared_experts n_shared_experts num_shared_experts",
 }  # fmt: skip
 VALUES = {name: value for value, names in SMALL.items() for name in names.split()}
 LAYERS = tuple(name for name in VALUES if name.endswith(("layers", "n_layer")))
@@ -90,7 +92,7 @@ class Outcome:
     status: str
     reason: str = ""
     law_error: float | None = None
-    sites: tuple[str, ...] = ()
+    parts: str = ""
     seconds: float = 0.0
 
 
@@ -192,7 +194,7 @@ def examine(name: str, kind: str, model_type: str) -> Outcome:
         return Outcome(name, kind, "refused", f"no law was checked for {', '.join(sorted(unchecked))}")
     reason = missing(anatomy)
     return Outcome(
-        name, kind, "partial" if reason else "located", reason, max(errors.values()), tuple(sorted(errors)),
+        name, kind, "partial" if reason else "located", reason, max(errors.values()), shown(anatomy),
         time.perf_counter() - began,
     )  # fmt: skip
 
@@ -218,6 +220,13 @@ def placed(anatomy: Anatomy) -> set[str]:
                     tap.place(stack, layer)
                     found.add(f"{tag}.{tap.kind}" if tag else tap.kind)
     return found
+
+
+def shown(anatomy: Anatomy) -> str:
+    """Paths of the parts of the last block of each stack, for a reader who knows the model."""
+    wanted = ("output projection", "its output projection", "MLP output", "experts")
+    paths = [p.path for p in parts_of(anatomy) if p.name in wanted and p.path]
+    return ", ".join(f"`{path}`" for path in dict.fromkeys(paths))
 
 
 def _line(error: Exception) -> str:
@@ -290,10 +299,10 @@ def page(outcomes: list[Outcome]) -> str:
         lines += ["", f"## {status.capitalize()} ({len(chosen)})", "", "| model | kind | reason |", "|---|---|---|"]
         lines += [f"| {o.name} | {o.kind} | {o.reason.replace('|', '/')} |" for o in chosen]
     lines += ["", f"## Located ({counts['located']})", ""]
-    lines += ["| model | kind | sites | law error |", "|---|---|---|---|"]
+    lines += ["| model | kind | output projection, what the MLP adds, experts | law error |", "|---|---|---|---|"]
     for o in outcomes:
         if o.status == "located":
-            lines.append(f"| {o.name} | {o.kind} | {', '.join(o.sites)} | {o.law_error:.0e} |")
+            lines.append(f"| {o.name} | {o.kind} | {o.parts} | {o.law_error:.0e} |")
     return "\n".join(lines) + "\n"
 
 

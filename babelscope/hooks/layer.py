@@ -112,10 +112,13 @@ def _feed_forward(
             residual = find_residual(calls, {**tensors, "mlp.out": mlp.out}, partway=partway)
             if residual is not None and residual.form != "attention" and _is_last(seen, calls, residual):
                 return _FeedForward(mlp, mlp.down_projection, None, residual)
+    whole = _whole_mlp(calls, tensors)
+    if whole is not None:
+        return whole
     residual = find_residual(calls, tensors)
-    return (
-        _FeedForward(dense[0], dense[0].down_projection, None, residual) if dense else _FeedForward(residual=residual)
-    )
+    if not dense:
+        return _FeedForward(residual=residual)
+    return _FeedForward(dense[0], dense[0].down_projection, None, residual)
 
 
 def _mixture(
@@ -140,6 +143,20 @@ def _mixture(
             continue
         experts, shared = _experts(seen, mixture, dense, out)
         return _FeedForward(shared, block.module, experts, residual)
+    return None
+
+
+def _whole_mlp(calls: Sequence[Call], tensors: Mapping[str, Tensor]) -> _FeedForward | None:
+    """A module of several parts that gives what the block adds behind attention, whatever is inside (NLLB-MoE)."""
+    for call in calls[:-1]:
+        if call.returned is None or call.returned.shape != tensors["resid.pre"].shape:
+            continue
+        if is_linear(call.module) or not any(True for _ in call.module.children()):
+            continue
+        residual = find_residual(calls, {**tensors, "mlp.out": call.returned})
+        # The middle shows that it comes behind attention: a second mixer of tokens stands beside it.
+        if residual is not None and residual.form != "attention" and residual.middle is not None:
+            return _FeedForward(None, call.module, None, residual)
     return None
 
 

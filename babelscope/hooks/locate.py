@@ -1,7 +1,7 @@
 """Where a model keeps its parts: found by structure and by what one small forward pass shows, never by a table."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy, Layer, Stack
 from babelscope.hooks.anatomy_file import AnatomyFile, StackPaths
 from babelscope.hooks.layer import find_layer
-from babelscope.hooks.mixing import token_mixer
+from babelscope.hooks.mixing import disturbed, token_mixer
 from babelscope.hooks.place import Place
-from babelscope.hooks.probe import Blocks, Call, Probe, is_linear, probe
+from babelscope.hooks.probe import Attending, Blocks, Call, Probe, is_linear, probe
 
 
 @torch.inference_mode()
@@ -122,7 +122,12 @@ def _stack(seen: Probe, model: PreTrainedModel, tag: str, root: nn.Module, block
 def _layers(
     seen: Probe, model: PreTrainedModel, blocks: Blocks, ran: Sequence[Call], paths: StackPaths
 ) -> tuple[Layer, ...]:
-    mixer, name = partial(token_mixer, model, blocks, seen), type(model).__name__
+    again = cache(partial(disturbed, model, blocks, seen))  # run at most once, and only where it is asked for
+    name = type(model).__name__
+
+    def mixer(block: Call) -> Attending | None:
+        return token_mixer(seen, again(), block)
+
     return tuple(find_layer(seen, block, mixer, paths.parts(model, i), name) for i, block in enumerate(ran))
 
 

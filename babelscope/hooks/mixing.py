@@ -4,6 +4,7 @@ Attention without a softmax over keys (linear attention, state spaces, windows, 
 what attention is for: it carries information from one token to others.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,23 +17,28 @@ from babelscope.hooks.probe import Attending, Blocks, Call, Probe, is_linear, pr
 CHANGED = 4  # in the middle of the nine, so that mixing from the left, from the right and in windows shows
 
 
-def token_mixer(model: PreTrainedModel, blocks: Blocks, seen: Probe, block: Call) -> Attending | None:
+def disturbed(model: PreTrainedModel, blocks: Blocks, seen: Probe) -> Probe:
+    """The pass of `seen` once more, one token changed in what each block reads; all else it reads stays as it was."""
+    reads = {id(c.module): c.read for c in seen.calls}
+    with ExitStack() as stack:
+        for block in (b for found in blocks.values() for b in found):
+            if (read := reads.get(id(block))) is not None:
+                stack.callback(_reading(block, _changed(read)).remove)
+        return probe(model, model.base_model, blocks)
+
+
+def token_mixer(seen: Probe, other: Probe, block: Call) -> Attending | None:
     """The part of a block that mixes tokens, or None where no linear to the residual width follows it.
 
     Parameters
     ----------
-    seen : Probe
-        The plain pass; one more is run, with one token of this block's input changed.
+    seen, other : Probe
+        The plain pass and the disturbed one.
     block : Call
         Of the block in the plain pass.
     """
     assert block.layer is not None
     assert block.read is not None
-    handle = _change_input(block.module)
-    try:
-        other = probe(model, model.base_model, blocks)
-    finally:
-        handle.remove()
     pairs = list(zip(seen.in_layer(block.layer), other.in_layer(block.layer), strict=False))
     if any(a.module is not b.module for a, b in pairs):
         return None
@@ -47,13 +53,18 @@ def token_mixer(model: PreTrainedModel, blocks: Blocks, seen: Probe, block: Call
     return Attending(inner.module, projection.began - 1, block.layer, None)
 
 
-def _change_input(module: nn.Module) -> RemovableHandle:
-    """A hook that changes one token of what a module reads."""
+def _changed(read: Tensor) -> Tensor:
+    changed = read.clone()
+    # Not a multiple of what was there: a norm would undo that.
+    changed[:, CHANGED] += torch.linspace(-1, 1, read.shape[-1], device=read.device, dtype=read.dtype)
+    return changed
+
+
+def _reading(module: nn.Module, tensor: Tensor) -> RemovableHandle:
+    """A hook by which a module reads this tensor, whatever it is given."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        read = (args[0] if args else kwargs["hidden_states"]).clone()
-        # Not a multiple of what was there: a norm would undo that.
-        read[:, CHANGED] += torch.linspace(-1, 1, read.shape[-1], device=read.device, dtype=read.dtype)
+        read = tensor.clone()  # some models change it in place
         return ((read, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": read})
 
     return module.register_forward_pre_hook(before, with_kwargs=True)

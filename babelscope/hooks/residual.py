@@ -121,7 +121,10 @@ def _may_be_norm(call: Call, pre: Tensor) -> bool:
     same_shape = call.read.shape == pre.shape == call.returned.shape
     if not leaf or not same_shape or isinstance(call.module, nn.Dropout | nn.Identity):
         return False
-    return len(_required(call.module)) == 1  # the laws call it again, with one tensor
+    if len(_required(call.module)) != 1:
+        return False
+    again = call.module.forward(call.read)  # as the laws will
+    return isinstance(again, Tensor) and agree(again, call.returned)
 
 
 def _required(module: nn.Module) -> list[str]:
