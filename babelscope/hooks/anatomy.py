@@ -109,7 +109,7 @@ class Stack:
         """
         found: dict[str, list[int]] = {}
         for i, layer in enumerate(self.layers):
-            either = {"experts"} if layer.experts is None else {"down projection"}
+            either = ("experts",) if layer.experts is None else ("down projection", "activation module")
             for part in [p for p in _missing(layer) if p not in either]:
                 found.setdefault(part, []).append(i)
         return {part: tuple(layers) for part, layers in found.items()}

@@ -1,5 +1,6 @@
 """The verb `doctor`: what was found in a model, and whether it is what its name says."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -125,34 +126,32 @@ def doctor(
 
 
 def _sites(loaded: "LoadedModel") -> tuple[str, ...]:
-    """Every site that can be captured; with its layers where some lack it."""
-    from babelscope.hooks.tap import place_of
+    """Every site that can be captured; with its layers where not all of them have it in the same shape."""
+    from babelscope.hooks.tap import place_of, unit_of
     from babelscope.schema import Site
 
     found = []
     for stack, n_layers in loaded.ref.depths.items():
         for kind, about in SITE_KINDS.items():
             layers = range(n_layers) if about.per_layer else [None]
-            having = [i for i in layers if _exists(place_of, loaded, Site(kind, i, stack))]
+            shapes: dict[tuple[int, ...], list[int | None]] = {}
+            for site in (Site(kind, i, stack) for i in layers):
+                with contextlib.suppress(BabelScopeError):
+                    place_of(loaded.anatomy, site)
+                    shapes.setdefault(unit_of(loaded.anatomy, [site]), []).append(site.layer)
             name = Site(kind, None, stack).name
-            if having:
+            for having in shapes.values():
                 found.append(name if len(having) == len(layers) else f"{name}@{','.join(map(str, having))}")
     return tuple(found)
-
-
-def _exists(place_of: Any, loaded: "LoadedModel", site: Any) -> bool:
-    try:
-        place_of(loaded.anatomy, site)
-    except BabelScopeError:
-        return False
-    return True
 
 
 def _self_test(loaded: "LoadedModel", sites: Sequence[str]) -> dict[str, float]:
     from babelscope import hooks
 
     prompts, _ = prompts_of(PROMPTS, limit=2)
-    # Rows of one dataset have one shape; the laws prove the sites that vary from layer to layer.
-    kept = [s for s in sites if "@" not in s]
-    plan = hooks.make_plan(loaded, prompts, sites=kept, positions=["last"])
+    # Rows of one dataset have one shape; the laws prove a site in all its layers.
+    first: dict[str, str] = {}
+    for site in sites:
+        first.setdefault(site.partition("@")[0], site)
+    plan = hooks.make_plan(loaded, prompts, sites=list(first.values()), positions=["last"])
     return hooks.self_test(loaded, prompts, plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import XLMConfig, XLMWithLMHeadModel
+from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM, XLMConfig, XLMWithLMHeadModel
 
 import babelscope.hooks.selftest
 from babelscope import workflows
@@ -55,6 +55,24 @@ def test_a_model_that_is_not_located_exits_1_and_says_what_to_do(cli: Cli, tmp_p
     assert "hint: " in done.err
     assert "down projection" in done.out  # in the table, as not found
     assert "notes" in done.out
+
+
+def test_sites_that_differ_from_layer_to_layer_are_listed_apart(cli: Cli, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tiny.save_model(tmp_path)
+    config = Qwen2MoeConfig(
+        vocab_size=900, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, mlp_only_layers=[1], moe_intermediate_size=24,
+        shared_expert_intermediate_size=40, pad_token_id=2,
+    )  # fmt: skip
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path)
+    done = cli("doctor", tmp_path, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert {"mlp.neurons@0,2", "mlp.neurons@1", "moe.neurons@0,2", "mlp.out"} <= set(found["sites"])
+    assert {"moe.expert", "moe.weight", "mlp.neurons"} <= set(found["laws"])
+    (experts,) = (p for p in found["parts"] if p["name"] == "experts")
+    assert (experts["path"], experts["n_found"], experts["n_layers"]) == ("model.layers.2.mlp.experts", 2, 3)
 
 
 def test_a_self_test_that_fails_exits_1(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
