@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from babelscope.hooks.tolerance import LAW
+
 ExpertsEnd: TypeAlias = Literal["moe.neurons", "moe.expert", "moe.weight"]
 ENDS: tuple[str, ...] = get_args(ExpertsEnd)
 
@@ -61,7 +63,7 @@ class Routed(NamedTuple):
 def is_experts(module: nn.Module) -> bool:
     """Whether a module holds stacked experts behind transformers' ExpertsInterface, by its attributes."""
     down = getattr(module, "down_proj", None)
-    stacked = isinstance(down, Tensor) and down.ndim == 3 and down.is_floating_point()
+    stacked = isinstance(down, Tensor) and down.ndim == 3 and down.dtype in LAW  # quantized ones need kernels
     return stacked and all(hasattr(module, name) for name in ("has_gate", "has_bias", "is_transposed", "_apply_gate"))
 
 
@@ -143,7 +145,7 @@ def scale_of(routed_part: Tensor, shared: Tensor | None, out: Tensor) -> float:
         direction = functional.normalize(shared.reshape(expected.shape).double(), dim=-1)
         expected, found = (x - (x * direction).sum(-1, keepdim=True) * direction for x in (expected, found))
     factor = float((expected * found).sum() / found.square().sum().clamp(min=1e-300))
-    return 1.0 if abs(factor - 1) < 1e-5 else factor
+    return 1.0 if abs(factor - 1) < LAW[out.dtype] else factor
 
 
 def with_shared(routed_part: Tensor, shared: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:

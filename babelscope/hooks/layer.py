@@ -12,7 +12,7 @@ from babelscope.hooks.experts import Experts, scale_of, with_shared
 from babelscope.hooks.mlp import Mlp, find_mlps
 from babelscope.hooks.probe import Attending, Call, Probe, is_linear
 from babelscope.hooks.residual import SMALLEST_SCALE, Residual, find_residual
-from babelscope.hooks.tolerance import agree
+from babelscope.hooks.tolerance import LAW, largest_error
 
 
 def find_layer(
@@ -132,6 +132,7 @@ def _mixture(
 ) -> _FeedForward | None:
     """Experts, in the smallest module whose output the block adds; None where no such module is found."""
     around = [c for c in calls if c.began <= mixture.began and c.ended >= mixture.ended]
+    found: list[tuple[float, Call, Tensor, Residual]] = []
     for block in sorted(around[:-1], key=lambda c: c.ended):
         if block.returned is None or block.returned.numel() != tensors["resid.pre"].numel():
             continue
@@ -141,9 +142,14 @@ def _mixture(
             continue
         if not _is_last(seen, calls, residual):
             continue
-        experts, shared = _experts(seen, mixture, dense, out)
-        return _FeedForward(shared, block.module, experts, residual)
-    return None
+        error = 0.0 if partway else largest_error(*residual.sides({**tensors, "mlp.out": out}))
+        found.append((error, block, out, residual))
+    if not found:
+        return None
+    # Not the first that fits: in half precision a small shared expert more or less is within the tolerance.
+    _, block, out, residual = min(found, key=lambda candidate: candidate[0])
+    experts, shared = _experts(seen, mixture, dense, out)
+    return _FeedForward(shared, block.module, experts, residual)
 
 
 def _whole_mlp(calls: Sequence[Call], tensors: Mapping[str, Tensor]) -> _FeedForward | None:
@@ -171,12 +177,19 @@ def _is_last(seen: Probe, calls: Sequence[Call], residual: Residual) -> bool:
 def _experts(seen: Probe, mixture: Call, dense: Mlp | None, out: Tensor) -> tuple[Experts | None, Mlp | None]:
     """The experts, alone or with a shared one, that explain the output of their block; else neither."""
     assert mixture.returned is not None
-    for shared in (None, dense):
+    n_slots = seen.slots[id(mixture.module)]
+    found: list[tuple[float, Experts, Mlp | None]] = []
+    for shared in (None, dense) if dense else (None,):
         added = shared.out if shared else None
         scale = scale_of(mixture.returned, added, out)
-        if abs(scale) > SMALLEST_SCALE and agree(*with_shared(scale * mixture.returned, added, out)):
-            return Experts(mixture.module, seen.slots[id(mixture.module)], scale), shared
-    return None, None
+        error = largest_error(*with_shared(scale * mixture.returned, added, out))
+        if abs(scale) > SMALLEST_SCALE and error <= LAW[out.dtype]:
+            found.append((error, Experts(mixture.module, n_slots, scale), shared))
+    if not found:
+        return None, None
+    # A shared expert can be small beside the tolerance of half precision; what is none explains next to nothing.
+    best = found[-1] if found[-1][0] < found[0][0] / 2 else found[0]
+    return best[1], best[2]
 
 
 def _attending(seen: Probe, block: Call, mixer: Callable[[Call], Attending | None]) -> list[Attending]:

@@ -17,6 +17,7 @@ from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import LoadedModel, check_laws, load_model, make_plan, run_plan, self_test
 from babelscope.hooks import experts as listening
+from babelscope.hooks.locate import locate
 from babelscope.hooks.place import tapped
 from babelscope.hooks.selftest import count_hooks
 from babelscope.hooks.tap import place_of
@@ -189,6 +190,24 @@ def test_a_wrong_part_of_the_block_breaks_the_law(change: Callable, load: Load, 
     wrong = replace(loaded.anatomy, stacks={"": replace(stack, layers=layers)})
     with pytest.raises(BabelScopeError, match=r"site (moe|mlp)\.\w+@0 .*breaks its law"):
         check_laws(wrong, batch_of(loaded, prompts))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_shared_expert_is_found_however_small_it_is(
+    dtype: str, folder_of: Callable[[str], Path], prompts: PromptSet
+) -> None:
+    loaded = load_model(folder_of("qwen2-moe"), dtype=dtype, device="cpu")
+    for i in mixed_layers("qwen2-moe"):
+        with torch.no_grad():
+            loaded.model.model.layers[i].mlp.shared_expert.down_proj.weight.mul_(
+                0.1
+            )  # adds about 2 % of the block, below the 3 % that bfloat16 may be off
+    anatomy = locate(loaded.model)
+    assert not anatomy.stacks[""].missing
+    for i in mixed_layers("qwen2-moe"):
+        assert anatomy.stacks[""].layers[i].down_projection is loaded.model.model.layers[i].mlp.shared_expert.down_proj
+        assert anatomy.stacks[""].layers[i].experts.scale == 1.0
+    assert "mlp.neurons" in check_laws(anatomy, batch_of(loaded, prompts))
 
 
 def test_sites_that_some_layers_lack_are_refused_by_naming_those_that_have_them(load: Load, prompts: PromptSet) -> None:
