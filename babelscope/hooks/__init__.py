@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from babelscope.hooks.anatomy import Anatomy
     from babelscope.hooks.blocks import run_plan
     from babelscope.hooks.laws import check_laws
-    from babelscope.hooks.locate import locate
     from babelscope.hooks.models import LoadedModel, load_model
     from babelscope.hooks.planning import estimate, make_plan
     from babelscope.hooks.selftest import self_test
@@ -21,7 +20,6 @@ _PUBLIC = {
     "check_lengths": "tokens",
     "estimate": "planning",
     "load_model": "models",
-    "locate": "locate",
     "make_plan": "planning",
     "run_plan": "blocks",
     "self_test": "selftest",
@@ -34,7 +32,6 @@ __all__ = [
     "check_lengths",
     "estimate",
     "load_model",
-    "locate",
     "make_plan",
     "run_plan",
     "self_test",

@@ -1,12 +1,13 @@
 """The parts of a model: stacks of blocks, and in each block attention, MLP and the equation that joins them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from babelscope.errors import BabelScopeError
+from babelscope.hooks.experts import Experts
 from babelscope.hooks.mlp import Gate
 from babelscope.hooks.place import Place
 from babelscope.hooks.residual import Residual
@@ -22,13 +23,13 @@ class Attention:
         Smallest module inside which attention is computed.
     output_projection : Module or None
         The linear that reads what attention returned.
-    n_heads : int
-        Query heads.
+    n_heads : int or None
+        Query heads; None where tokens are mixed without a softmax over keys, as by linear attention.
     """
 
     module: nn.Module
     output_projection: nn.Module | None
-    n_heads: int
+    n_heads: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +44,12 @@ class Layer:
         Of the block to its own stack.
     cross_attention : Attention or None
         Of a decoder block to the encoder.
+    mlp : Module or None
+        What returns the sum that the MLP adds: its down projection, or a block of experts.
     down_projection : Module or None
-        The linear that reads the neurons.
+        The linear that reads the neurons; beside experts that of the shared expert.
+    experts : Experts or None
+        Those that a router selects from.
     activation : Module or None
         The non-linearity of the MLP, where it is a module.
     gate : Gate or None
@@ -56,7 +61,9 @@ class Layer:
     module: nn.Module
     attention: Attention | None = None
     cross_attention: Attention | None = None
+    mlp: nn.Module | None = None
     down_projection: nn.Module | None = None
+    experts: Experts | None = None
     activation: nn.Module | None = None
     gate: Gate | None = None
     residual: Residual | None = None
@@ -96,10 +103,14 @@ class Stack:
 
     @property
     def missing(self) -> dict[str, tuple[int, ...]]:
-        """Part -> layers where it was not found, for parts that are missing anywhere."""
+        """Part -> layers where it was not found, for parts that are missing anywhere.
+
+        A layer needs a down projection or experts; some have both.
+        """
         found: dict[str, list[int]] = {}
         for i, layer in enumerate(self.layers):
-            for part in _missing(layer):
+            either = ("experts",) if layer.experts is None else ("down projection", "activation module")
+            for part in [p for p in _missing(layer) if p not in either]:
                 found.setdefault(part, []).append(i)
         return {part: tuple(layers) for part, layers in found.items()}
 
@@ -115,9 +126,18 @@ class Stack:
         if absent:
             raise BabelScopeError(
                 f"site {site}@{layer}: in layer {layer} of {self.name} these parts were not found: {', '.join(absent)}",
-                "leave the site out; resid.pre and resid.post exist in every model",
+                self._instead(site, layer, parts),
             )
         return self.layers[layer]
+
+    def _instead(self, site: str, layer: int, parts: Collection[str]) -> str:
+        name = f"{self.tag}.{site}" if self.tag else site
+        having = [i for i, other in enumerate(self.layers) if not set(parts) & set(_missing(other))]
+        if having:
+            return f"these layers have it: {name}@{','.join(map(str, having))}"
+        if self.layers[layer].experts is not None and site.startswith("mlp."):
+            return "the neurons of this layer belong to experts: moe.neurons, with moe.expert and moe.weight"
+        return "leave the site out; resid.pre and resid.post exist in every model"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,8 +175,10 @@ def _missing(layer: Layer) -> list[str]:
     present: dict[str, object] = {
         "attention": attention,
         "output projection": attention and attention.output_projection,
+        "attention heads": attention and attention.n_heads,
         "an equation that proves attention": residual,
         "down projection": layer.down_projection,
+        "experts": layer.experts,
         "activation module": layer.activation,
         "an equation that proves the MLP": residual if residual and residual.form != "attention" else None,
     }

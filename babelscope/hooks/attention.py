@@ -62,6 +62,8 @@ def heads_tap(family: str) -> Tap:
     site = f"{family}.heads"
 
     def place(stack: Stack, layer: int) -> Place:
+        if family == "attn":
+            stack.require(site, layer, "attention heads")
         projection = attention_at(stack, site, layer).output_projection
         assert projection is not None
         return Place(projection, "input")
@@ -69,6 +71,7 @@ def heads_tap(family: str) -> Tap:
     def unit(stack: Stack, layer: int) -> tuple[int, ...]:
         found = attention_at(stack, site, layer)
         assert found.output_projection is not None
+        assert found.n_heads is not None
         return found.n_heads, columns_read(found.output_projection) // found.n_heads
 
     def law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:

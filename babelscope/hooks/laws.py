@@ -144,6 +144,8 @@ def _places(anatomy: Anatomy, taps: Mapping[tuple[str, int], tuple[Tap, ...]]) -
                 places[Seen(tag, i, "mlp.gate")] = Place(layer.gate.module, "output")
             if layer.residual is not None and layer.residual.middle is not None:
                 places[Seen(tag, i, "resid.mid")] = Place(layer.residual.middle, "input")
+            if layer.residual is not None and layer.residual.end is not None:
+                places[Seen(tag, i, "resid.end")] = Place(layer.residual.end, "input")
         if stack.final_norm is not None:
             places[Seen(tag, len(stack.layers), "resid.pre")] = Place(stack.final_norm, "input")
     return places

@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.anatomy_file import read_anatomy
 from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
 from babelscope.hooks.locate import locate
 from babelscope.schema import ModelRef
@@ -80,6 +81,7 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     attn_implementation: str | None = None,
+    anatomy: str | Path | None = None,
 ) -> LoadedModel:
     """Load a causal language model, a masked one, an encoder-decoder or a bare body, and find its parts.
 
@@ -95,6 +97,8 @@ def load_model(
         "auto" takes the GPU if there is one.
     attn_implementation : str, optional
         As transformers names them; its own choice by default.
+    anatomy : str or Path, optional
+        File that names parts which the locator does not find.
 
     Raises
     ------
@@ -103,6 +107,7 @@ def load_model(
         weights do not fit the architecture.
     """
     name = str(source)
+    named = None if anatomy is None else read_anatomy(anatomy)
     _check_options(dtype, device)
     _check_source(name)
     with _reported(name), _quiet():
@@ -128,20 +133,21 @@ def load_model(
         raise BabelScopeError(
             f"{name} does not fit on {target}: {str(error).splitlines()[0]}", "give --device cpu"
         ) from None
-    anatomy = locate(model)
+    located = locate(model, named)
     ref = ModelRef(
         source=name,
         architecture=type(model).__name__,
-        n_layers=len(anatomy.output_stack.layers),
+        n_layers=len(located.output_stack.layers),
         dtype=str(model.dtype).removeprefix("torch."),
         weights_sha256=weights,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         revision=revision or "",
         attn_implementation=str(model.config._attn_implementation or ""),
         config_sha256=config_sha256(config),
-        n_encoder_layers=len(anatomy.stacks["enc"].layers) if "enc" in anatomy.stacks else 0,
+        n_encoder_layers=len(located.stacks["enc"].layers) if "enc" in located.stacks else 0,
+        anatomy_sha256=named.sha256 if named else "",
     )
-    return LoadedModel(model, tokenizer, ref, target, anatomy)
+    return LoadedModel(model, tokenizer, ref, target, located)
 
 
 def _check_options(dtype: str, device: str) -> None:

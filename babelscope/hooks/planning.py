@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
+from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, tokens_at
 from babelscope.hooks.tap import place_of, unit_of
@@ -78,6 +79,7 @@ def make_plan(
         decoder=decoder if loaded.ref.n_encoder_layers else "",
     )
     units(plan, loaded)
+    check_experts(plan, loaded.anatomy)
     return plan
 
 

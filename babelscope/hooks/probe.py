@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,15 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.generic import ModelOutput
 
+from babelscope.hooks.experts import is_experts, routed
+
 # Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
 
 _SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
+
+
+Blocks: TypeAlias = Mapping[str, Sequence[nn.Module]]  # of each stack
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,12 +38,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attending:
-    """The moment when attention was computed: inside which module, with how many heads."""
+    """The moment when attention was computed: inside which module, with how many heads; None where none were seen."""
 
     module: nn.Module
     at: int
     layer: tuple[str, int] | None
-    n_heads: int
+    n_heads: int | None
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class Probe:
     decoder_ids: Tensor
     calls: list[Call] = field(default_factory=list)
     attending: list[Attending] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)  # id of an experts module -> experts that read one token
 
     def in_layer(self, layer: tuple[str, int]) -> list[Call]:
         """Calls inside one block, in order of completion."""
@@ -107,7 +113,7 @@ class _AttentionWatch(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def probe(model: PreTrainedModel, body: nn.Module, blocks: Mapping[str, nn.ModuleList]) -> Probe:
+def probe(model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Probe:
     """Run nine tokens through the body and record every call.
 
     Parameters
@@ -122,7 +128,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Mapping[str, nn.Modul
     table = model.get_input_embeddings().weight
     assert isinstance(table, Tensor)
     device, vocabulary = table.device, table.shape[0]
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     # Padding ids are skipped by some models when they count positions.
     ids = torch.tensor([[i + 6 if i == pad else i for i in PROBE_IDS]], device=device) % vocabulary
     result = Probe(ids, ids.flip(1))
@@ -138,7 +144,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Mapping[str, nn.Modul
 
 
 @contextmanager
-def _recording(result: Probe, body: nn.Module, blocks: Mapping[str, nn.ModuleList]) -> Iterator[None]:
+def _recording(result: Probe, body: nn.Module, blocks: Blocks) -> Iterator[None]:
     index = {id(block): (tag, i) for tag, stack in blocks.items() for i, block in enumerate(stack)}
     clock = iter(range(10**9))
     running: list[tuple[nn.Module, int, Tensor | None]] = []
@@ -149,6 +155,8 @@ def _recording(result: Probe, body: nn.Module, blocks: Mapping[str, nn.ModuleLis
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         read = args[0] if args else kwargs.get("hidden_states", kwargs.get("input_ids"))
         running.append((module, next(clock), read.clone() if isinstance(read, Tensor) else None))
+        if is_experts(module) and (call := routed(args, kwargs)) is not None:
+            result.slots[id(module)] = call.expert.shape[1]
 
     def after(module: nn.Module, _: Any, output: Any) -> None:
         returned = output if isinstance(output, Tensor) else _first(output)

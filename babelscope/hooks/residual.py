@@ -1,5 +1,6 @@
 """How a block adds attention and MLP to the residual stream: four forms, told apart by their values."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from babelscope.hooks.probe import Call, is_linear
 from babelscope.hooks.tolerance import agree
+
+# Granite's residual multiplier is 0.22; rounding leaves some 1e-7.
+SMALLEST_SCALE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +27,9 @@ class Residual:
 
     Decoder blocks of an encoder-decoder add attention to the encoder between the two, in the same form.
     `middle` is the module that reads the stream behind attention, where there is one: sequential blocks have it,
-    parallel ones do not. It proves attention on its own.
+    parallel ones do not. It proves attention on its own. `end` is the module that reads the stream behind the MLP in
+    blocks that go on to add something else, as Gemma 4 its per-layer inputs and X-MOD its language adapters; the
+    equation then ends there instead of at `resid.post`.
     """
 
     form: Literal["sum", "sandwich", "post-norm", "attention"]
@@ -33,6 +39,7 @@ class Residual:
     attention_scale: float = 1.0
     mlp_scale: float = 1.0
     middle: nn.Module | None = None
+    end: nn.Module | None = None
 
     def middle_sides(self, seen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Both sides of the equation up to the middle of the block, or of the whole one without a middle."""
@@ -41,21 +48,25 @@ class Residual:
     def after_attention(self, seen: Mapping[str, Tensor]) -> Tensor:
         """What the stream holds once attention is added."""
         attention = seen["attn.out"]
-        if self.form == "sandwich":
+        if self.form != "post-norm":
             attention = _apply(self.attention_norm, attention)
         return seen["resid.pre"] + self.attention_scale * attention
 
     def sides(self, seen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Both sides of the equation; `seen` maps site kinds (and `resid.mid`) to tensors of the same tokens."""
-        stream, mlp, post = self.after_attention(seen), seen["mlp.out"], seen["resid.post"]
+        """Both sides of the equation; `seen` maps site kinds, `resid.mid`, `resid.end` to tensors of equal tokens."""
+        return self.after_mlp(seen), seen["resid.post" if self.end is None else "resid.end"]
+
+    def after_mlp(self, seen: Mapping[str, Tensor]) -> Tensor:
+        """What the stream holds once the MLP is added."""
+        stream, mlp = self.after_attention(seen), seen["mlp.out"]
         if self.form == "post-norm":
             stream = _apply(self.attention_norm, stream)
             if "cross.out" in seen:
                 stream = _apply(self.cross_norm, stream + seen["cross.out"])
-            return _apply(self.mlp_norm, stream + mlp), post
+            return _apply(self.mlp_norm, stream + mlp)
         if "cross.out" in seen:
             stream = stream + _apply(self.cross_norm, seen["cross.out"])
-        return stream + self.mlp_scale * _apply(self.mlp_norm, mlp), post
+        return stream + self.mlp_scale * _apply(self.mlp_norm, mlp)
 
 
 def _apply(norm: nn.Module | None, x: Tensor) -> Tensor:
@@ -64,7 +75,7 @@ def _apply(norm: nn.Module | None, x: Tensor) -> Tensor:
     return y
 
 
-def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual | None:
+def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor], *, partway: bool = False) -> Residual | None:
     """The form that holds in this block, or None.
 
     Parameters
@@ -73,8 +84,12 @@ def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual
         Calls inside the block.
     seen : mapping
         `resid.pre`, `resid.post`, `attn.out` and, where located, `cross.out` and `mlp.out` of the probe.
+    partway : bool
+        Let the equation end where some module reads the sum, in blocks that add more after the MLP.
     """
-    if "attn.out" not in seen:
+    shape = seen["resid.pre"].shape
+    fits = all(x.shape[-1] == shape[-1] and x.numel() == shape.numel() for x in seen.values())
+    if "attn.out" not in seen or not fits:
         return None
     pre, attention = seen["resid.pre"], seen["attn.out"]
     norms = [c for c in calls if _may_be_norm(c, pre)]
@@ -82,14 +97,21 @@ def find_residual(calls: Sequence[Call], seen: Mapping[str, Tensor]) -> Residual
         candidates = [Residual("sum"), *_sandwiches(norms, seen), *_post_norms(norms, seen)]
         scaled = _scaled_sum(seen)
         for candidate in [*candidates, *([scaled] if scaled else [])]:
-            if agree(*candidate.sides(seen)):
-                return replace(candidate, middle=_middle(norms, candidate.after_attention(seen)))
-    middle = _middle(norms, pre + attention)
-    return Residual("attention", middle=middle) if middle is not None else None
+            middle = _reader(norms, candidate.after_attention(seen))
+            if not partway and agree(*candidate.sides(seen)):
+                return replace(candidate, middle=middle)
+            # Without a middle, a second mixer of tokens beside attention (Falcon-H1) would pass for the MLP.
+            if partway and middle is not None and (end := _reader(calls, candidate.after_mlp(seen))) is not None:
+                return replace(candidate, middle=middle, end=end)
+    for norm in (None, *(c.module for c in norms if c.read is not None and torch.equal(c.read, attention))):
+        middle = _reader(norms, pre + _apply(norm, attention))
+        if middle is not None:
+            return Residual("attention", attention_norm=norm, middle=middle)
+    return None
 
 
-def _middle(norms: Sequence[Call], expected: Tensor) -> nn.Module | None:
-    return next((c.module for c in norms if c.read is not None and agree(c.read, expected)), None)
+def _reader(calls: Sequence[Call], expected: Tensor) -> nn.Module | None:
+    return next((c.module for c in calls if c.read is not None and agree(c.read, expected)), None)
 
 
 def _may_be_norm(call: Call, pre: Tensor) -> bool:
@@ -97,7 +119,18 @@ def _may_be_norm(call: Call, pre: Tensor) -> bool:
         return False
     leaf = not any(True for _ in call.module.children())
     same_shape = call.read.shape == pre.shape == call.returned.shape
-    return leaf and same_shape and not isinstance(call.module, nn.Dropout | nn.Identity)
+    if not leaf or not same_shape or isinstance(call.module, nn.Dropout | nn.Identity):
+        return False
+    if len(_required(call.module)) != 1:
+        return False
+    again = call.module.forward(call.read)  # as the laws will
+    return isinstance(again, Tensor) and agree(again, call.returned)
+
+
+def _required(module: nn.Module) -> list[str]:
+    parameters = inspect.signature(module.forward).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
 
 
 def _sandwiches(norms: Sequence[Call], seen: Mapping[str, Tensor]) -> list[Residual]:
@@ -138,4 +171,5 @@ def _scaled_sum(seen: Mapping[str, Tensor]) -> Residual | None:
         a, m = torch.linalg.lstsq(parts.cpu(), change.cpu()).solution[:, 0].tolist()
     except RuntimeError:
         return None
-    return Residual("sum", attention_scale=a, mlp_scale=m)
+    # A factor of zero would prove nothing of the part it stands before (Reformer adds the MLP to another stream).
+    return Residual("sum", attention_scale=a, mlp_scale=m) if min(abs(a), abs(m)) > SMALLEST_SCALE else None

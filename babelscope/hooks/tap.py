@@ -16,6 +16,7 @@ from babelscope.schema import Site
 #   resid.before  what the block before returned, or the embedding for block 0
 #   resid.after   what the next block, or the final norm, reads; absent at the end of a model without one
 #   resid.mid     the stream between attention and MLP, where the residual equation has a middle
+#   resid.end     the stream behind the MLP, in blocks that go on to add something else
 #   mlp.gate      what the activation is multiplied with, in gated MLPs
 Tensors = Mapping[str, Tensor]
 

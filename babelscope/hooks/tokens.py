@@ -174,7 +174,11 @@ def pad(loaded: LoadedModel, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor
 def pad_id(loaded: LoadedModel) -> int:
     """Any valid id would do, since padding is masked; that of the configuration is what the model expects."""
     config = loaded.model.config.get_text_config()
-    for candidate in (config.pad_token_id, loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id):
+    for candidate in (
+        getattr(config, "pad_token_id", None),
+        loaded.tokenizer.pad_token_id,
+        loaded.tokenizer.eos_token_id,
+    ):
         if isinstance(candidate, int) and candidate >= 0:
             return candidate
     return 0

@@ -23,6 +23,7 @@ class ModelRef:
 
     `source` says how the user named it (path or hub id) and is provenance; the hashes are identity. `n_layers`
     counts the blocks; in encoder-decoders those of the decoder, beside `n_encoder_layers`.
+    `anatomy_sha256` is that of the file that names parts, where there is one.
     """
 
     source: str
@@ -35,6 +36,7 @@ class ModelRef:
     attn_implementation: str = ""
     config_sha256: str = ""
     n_encoder_layers: int = 0
+    anatomy_sha256: str = ""
 
     @property
     def depths(self) -> dict[str, int]:

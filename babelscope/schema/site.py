@@ -27,6 +27,11 @@ SITE_KINDS: Mapping[str, SiteKind] = MappingProxyType(
         "mlp.act": SiteKind(("neuron",), "output of the non-linearity"),
         "mlp.neurons": SiteKind(("neuron",), "input of the down projection"),
         "attn.heads": SiteKind(("head", "dim"), "per-head output before the output projection"),
+        "moe.neurons": SiteKind(
+            ("expert_slot", "neuron"), "input of the down projection of each expert that reads the token"
+        ),
+        "moe.expert": SiteKind(("expert_slot",), "index of the expert in each slot, in the router's order"),
+        "moe.weight": SiteKind(("expert_slot",), "weight of the expert in each slot"),
         "cross.out": SiteKind(("dim",), "what attention to the encoder adds to the residual stream"),
         "cross.heads": SiteKind(("head", "dim"), "per-head output of attention to the encoder"),
     }

@@ -64,6 +64,7 @@ def capture(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    anatomy: str | Path | None = None,
     decoder: str = "start",
     block_items: int = 64,
     texts: bool = True,
@@ -96,6 +97,8 @@ def capture(
         Keep how the model answers prompts that have options.
     backend, revision, dtype, device : str
         What runs the model, which revision of a hub id, in which precision, where.
+    anatomy : path, optional
+        File that names parts which the locator does not find.
     decoder : str
         What the decoder of an encoder-decoder reads: start, language or copy.
     block_items : int
@@ -131,7 +134,7 @@ def capture(
     from babelscope import hooks  # torch is imported here and not before
 
     plugins.load("backend", backend)  # an unknown name is told before a model is loaded
-    loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device)
+    loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device, anatomy=anatomy)
     loaded = replace(loaded, ref=replace(loaded.ref, source=model))
     hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(

@@ -19,6 +19,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -39,8 +41,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
@@ -257,8 +263,22 @@ ENCODER_DECODERS = {
 DECODERS = [name for name, family in FAMILIES.items() if not family.encoder]
 
 
-def mixtral() -> PreTrainedModel:
-    return _llama_like(MixtralConfig, MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2)()
+EXPERT_NEURONS, SHARED_NEURONS = 24, 40
+# Without and with a shared expert, with a dense layer in between, and with biases and a clamped activation.
+MIXTURES = {
+    "mixtral": _llama_like(MixtralConfig, MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2),
+    "qwen2-moe": _llama_like(
+        Qwen2MoeConfig, Qwen2MoeForCausalLM, num_experts=6, num_experts_per_tok=3, mlp_only_layers=[1],
+        moe_intermediate_size=EXPERT_NEURONS, shared_expert_intermediate_size=SHARED_NEURONS,
+    ),
+    "qwen3-moe": _llama_like(
+        Qwen3MoeConfig, Qwen3MoeForCausalLM, num_experts=6, num_experts_per_tok=2, head_dim=16,
+        moe_intermediate_size=EXPERT_NEURONS,
+    ),
+    "gpt-oss": _llama_like(
+        GptOssConfig, GptOssForCausalLM, num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=8,
+    ),
+}  # fmt: skip
 
 
 def save(model: PreTrainedModel, folder: Path, *, special: bool, padding_side: str = "right") -> Path:

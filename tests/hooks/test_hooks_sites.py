@@ -17,7 +17,7 @@ from babelscope.hooks.selftest import count_hooks
 from babelscope.hooks.tokens import Batch, encode, make_batch
 from babelscope.schema import SITE_KINDS, Block, CapturePlan, Position, PromptSet
 
-ALL_SITES = tuple(kind for kind in SITE_KINDS if not kind.startswith("cross."))
+ALL_SITES = tuple(kind for kind in SITE_KINDS if not kind.startswith(("cross.", "moe.")))
 Load = Callable[[str], LoadedModel]
 # float32 passes in another batch shape: 3e-7 of the largest value was measured, a wrong row is off by its size.
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
@@ -284,14 +284,6 @@ def test_only_the_first_block_carries_law_errors(load: Load, prompts: PromptSet)
     blocks = captured(plan_of(load("llama"), prompts, sites=["embed"]), load("llama"), prompts)
     assert set(blocks[0].law_errors) == set(ALL_SITES)
     assert not any(b.law_errors for b in blocks[1:])
-
-
-def test_experts_are_refused_by_the_parts_that_are_missing(load: Load, prompts: PromptSet) -> None:
-    loaded = load("mixtral")
-    with pytest.raises(BabelScopeError, match=r"mlp.neurons@0: in layer 0 of Mixtral.* down projection"):
-        plan_of(loaded, prompts, sites=["mlp.neurons"])
-    errors = check_laws(loaded.anatomy, batch_of(loaded, prompts))
-    assert set(errors) == {"embed", "resid.pre", "resid.post", "attn.out", "attn.heads"}
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "mixtral"])

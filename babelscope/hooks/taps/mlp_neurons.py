@@ -1,7 +1,11 @@
-"""`mlp.neurons`: what the down projection reads; the one definition of a neuron that every dense MLP shares."""
+"""`mlp.neurons`: what the down projection reads; the one definition of a neuron that every dense MLP shares.
+
+In a block with experts it is the shared expert's, which reads every token; the others' are `moe.neurons`.
+"""
 
 from torch import Tensor
 
+from babelscope.hooks import mixture
 from babelscope.hooks.anatomy import Stack
 from babelscope.hooks.place import Place
 from babelscope.hooks.probe import columns_read
@@ -19,8 +23,12 @@ def _unit(stack: Stack, layer: int) -> tuple[int, ...]:
 
 
 def _law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:
-    down = stack.layers[layer].down_projection
-    return None if down is None else (down.forward(seen["mlp.neurons"]), seen["mlp.out"])
+    parts = stack.layers[layer]
+    if parts.experts is not None:
+        return mixture.law(stack, layer, seen)
+    return (
+        None if parts.down_projection is None else (parts.down_projection.forward(seen["mlp.neurons"]), seen["mlp.out"])
+    )
 
 
 tap = Tap("mlp.neurons", "down projection(mlp.neurons) = mlp.out", _place, _unit, _law)

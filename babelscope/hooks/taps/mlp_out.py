@@ -1,4 +1,4 @@
-"""`mlp.out`: what the down projection returns."""
+"""`mlp.out`: what the MLP adds: the output of its down projection, or of a whole block of experts."""
 
 from torch import Tensor
 
@@ -8,9 +8,9 @@ from babelscope.hooks.tap import Tap, Tensors
 
 
 def _place(stack: Stack, layer: int) -> Place:
-    parts = stack.require("mlp.out", layer, "down projection", "an equation that proves the MLP")
-    assert parts.down_projection is not None
-    return Place(parts.down_projection, "output")
+    parts = stack.require("mlp.out", layer, "an equation that proves the MLP")
+    assert parts.mlp is not None
+    return Place(parts.mlp, "output")
 
 
 def _unit(stack: Stack, layer: int) -> tuple[int, ...]:
