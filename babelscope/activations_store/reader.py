@@ -156,7 +156,7 @@ class ActivationStore:
                 found += [s for s in self.plan.sites if s.name == name]
                 continue
             split_site(text)
-            for site in expand_sites([text], self.plan.model.n_layers):
+            for site in expand_sites([text], self.plan.model.depths):
                 if site.layer not in stored:
                     raise unknown_name(f"layer of {name} in this store", str(site.layer), map(str, stored))
                 found.append(site)

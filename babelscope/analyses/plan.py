@@ -122,7 +122,7 @@ def _stored_sites(store: "ActivationStore", sites: Sequence[str] | None, reads: 
                 )
             expanded = [s for s in stored if s.name == name]
             if "@" in text:
-                expanded = list(expand_sites([text], store.plan.model.n_layers))
+                expanded = list(expand_sites([text], store.plan.model.depths))
             missing = [str(s) for s in expanded if s not in stored]
             if missing:
                 layers = ", ".join(str(s.layer) for s in stored if s.name == name)

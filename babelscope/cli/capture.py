@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Languages, Limit, Mapping, Overwrite, Prompts, Sites, split_codes
+from babelscope.cli.options import Anatomy, Languages, Limit, Mapping, Overwrite, Prompts, Sites, split_codes
 from babelscope.cli.progress import bar, note
 
 
@@ -27,6 +27,10 @@ def run(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    anatomy: Anatomy = None,
+    decoder: Annotated[
+        str, typer.Option(help="What a decoder beside an encoder reads: start, language or copy.")
+    ] = "start",
     block_items: Annotated[int, typer.Option(min=1, help="Items per shard.")] = 64,
     self_test: Annotated[bool, typer.Option(help="Check the sites of this model on a few prompts first.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted capture.")] = False,
@@ -38,7 +42,8 @@ def run(
         done = workflows.capture(
             out, model=model, prompts=prompts or [], sites=site or ("resid.post", "mlp.act"),
             positions=position or ("last",), languages=split_codes(languages), limit=limit, mapping=mapping,
-            answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, block_items=block_items,
+            answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, anatomy=anatomy,
+            decoder=decoder, block_items=block_items,
             texts=texts, resume=resume, overwrite=overwrite, dry_run=dry_run,
             self_test=self_test, progress=progress, note=note,
         )  # fmt: skip

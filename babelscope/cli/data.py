@@ -28,18 +28,27 @@ def generate(
     languages: Languages = None,
     items: Annotated[int, typer.Option(min=1, help="Items per language.")] = 240,
     seed: Annotated[int, typer.Option(help="Another seed gives other items.")] = 0,
-    split: Annotated[Literal["train", "test"], typer.Option(help="The two never share a problem.")] = "test",
+    split: Annotated[
+        Literal["train", "test"],
+        typer.Option(help="The two never share a problem; of facts, both ask the same ones."),
+    ] = "test",
     letters: Annotated[Literal["latin", "native"], typer.Option(help="Option letters.")] = "latin",
     compat: Annotated[Literal["corrected", "paper"], typer.Option(help="paper: the published construction.")] = (
         "corrected"
     ),
+    max_depth: Annotated[
+        int | None, typer.Option(min=1, help="kfrd-logical: implications in the longest chain.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="kfrd-symbolic: steps of the longest item.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the prompts of a generated DATASET to OUT."""
     workflows.check_output(out, overwrite=overwrite)
+    asked = {"max_depth": max_depth, "max_steps": max_steps}
     made = workflows.generate(
-        dataset, languages=split_codes(languages), items=items, seed=seed, split=split, letters=letters, compat=compat
-    )
+        dataset, languages=split_codes(languages), items=items, seed=seed, split=split, letters=letters, compat=compat,
+        **{name: value for name, value in asked.items() if value is not None},
+    )  # fmt: skip
     workflows.write_prompts(made, out)
     print(f"{out}: {len(made.items)} items x {len(made.languages)} languages, sha256 {made.digest()[:16]}")
 

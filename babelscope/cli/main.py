@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from babelscope.cli import analyze, capture, data, demo, inspect, ls, report, sweep, train
+from babelscope.cli import analyze, capture, data, demo, doctor, inspect, ls, report, sweep, train
 from babelscope.errors import BabelScopeError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (capture, analyze, sweep, report, inspect, ls, demo):
+for command in (capture, analyze, sweep, report, inspect, doctor, ls, demo):
     app.command(command.__name__.rpartition(".")[2])(command.run)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")

@@ -32,6 +32,9 @@ By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate that fo
 Mode: TypeAlias = Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of permutations and bootstraps.")]
 Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; the numbers do not depend on it.")]
+Anatomy: TypeAlias = Annotated[
+    Path | None, typer.Option("--anatomy", help="YAML file that names parts which are not located (docs/anatomy.md).")
+]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 Store: TypeAlias = Annotated[Path, typer.Argument(help="Store folder, as run.acts.")]
 

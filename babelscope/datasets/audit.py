@@ -172,6 +172,9 @@ def _gold_position(prompts: Sequence[Prompt], halves: Halves) -> NDArray[np.floa
 def _options_only(prompts: Sequence[Prompt], halves: Halves) -> NDArray[np.float64]:
     learned, judged = halves
     texts = [o for p in prompts for o in p.options]
+    if not any(map(words, texts)):
+        # Options of signs alone, as ">" and "<", have no words to learn from.
+        return np.full(len(prompts), np.nan)
     is_gold = np.array([i == p.gold for p in prompts for i in range(len(p.options))])
     starts = np.cumsum([0, *(len(p.options) for p in prompts)])
     counts = csr_matrix(CountVectorizer(analyzer=words).fit_transform(texts), dtype=np.float64)

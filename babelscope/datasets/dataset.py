@@ -11,7 +11,8 @@ from babelscope.schema import PromptSet
 
 Split = Literal["train", "test"]
 
-# One problem in ten is a test problem, whatever the seed: the split is a property of the problem.
+# One problem in ten is a test problem unless a rule says otherwise, whatever the seed: the split is a property of the
+# problem.
 TEST_SHARE = 10
 
 
@@ -35,9 +36,12 @@ class Dataset(Protocol):
         ...
 
 
-def split_of(problem: str) -> Split:
-    """Split that a problem belongs to, from a hash of what it shows, so train and test never share one."""
-    return "test" if hashlib.sha256(problem.encode()).digest()[0] % TEST_SHARE == 0 else "train"
+def split_of(problem: str, share: int = TEST_SHARE) -> Split:
+    """Split that a problem belongs to, from a hash of what it shows, so train and test never share one.
+
+    One problem in `share` is a test problem.
+    """
+    return "test" if hashlib.sha256(problem.encode()).digest()[0] % share == 0 else "train"
 
 
 def item_rng(dataset: str, seed: int, index: int) -> np.random.Generator:

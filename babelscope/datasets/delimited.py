@@ -8,26 +8,33 @@ from babelscope.datasets.findings import Findings
 from babelscope.datasets.mapping import ROW, PromptMapping
 from babelscope.datasets.records import Record, Records, read_text
 
+# Characters; a book has a million. Python's own limit is 131,072, and a long document is longer.
+LONGEST_FIELD = 2**24
+
 NAMES = {",": "comma", "\t": "tab", ";": "semicolon"}
 
 
 def read_delimited(source: str, mapping: PromptMapping, findings: Findings, delimiter: str) -> Records | None:
     """Records of a CSV or TSV file, under its header or under `mapping.columns`.
 
-    Rows with too few or too many fields are problems, each by its line; a header with a repeated or
-    unnamed mapped column is one, too.
+    Rows with too few or too many fields are problems, each by its line; a header with a repeated column is one, too.
+    Columns without a name at the end, which spreadsheets leave behind, are left out if they are empty.
     """
     found = read_text(source, findings)
     if found is None:
         return None
     text, sha256 = found
-    rows = list(_rows(source, text, mapping, findings, delimiter))
+    limit = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        rows = list(_rows(source, text, mapping, findings, delimiter))
+    finally:
+        csv.field_size_limit(limit)  # one for the whole process
     columns = mapping.columns
     if not columns:
         if not rows:
             findings.report(source, "the file is empty, without even a header", "check that it is the right file")
             return None
-        columns, rows = tuple(rows[0][1]), rows[1:]
+        columns, rows = _without_unnamed_end(source, rows, findings)
         if not _is_header(source, columns, mapping, findings, delimiter):
             return None
     elif rows and tuple(rows[0][1]) == columns:
@@ -63,8 +70,12 @@ def _rows(
         except StopIteration:
             return
         except csv.Error as error:
+            problem = f"malformed row: {error}"
             remedy = 'write a quote inside quotes twice (""), or set quotes: false if " has no meaning in this file'
-            findings.report(where, f"malformed row: {error}", remedy)
+            if "field limit" in str(error):
+                problem = f"a field has more than {LONGEST_FIELD:,} characters"
+                remedy = "close the quote that opens it, or shorten the text"
+            findings.report(where, problem, remedy)
             return
         if cells:
             yield where, cells
@@ -72,6 +83,20 @@ def _rows(
             findings.report(where, "blank line, while rows are joined by their position", "remove the blank line")
         else:
             findings.note(f"{where}: blank line skipped")
+
+
+def _without_unnamed_end(
+    source: str, rows: list[tuple[str, list[str]]], findings: Findings
+) -> tuple[tuple[str, ...], list[tuple[str, list[str]]]]:
+    """Names of the columns and the rows below, both without unnamed columns at the end as far as they are empty."""
+    header, below = rows[0][1], rows[1:]
+    width = max((n for n, name in enumerate(header, start=1) if name.strip()), default=len(header))
+    if width == len(header):
+        return tuple(header), below
+    findings.note(f"{source}: empty columns without a name at the end left out: {len(header) - width}")
+    # A row that has something there stays too long, and is reported.
+    kept = [(where, cells[:width] if not any(cells[width:]) else cells) for where, cells in below]
+    return tuple(header[:width]), kept
 
 
 def _is_header(

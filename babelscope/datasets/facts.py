@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from babelscope.errors import unknown_name
+from babelscope.errors import BabelScopeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ def _text(table: str, column: str, key: str, language: str) -> str:
         return _index(table, column)[key][language]
     except KeyError:
         if language not in fact_languages():
-            raise unknown_name("language of the facts", language, fact_languages(), "cli.py data ls") from None
+            problem = f"there are no facts in the language {language!r}"
+            raise BabelScopeError(problem, f"choose from {', '.join(fact_languages())}") from None
         raise
 
 

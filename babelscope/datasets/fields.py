@@ -45,6 +45,15 @@ def value_at(fields: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+def check_characters(name: str, text: str) -> None:
+    """Raise FieldError for half a character, which no file of ours can hold and no model was trained on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        problem = f"field {name!r} holds half a character (the lone surrogate {text[error.start]!r})"
+        raise FieldError(problem, "repair the text where it was cut or escaped, or remove the row") from None
+
+
 def text_at(fields: Mapping[str, Any], path: str) -> str:
     """A field as a text that is not blank, exactly as it stands; numbers are written out."""
     value = value_at(fields, path)
@@ -54,6 +63,7 @@ def text_at(fields: Mapping[str, Any], path: str) -> str:
         kind = "a list" if isinstance(value, list) else "an object"
         step = "0" if isinstance(value, list) else next(iter(value), "name")
         raise FieldError(f"field {path!r} is {kind}, expected a text", f"name what is inside, as {path}.{step}")
+    check_characters(path, str(value))
     return str(value)
 
 
@@ -162,5 +172,6 @@ def _covariates(fields: Mapping[str, Any], mapping: PromptMapping) -> dict[str, 
         if not isinstance(value, str | int | float | bool):
             problem = f"covariate {path!r} is {type(value).__name__}, expected a text or a number"
             raise FieldError(problem, f"name what is inside, as {path}.0, or leave it out")
+        check_characters(path, str(value))
         found[name] = value
     return found

@@ -17,6 +17,13 @@ def is_code(text: str) -> bool:
     return re.fullmatch(CODE, text) is not None
 
 
+def is_other_language(text: str, code: str) -> bool:
+    """Whether a text is the code of another language: `de` for `en`, but not `en-US`, `EN` or `english`."""
+    said, expected = (c.lower().replace("_", "-").split("-") for c in (text.strip(), code))
+    common = min(len(said), len(expected))
+    return is_code(text.strip().lower()) and len(said[0]) <= 3 and said[:common] != expected[:common]
+
+
 def check_codes(languages: Sequence[str] | None) -> None:
     """Raise BabelScopeError if a language asked for is not a code, or none is asked for."""
     if languages is None:

@@ -7,7 +7,7 @@ from typing import Any
 from babelscope import plugins
 from babelscope.datasets.fields import Entry, FieldError, entry_of, text_at
 from babelscope.datasets.findings import Findings
-from babelscope.datasets.language_files import PLACE, check_codes, is_code
+from babelscope.datasets.language_files import PLACE, check_codes, is_code, is_other_language
 from babelscope.datasets.mapping import ROW, PromptMapping, read_mapping
 from babelscope.datasets.native import is_native, native_entry, write_prompts
 from babelscope.datasets.parallel import compare_items, compare_languages, in_common_order, without_repeats
@@ -88,8 +88,7 @@ def _check_parallel(
     compare_languages(by_place, findings)
     # An item that is missing because its row has a problem is not reported a second time.
     if rows_read_well:
-        # Unequal lengths mean that at least one line is lost, and every later one would be joined wrongly.
-        compare_items(by_place, codes, findings, strict=meaning.strict or meaning.key == ROW)
+        compare_items(by_place, codes, findings, strict=meaning.strict, by_row=meaning.key == ROW)
 
 
 def _loader_of(source: str, mapping: PromptMapping) -> Loader:
@@ -154,11 +153,13 @@ def _entries(
             position[language] = position.get(language, 0) + 1
             if languages is not None and language not in languages:
                 continue
+            said = row.fields.get(column)
+            # A native row keeps its own code, so that it must be the very one.
+            if code and isinstance(said, str) and (said != code if native else is_other_language(said, code)):
+                problem = f"language is {said!r}, while the file is that of {code!r}"
+                raise FieldError(problem, "correct the row or the name of the file")
             if native:
                 entry = native_entry(row)
-                if entry.prompt.language != language:
-                    problem = f"language is {entry.prompt.language!r}, while the file is that of {language!r}"
-                    raise FieldError(problem, "correct the line or the name of the file")
             else:
                 item = str(position[language]) if mapping.key == ROW else text_at(row.fields, mapping.key)
                 entry = entry_of(row, mapping, item, language)

@@ -49,9 +49,12 @@ def solve_logical(prompt: Prompt) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If a sentence has none of the known forms.
+        If a sentence has none of the known forms, or there is none in a segment `context`.
     """
-    return entailed_options(read_statements(prompt.segment("context")), [read_statement(o) for o in prompt.options])
+    premises = read_statements(prompt.segment("context"))
+    if not premises:
+        raise ValueError(f"no premises: {prompt.text!r}")
+    return entailed_options(premises, [read_statement(o) for o in prompt.options])
 
 
 def read_statements(text: str) -> list[Statement]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from babelscope.datasets.fields import Entry, FieldError
+from babelscope.datasets.fields import Entry, FieldError, check_characters
 from babelscope.datasets.records import Record
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Prompt, PromptSet
@@ -71,6 +71,8 @@ def native_entry(record: Record) -> Entry:
     wrong = sorted(record.fields.keys() - KNOWN)
     if wrong:
         raise FieldError(f"unknown field {wrong[0]!r} (a prompt has: {', '.join(sorted(KNOWN))})", remedy)
+    for name, value in record.fields.items():
+        check_characters(name, json.dumps(value, ensure_ascii=False))
     try:
         # Through JSON again: only there does strict validation take a list for a tuple.
         prompt = _PROMPT.validate_json(json.dumps(record.fields), strict=True)

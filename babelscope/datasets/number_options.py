@@ -1,19 +1,22 @@
 """Four numbers to choose from, and operands for which one of them is the answer.
 
-The options form an arithmetic progression in which every term is a possible answer and none can be ruled out
-by its units digit or size; which term is right is decided before. The digits of a product resemble those of
-its factors, so the option that shares most digits with the operands would be right in 30 % of the cases, and
-is balanced on top: where a number has many operands, by drawing which option that is; where it has few, by
-leaving out the operands, and then the progressions, in which the right one is most like its operands. The
-options alone stay uninformative either way: which progressions there are does not depend on which term is right.
+The options form an arithmetic progression in which every term is the answer of a problem of the split, and all
+are on the same side of the largest operand; except for quotients, which are too small, they have the same units
+digit. Which term is right is decided before. The digits of a product resemble those of its factors: left alone,
+the option that shares most digits with the operands is right in .33 of the multiplications and .31 of the
+divisions (measured; .23 to .25 elsewhere). So that option is balanced on top: where a number has many operands,
+by drawing which one it is; where it has few, by leaving out operands, and then progressions, until it is right in
+.25. The options alone stay uninformative either way: which progressions there are does not depend on which term
+is right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
-from babelscope.datasets.dataset import Split, split_of
+from babelscope.datasets.dataset import TEST_SHARE, Split, split_of
 from babelscope.datasets.options import (
     N_OPTIONS,
     alone_resembles,
@@ -44,6 +47,19 @@ def shown_problem(rule: str, operands: Numbers) -> str:
     return f"{rule}:{','.join(map(str, operands))}"
 
 
+def share_of_tests(rule: str) -> int:
+    """One problem of the rule in how many is a test problem.
+
+    Half of them where there are few: a tenth would leave hardly any options in which each of the four can be right.
+    """
+    return 2 if rule in FEW_OPERANDS else TEST_SHARE
+
+
+def split_of_problem(rule: str, operands: Numbers) -> Split:
+    """Split that a problem belongs to, whatever its options."""
+    return split_of(shown_problem(rule, operands), share_of_tests(rule))
+
+
 def number_options(
     rule: str, split: Split, right: int, resembling: int, rng: np.random.Generator
 ) -> tuple[Numbers, Numbers]:
@@ -53,48 +69,57 @@ def number_options(
     """
     if rule in FEW_OPERANDS:
         kept = _options_with_operands(rule, split)
-        while True:
-            options, operands_of = kept[below(rng, len(kept))]
-            if found := operands_of[right]:
-                return options, found[below(rng, len(found))]
-    progressions, patience = _progressions(rule), PATIENCE[split]
-    while True:
+        options, operands_of = kept[below(rng, len(kept))]
+        return options, operands_of[right][below(rng, len(operands_of[right]))]
+    progressions = _progressions(rule)
+    options = progressions[below(rng, len(progressions))]
+    # Whichever is right: were only the right one looked at, the options would show it.
+    while not _can_each_be_right(rule, split, options):
         options = progressions[below(rng, len(progressions))]
-        # Other options only if no operands are in the split: were it done sooner, whether it is done would depend
-        # on which option is right, and the options would show it.
-        for draws in range(10 * patience):
-            operands = MANY_OPERANDS[rule](options[right], options, rng)
-            if (
-                (draws >= patience or alone_resembles(options, operands, resembling))
-                and set(operands).isdisjoint(options)
-                and split_of(shown_problem(rule, operands)) == split
-            ):
-                return options, operands
+    numbers, operands_from = MANY_OPERANDS[rule](options[right], options)
+    draws = 0
+    while True:
+        operands = operands_from(numbers[below(rng, len(numbers))])
+        is_wanted = draws >= PATIENCE[split] or alone_resembles(options, operands, resembling)
+        if is_wanted and _fits(rule, split, operands, options):
+            return options, operands
+        draws += 1
 
 
-def _addends(total: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+def _fits(rule: str, split: Split, operands: Numbers, options: Numbers) -> bool:
+    return set(operands).isdisjoint(options) and split_of_problem(rule, operands) == split
+
+
+@lru_cache(maxsize=65536)
+def _can_each_be_right(rule: str, split: Split, options: Numbers) -> bool:
+    """Whether each option is the answer of a problem of the split; of a hundred progressions all but three are so."""
+    found = (MANY_OPERANDS[rule](answer, options) for answer in options)
+    return all(any(_fits(rule, split, make(n), options) for n in numbers) for numbers, make in found)
+
+
+# Numbers to choose from, equally likely, and the operands that belong to one.
+Choices: TypeAlias = tuple[range, Callable[[int], Numbers]]
+
+
+def _addends(total: int, options: Numbers) -> Choices:
     """Two addends, both below all options."""
-    least = total - options[0] + 1
-    first = least + below(rng, options[0] - least)
-    return first, total - first
+    return range(total - options[0] + 1, options[0]), lambda first: (first, total - first)
 
 
-def _minuend_and_subtrahend(difference: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+def _minuend_and_subtrahend(difference: int, options: Numbers) -> Choices:
     """A minuend above all options, and what to subtract."""
-    least = options[-1] - difference + 1
-    subtrahend = least + below(rng, LARGEST - difference - least + 1)
-    return difference + subtrahend, subtrahend
+    subtrahends = range(options[-1] - difference + 1, LARGEST - difference + 1)
+    return subtrahends, lambda subtrahend: (difference + subtrahend, subtrahend)
 
 
-def _first_terms_of_arithmetic(third: int, options: Numbers, rng: np.random.Generator) -> Numbers:
+def _first_terms_of_arithmetic(third: int, options: Numbers) -> Choices:
     """Two terms below all options."""
-    least = third - options[0] + 1
-    difference = least + below(rng, min(LARGEST_DIFFERENCE, third // 2) - least + 1)
-    return third - 2 * difference, third - difference
+    differences = range(third - options[0] + 1, min(LARGEST_DIFFERENCE, third // 2) + 1)
+    return differences, lambda difference: (third - 2 * difference, third - difference)
 
 
-# Operands whose answer is the number given, all of them equally likely; the second argument is all options.
-MANY_OPERANDS: Mapping[str, Callable[[int, Numbers, np.random.Generator], Numbers]] = {
+# Operands whose answer is the number given; the second argument is all options.
+MANY_OPERANDS: Mapping[str, Callable[[int, Numbers], Choices]] = {
     "addition": _addends,
     "subtraction": _minuend_and_subtrahend,
     "arithmetic_sequence": _first_terms_of_arithmetic,
@@ -146,23 +171,17 @@ def _progressions(rule: str) -> tuple[Numbers, ...]:
 
 @cache
 def _options_with_operands(rule: str, split: Split) -> tuple[tuple[Numbers, tuple[tuple[Numbers, ...], ...]], ...]:
-    """Options, and for each of them the operands of the split.
-
-    In training any of the four can be the right one; with a tenth of the problems that would leave hardly any.
-    """
-    every = all if split == "train" else any
+    """Options of which each can be the right one, and for each of them the operands of the split."""
     belonging = {
-        answer: [o for o in found if split_of(shown_problem(rule, o)) == split]
-        for answer, found in _operands_of(rule).items()
+        answer: [o for o in found if split_of_problem(rule, o) == split] for answer, found in _operands_of(rule).items()
     }
     kept, scored = {}, []
     for options in _progressions(rule):
         found = [[o for o in belonging[x] if set(o).isdisjoint(options)] for x in options]
-        if every(found):
+        if all(found):
             trimmed = [_least_alike(options, operands, right) for right, operands in enumerate(found)]
             kept[options] = tuple(operands for operands, _ in trimmed)
-            shares = [share for operands, share in trimmed if operands]
-            scored.append((options, sum(shares) / len(shares)))
+            scored.append((options, sum(share for _, share in trimmed) / N_OPTIONS))
     return tuple((options, kept[options]) for options in trimmed_to_chance(scored))
 
 
@@ -171,8 +190,6 @@ def _least_alike(options: Numbers, operands: Sequence[Numbers], right: int) -> t
 
     At least one is left; with few operands that may be more than chance.
     """
-    if not operands:
-        return (), 0.0
     ordered = sorted((share_by_digits(options, o, right), o) for o in operands)
     total = sum(share for share, _ in ordered)
     while len(ordered) > 1 and abs(_excess(total - ordered[-1][0], len(ordered) - 1)) < _excess(total, len(ordered)):

@@ -1,8 +1,8 @@
 """Sets of four options that show nothing about which of them is right.
 
-The principle is the same everywhere: the four options are drawn first, the right one is then chosen
-uniformly, and only then is a problem drawn that has it as its answer. Whatever looks at the options alone is
-at chance by construction, not by tuning.
+The principle is the same everywhere: the four options are drawn, and which of them is right uniformly and apart
+from that; only then is a problem drawn that has it as its answer. So whatever looks at the options of an item
+alone is at chance by construction, not by tuning.
 """
 
 from collections.abc import Iterable, Sequence

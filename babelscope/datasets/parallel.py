@@ -44,14 +44,25 @@ def compare_languages(by_place: Mapping[tuple[str, str], Entry], findings: Findi
 
 
 def compare_items(
-    by_place: Mapping[tuple[str, str], Entry], languages: Sequence[str], findings: Findings, *, strict: bool
+    by_place: Mapping[tuple[str, str], Entry],
+    languages: Sequence[str],
+    findings: Findings,
+    *,
+    strict: bool,
+    by_row: bool = False,
 ) -> None:
-    """Note (or, if strict, report) the items that a language lacks; no item in common is always a problem."""
+    """Note (or, if strict or joined by row, report) the items that a language lacks.
+
+    No item in common is always a problem.
+    """
     have = Counter(item for item, _ in by_place)
+    files = _files(by_place.values())
     if len(languages) > 1 and have and max(have.values()) == 1:
-        keys = "; ".join(f"{g}: {next((i for i, h in by_place if h == g), None)!r}" for g in languages[:4])
+        shown = languages[:4]
+        keys = "; ".join(f"{g}: {next((i for i, h in by_place if h == g), None)!r}" for g in shown)
         problem = f"no key occurs in two languages (first keys: {keys})"
-        findings.report("prompts", problem, "map `key` to a field that is equal in all translations of an item")
+        where = " and ".join(dict.fromkeys(files[g] for g in shown if g in files))
+        findings.report(where, problem, "map `key` to a field that is equal in all translations of an item")
         return
     for language in languages:
         missing = [item for item in have if (item, language) not in by_place]
@@ -59,11 +70,22 @@ def compare_items(
             continue
         named = ", ".join(map(repr, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
         count = f"{len(missing)} of {len(have)} items missing"
-        if strict:
+        where = ", ".join([*filter(None, [files.get(language)]), f"language {language!r}"])
+        if by_row:
+            # Unequal lengths mean that a line is lost, and `strict: false` would not find it.
+            remedy = "find the lost line (a shifted row joins every later one wrongly), or give a key"
+            findings.report(where, f"{count}: {named}", remedy)
+        elif strict:
             remedy = "add them, or set strict: false to keep incomplete items"
-            findings.report(f"language {language!r}", f"{count}: {named}", remedy)
+            findings.report(where, f"{count}: {named}", remedy)
         else:
-            findings.note(f"language {language!r}: {count}: {named}; kept, incomplete, in the other languages")
+            kept = "kept, incomplete, in the other languages (add the rows, or refuse such items with strict: true)"
+            findings.note(f"{where}: {count}: {named}; {kept}")
+
+
+def _files(entries: Iterable[Entry]) -> dict[str, str]:
+    """The file of each language, which stands before the row in `Entry.where`."""
+    return {entry.prompt.language: entry.where.rpartition(", ")[0] for entry in entries}
 
 
 def in_common_order(by_place: Mapping[tuple[str, str], Entry], languages: Sequence[str]) -> tuple[Prompt, ...]:

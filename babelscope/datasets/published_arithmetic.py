@@ -2,7 +2,8 @@
 
 The three wrong options are the answers of other random problems of the same rule, so that the units digit,
 the magnitude or the digits of the input give the right one away; they may repeat each other. The input 0, 0
-of the geometric sequence stands for thirty-one problems and can occur in both splits.
+of the geometric sequence stands for thirty-one problems, so that it can occur in both splits, and more than once in
+a set that is otherwise free of repeats.
 
 References
 ----------
@@ -14,7 +15,8 @@ from math import isqrt
 
 import numpy as np
 
-from babelscope.datasets.dataset import Split, split_of
+from babelscope.datasets.dataset import Split
+from babelscope.datasets.number_options import split_of_problem
 from babelscope.datasets.options import N_OPTIONS, ORDERS, below
 
 LARGEST = 999
@@ -23,21 +25,22 @@ LARGEST_FACTOR = 47
 Numbers = tuple[int, ...]
 
 
-def published(rule: str, split: Split, rng: np.random.Generator) -> tuple[Numbers, tuple[Numbers, ...], int]:
-    """Input shown, four options and the index of the right one."""
+def published(rule: str, split: Split, rng: np.random.Generator) -> tuple[Numbers, tuple[Numbers, ...], int, Numbers]:
+    """Input shown, four options, the index of the right one, and the pair of numbers behind the problem."""
     while True:
         pair = _pair(rule, rng)
-        # Of the pair behind the problem, not of what is shown, as published.
-        if split_of(f"paper/{rule}/{pair}") == split:
+        shown, answer = _shown_and_answer(rule, *pair)
+        # By what is shown, so that training on published problems never shows a corrected test problem. Only the
+        # pairs behind the input 0, 0 are split one by one, as published.
+        if split_of_problem(rule, shown if any(shown) else pair) == split:
             break
-    shown, answer = _shown_and_answer(rule, *pair)
     options = [answer]
     while len(options) < N_OPTIONS:
         other = _shown_and_answer(rule, *_pair(rule, rng))[1]
         if other != answer:
             options.append(other)
     order = ORDERS[below(rng, len(ORDERS))]
-    return shown, tuple(options[i] for i in order), order.index(0)
+    return shown, tuple(options[i] for i in order), order.index(0), pair
 
 
 def _pair(rule: str, rng: np.random.Generator) -> tuple[int, int]:

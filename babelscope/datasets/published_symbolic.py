@@ -2,7 +2,7 @@
 
 Each wrong option is the right one with one word replaced, so that the option closest to the three others is
 nearly always right. To delete a word takes away its first occurrence, which after the insertion of a word that
-the list already had may be another one. Words are never inserted after the last one.
+the list already had may be another one.
 
 References
 ----------

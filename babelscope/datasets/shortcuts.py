@@ -4,11 +4,13 @@ A shortcut scores each option of a prompt; whoever follows it takes an option wi
 if there are several. None means that the shortcut does not apply to the prompt.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
+from babelscope.datasets.facts import fact_languages, facts, term
 from babelscope.datasets.text_units import numbers, sentences, words
 from babelscope.schema import Prompt
 
@@ -84,6 +86,16 @@ def sentence_overlap(prompt: Prompt) -> Sequence[float] | None:
     return [max(len(s & o) for s in split) for o in own] if split else None
 
 
+def shared_prefix(prompt: Prompt) -> Sequence[float] | None:
+    """The option that begins most like what the question is about, accents aside.
+
+    So one guesses that the language of France is French, or that the symbol of helium is He. The subject is that
+    of a fact of ours, or a segment of the name `subject`.
+    """
+    subject = _plain(_subject(prompt))
+    return [_common_beginning(_plain(o), subject) for o in prompt.options] if subject else None
+
+
 SHORTCUTS: Mapping[str, Shortcut] = MappingProxyType(
     {
         "closest_to_others": closest_to_others,
@@ -94,6 +106,7 @@ SHORTCUTS: Mapping[str, Shortcut] = MappingProxyType(
         "word_overlap": word_overlap,
         "word_frequency": word_frequency,
         "sentence_overlap": sentence_overlap,
+        "shared_prefix": shared_prefix,
     }
 )
 
@@ -108,12 +121,30 @@ _LAST_DIGIT: Mapping[str, Callable[[int, int], int]] = MappingProxyType(
 
 
 def _shown(prompt: Prompt) -> str:
-    """Context and question; in prompts without segments, all that stands before the options."""
-    if prompt.segments:
-        return f"{prompt.segment('context')}\n{prompt.segment('question')}".strip()
+    """Context and question; where no segment is called so, all that stands before the options."""
+    if asked := f"{prompt.segment('context')}\n{prompt.segment('question')}".strip():
+        return asked
+    if listed := [s.start for s in prompt.segments if s.name == "options"]:
+        return prompt.text[: min(listed)]
     # The last place, since a text may mention what it offers later.
     start = min((i for o in prompt.options if (i := prompt.text.rfind(o)) >= 0), default=len(prompt.text))
     return prompt.text[:start]
+
+
+def _subject(prompt: Prompt) -> str:
+    fact = prompt.covariates.get("fact")
+    # Prompts of one's own may have a covariate of that name.
+    if prompt.language in fact_languages() and fact in {f.subject for f in facts()}:
+        return term(str(fact), prompt.language)
+    return prompt.segment("subject")
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def _common_beginning(a: str, b: str) -> int:
+    return next((n for n, (v, w) in enumerate(zip(a, b, strict=False)) if v != w), min(len(a), len(b)))
 
 
 def _differences(a: Sequence[str], b: Sequence[str]) -> int:

@@ -12,6 +12,11 @@ _LIST = re.compile(r"^List: (.+?)\.")
 _STEP = re.compile(r"Step \d+: (.+?)\.(?= Step \d|\n|$)")
 
 
+def _task_and_options(text: str) -> tuple[str, list[str]]:
+    """The line after the instruction ("" if there is none) and the lettered options."""
+    return next(iter(text.split("\n")[1:]), ""), _OPTION.findall(text)
+
+
 def solve_arithmetic(text: str) -> tuple[int, ...]:
     """Indices of the options that are right for an English arithmetic prompt.
 
@@ -20,12 +25,12 @@ def solve_arithmetic(text: str) -> tuple[int, ...]:
     ValueError
         If the text is not such a prompt.
     """
-    lines = text.split("\n")
-    rule, shown = _RULE.search(lines[1]), _INPUT.search(lines[1])
-    if rule is None or shown is None:
+    line, listed = _task_and_options(text)
+    rule, shown = _RULE.search(line), _INPUT.search(line)
+    if rule is None or shown is None or not listed:
         raise ValueError(f"not an English arithmetic prompt: {text!r}")
     a, b = (int(number) for number in shown[1].split("; "))
-    options = [[int(number) for number in option.split("; ")] for option in _OPTION.findall(text)]
+    options = [[int(number) for number in option.split("; ")] for option in listed]
     return tuple(i for i, option in enumerate(options) if _is_right(rule[1], a, b, option))
 
 
@@ -42,6 +47,8 @@ def _is_right(rule: str, a: int, b: int, option: list[int]) -> bool:
         "geometric sequence": x * a == b * b and (a != 0 or x == 0),
         "sorting in": option == sorted([a, b]),
     }
+    if rule not in conditions:
+        raise ValueError(f"not a rule: {rule!r}")
     return conditions[rule]
 
 
@@ -53,14 +60,14 @@ def solve_symbolic(text: str) -> tuple[int, ...]:
     ValueError
         If the text is not such a prompt, or a step makes no sense.
     """
-    line = text.split("\n")[1]
+    line, listed = _task_and_options(text)
     shown, steps = _LIST.search(line), _STEP.findall(line)
-    if shown is None or not steps:
+    if shown is None or not steps or not listed:
         raise ValueError(f"not an English symbolic prompt: {text!r}")
     words = shown[1].split(", ")
     for step in steps:
         words = _changed(words, step)
-    return tuple(i for i, option in enumerate(_OPTION.findall(text)) if option.split(", ") == words)
+    return tuple(i for i, option in enumerate(listed) if option.split(", ") == words)
 
 
 def _changed(words: list[str], step: str) -> list[str]:
@@ -68,7 +75,7 @@ def _changed(words: list[str], step: str) -> list[str]:
         return words
     if found := re.fullmatch(r"insert “(.+)” before position (\d+)", step):
         before = int(found[2]) - 1
-        if not 0 <= before <= len(words):
+        if not 0 <= before < len(words):
             raise ValueError(f"no position for: {step}")
         return [*words[:before], found[1], *words[before:]]
     if found := re.fullmatch(r"delete the word at position (\d+)", step):

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from babelscope.errors import unknown_name
+from babelscope.errors import BabelScopeError
 
 LANGUAGES = ("en", "de", "fr", "it", "es", "ru", "pl", "ar", "he", "fa", "zh", "ja", "hi", "sw")
 
@@ -76,7 +76,8 @@ class Wording:
 def wording(language: str) -> Wording:
     """Wording of one of the fourteen languages; BabelScopeError for any other."""
     if language not in LANGUAGES:
-        raise unknown_name("generated language", language, LANGUAGES, "cli.py data ls")
+        problem = f"no prompts are generated in the language {language!r}"
+        raise BabelScopeError(problem, f"choose from {', '.join(LANGUAGES)}")
     table = tomllib.loads(files("babelscope.datasets").joinpath("wording", f"{language}.toml").read_text("utf-8"))
     vocabularies = {name: _vocabulary(table[name]) for name in ("names", "nouns", "adjectives")}
     return Wording(language, table, **vocabularies)

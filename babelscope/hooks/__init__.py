@@ -4,7 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from babelscope.hooks.anatomy import Anatomy, locate
+    from babelscope.hooks.anatomy import Anatomy
+    from babelscope.hooks.blocks import run_plan
     from babelscope.hooks.laws import check_laws
     from babelscope.hooks.models import LoadedModel, load_model
     from babelscope.hooks.planning import estimate, make_plan
@@ -19,8 +20,8 @@ _PUBLIC = {
     "check_lengths": "tokens",
     "estimate": "planning",
     "load_model": "models",
-    "locate": "anatomy",
     "make_plan": "planning",
+    "run_plan": "blocks",
     "self_test": "selftest",
 }
 
@@ -31,8 +32,8 @@ __all__ = [
     "check_lengths",
     "estimate",
     "load_model",
-    "locate",
     "make_plan",
+    "run_plan",
     "self_test",
 ]
 

@@ -1,10 +1,8 @@
 """One batch through the model: the rows of every site and position, and the logits where they are wanted."""
 
-import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -13,16 +11,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.answers import last_token_only
-from babelscope.hooks.laws import observing
 from babelscope.hooks.models import DTYPES, LoadedModel
-from babelscope.hooks.place import Place, by_prompt, tapped
+from babelscope.hooks.place import by_prompt
 from babelscope.hooks.positions import Picker, tokens_at
-from babelscope.hooks.tap import place_of, tap_of
-from babelscope.hooks.tokens import Encoded, pad
+from babelscope.hooks.tap import stack_of, tap_of
+from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, make_batch
 from babelscope.schema import CapturePlan, Position, Prompt, Site
 
-Key = tuple[str, Position]
+Key: TypeAlias = tuple[str, Position]
+Keep: TypeAlias = Callable[[Site, Tensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a forward pass gave beside the tensors that it handed to `keep`.
+
+    Parameters
+    ----------
+    logits : Tensor or None
+        (prompt, vocabulary) after the last token that the unembedding reads.
+    law_errors : mapping
+        Of this batch, where laws were observed.
+    """
+
+    logits: Tensor | None = None
+    law_errors: Mapping[str, float] = field(default_factory=dict)
+
+
+class ForwardPass(Protocol):
+    """One plan on one model in one backend."""
+
+    def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
+        """Run a batch, and call `keep` once for each site of the plan with its tensor, (prompt, token, *unit).
+
+        `keep` copies what it wants, so a tensor may be changed in place afterwards.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +56,15 @@ class BatchRows:
     ----------
     values : mapping
         (site name, position) -> (layer, row, *unit) on the host, in the dtype of the plan.
-    logits : Tensor or None
-        (prompt, vocabulary) after the last token.
-    law_errors : mapping
-        Of this batch, where laws were observed.
+    passed : Passed
     """
 
     values: Mapping[Key, Tensor]
-    logits: Tensor | None = None
-    law_errors: Mapping[str, float] = field(default_factory=dict)
+    passed: Passed
 
 
 def run_batch(
+    forward: ForwardPass,
     loaded: LoadedModel,
     plan: CapturePlan,
     prompts: Sequence[Prompt],
@@ -53,7 +73,7 @@ def run_batch(
     logits: bool = False,
     laws: bool = False,
 ) -> BatchRows:
-    """Run some prompts as one right-padded batch. No hook outlives the call, whatever happens.
+    """Run some prompts as one right-padded batch.
 
     Parameters
     ----------
@@ -62,54 +82,35 @@ def run_batch(
     logits : bool
         Run the unembedding, on the last tokens only.
     laws : bool
-        Check the laws of all sites of the model on a sample of tokens. The pass is then run to its end.
+        Check the laws of all sites of the model on a sample of tokens.
 
     Raises
     ------
     BabelScopeError
         If a law fails, or if values overflow the stored dtype.
     """
-    ids, mask = pad(loaded, encoded)
+    decoder = decoder_tokens(loaded, plan.decoder, prompts, encoded)
+    batch = make_batch(loaded, encoded, decoder)
     pickers = {
-        position: Picker(
-            position, [tokens_at(position, p, e) for p, e in zip(prompts, encoded, strict=True)], loaded.device
-        )
-        for position in plan.positions
+        tag: {
+            position: Picker(
+                position, [tokens_at(position, p, e) for p, e in zip(prompts, tokens, strict=True)], loaded.device
+            )
+            for position in plan.positions
+        }
+        for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder))
+        if tokens is not None and any(site.stack == tag for site in plan.sites)
     }
     found: dict[tuple[Site, Position], Tensor] = {}
 
     def keep(site: Site, x: Tensor) -> None:
-        for position, picker in pickers.items():
-            rows = tap_of(site.kind).reshape(picker(by_prompt(x, mask)), loaded.anatomy, site.layer or 0)
-            found[site, position] = _stored(rows, site, plan.dtype)
+        stack = stack_of(loaded.anatomy, site)
+        for position, picker in pickers[site.stack].items():
+            rows = picker(by_prompt(x, batch.mask_of(site.stack)))
+            found[site, position] = _stored(tap_of(site.kind).reshape(rows, stack, site.layer or 0), site, plan.dtype)
 
-    places = {site: place_of(loaded.anatomy, site) for site in plan.sites}
-    stop_at = None if logits or laws else last_place(loaded, plan)
-    output: Any = None
-    with torch.inference_mode(), ExitStack() as stack:
-        observed = stack.enter_context(observing(loaded.anatomy, mask)) if laws else None
-        if logits and loaded.anatomy.unembedding is not None:
-            stack.enter_context(last_token_only(loaded.anatomy.unembedding, mask.sum(1) - 1))
-        stack.enter_context(tapped(places, keep, stop_at))
-        output = forward(loaded, ids, mask, head=logits)  # stays None where the pass is stopped on its way
-    scores = output.logits[:, 0] if logits else None
-    return BatchRows(_stacked(plan, found), scores, observed.errors() if observed else {})
-
-
-def forward(loaded: LoadedModel, ids: Tensor, mask: Tensor, *, head: bool, **options: bool) -> Any:
-    """Call the model, or only its body, without a cache; position ids are its own affair under right padding."""
-    module = loaded.model if head else loaded.anatomy.body
-    if "use_cache" in inspect.signature(module.forward).parameters:
-        options["use_cache"] = False
-    return module(input_ids=ids, attention_mask=mask, **options)
-
-
-def last_place(loaded: LoadedModel, plan: CapturePlan) -> Place:
-    """Behind the last block that a site of the plan lies in; nobody reads what comes after."""
-    layers = [site.layer for site in plan.sites if site.layer is not None]
-    if not layers:
-        return Place(loaded.anatomy.layers[0].module, "input")
-    return Place(loaded.anatomy.layers[max(layers)].module, "output")
+    passed = forward(batch, keep, logits=logits, laws=laws)
+    return BatchRows(_stacked(plan, found), passed)
 
 
 def _stored(rows: Tensor, site: Site, dtype: str) -> Tensor:

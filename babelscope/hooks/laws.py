@@ -3,30 +3,40 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.anatomy import Anatomy, Stack
 from babelscope.hooks.place import Place, by_prompt, tapped
 from babelscope.hooks.tap import Tap, all_taps
+from babelscope.hooks.tokens import Batch
 from babelscope.hooks.tolerance import LAW, largest_error
 
 # Laws hold token by token, so a sample of them bounds the memory: all layers of it are held at once.
 SAMPLED_TOKENS = 32
 
 
+class Seen(NamedTuple):
+    """One tensor of one block."""
+
+    stack: str
+    layer: int
+    kind: str
+
+
 @dataclass(slots=True)
 class Observation:
-    """Tensors of a sample of tokens, by layer and site kind; filled by a forward pass."""
+    """Tensors of a sample of tokens; filled by a forward pass."""
 
     anatomy: Anatomy
-    taps: dict[int, tuple[Tap, ...]]
-    tensors: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    taps: Mapping[tuple[str, int], tuple[Tap, ...]]
+    tensors: dict[Seen, Tensor] = field(default_factory=dict)
 
     def errors(self) -> dict[str, float]:
-        """Site kind -> largest relative error of its law over the layers.
+        """Site without layer -> largest relative error of its law over the layers.
 
         Raises
         ------
@@ -35,32 +45,33 @@ class Observation:
         """
         found: dict[str, float] = {}
         with torch.inference_mode():
-            for layer, taps in self.taps.items():
-                seen = self._layer(layer)
+            for (tag, layer), taps in self.taps.items():
+                stack, seen = self.anatomy.stacks[tag], self._layer(tag, layer)
                 for tap in taps:
-                    sides = tap.law(self.anatomy, layer, seen)
+                    sides = tap.law(stack, layer, seen)
                     if sides is not None:
-                        error = _check(self.anatomy, tap, layer, *sides)
-                        found[tap.kind] = max(found.get(tap.kind, 0.0), error)
+                        name = f"{tag}.{tap.kind}" if tag else tap.kind
+                        error = _check(stack, tap, f"{name}@{layer}", *sides)
+                        found[name] = max(found.get(name, 0.0), error)
         return found
 
-    def _layer(self, layer: int) -> Mapping[str, Tensor]:
-        seen = {kind: x for (i, kind), x in self.tensors.items() if i == layer}
-        before = (0, "embed") if layer == 0 else (layer - 1, "resid.post")
-        after = (layer + 1, "resid.pre")
+    def _layer(self, tag: str, layer: int) -> Mapping[str, Tensor]:
+        seen = {s.kind: x for s, x in self.tensors.items() if (s.stack, s.layer) == (tag, layer)}
+        before = Seen(tag, 0, "embed") if layer == 0 else Seen(tag, layer - 1, "resid.post")
+        after = Seen(tag, layer + 1, "resid.pre")
         seen["resid.before"] = self.tensors[before]
         if after in self.tensors:
             seen["resid.after"] = self.tensors[after]
         return seen
 
 
-def _check(anatomy: Anatomy, tap: Tap, layer: int, found: Tensor, expected: Tensor) -> float:
+def _check(stack: Stack, tap: Tap, site: str, found: Tensor, expected: Tensor) -> float:
     tolerance = LAW[expected.dtype]
     dtype = str(expected.dtype).removeprefix("torch.")
     error = largest_error(found, expected) if found.shape == expected.shape else float("inf")
     if not error <= tolerance:  # NaN fails as well
         raise BabelScopeError(
-            f"site {tap.kind}@{layer} of {anatomy.name} breaks its law ({tap.equation}): "
+            f"site {site} of {stack.name} breaks its law ({tap.equation}): "
             f"relative error {error:.1e}, at most {tolerance:.0e} expected in {dtype}",
             "this model keeps its parts elsewhere; leave the site out, and report the model",
         )
@@ -68,29 +79,22 @@ def _check(anatomy: Anatomy, tap: Tap, layer: int, found: Tensor, expected: Tens
 
 
 @contextmanager
-def observing(anatomy: Anatomy, mask: Tensor) -> Iterator[Observation]:
-    """Collect what the laws need from the forward passes run inside.
-
-    Parameters
-    ----------
-    anatomy : Anatomy
-    mask : Tensor
-        Attention mask (prompt, token) of the batch that will be run.
-    """
-    taps = {i: tuple(_provable(anatomy, i)) for i in range(len(anatomy.layers))}
-    rows, columns = torch.nonzero(mask, as_tuple=True)
-    chosen = torch.linspace(0, len(rows) - 1, min(SAMPLED_TOKENS, len(rows)), device=rows.device).round().long()
-    rows, columns = rows[chosen], columns[chosen]
+def observing(anatomy: Anatomy, batch: Batch) -> Iterator[Observation]:
+    """Collect what the laws need from the forward passes of this batch that are run inside."""
+    taps = {(tag, i): tuple(_provable(s, i)) for tag, s in anatomy.stacks.items() for i in range(len(s.layers))}
+    samples = {tag: _sample(batch.mask_of(tag)) for tag in anatomy.stacks}
     seen = Observation(anatomy, taps)
-    reshape = {(i, tap.kind): tap.reshape for i, found in taps.items() for tap in found}
+    reshape = {Seen(*key, tap.kind): tap.reshape for key, found in taps.items() for tap in found}
 
-    def keep(key: tuple[int, str], x: Tensor) -> None:
-        layer, kind = key
-        sample = by_prompt(x, mask)[rows.to(x.device), columns.to(x.device)]  # indexing with tensors copies
+    def keep(key: Seen, x: Tensor) -> None:
+        stack = anatomy.stacks[key.stack]
+        rows, columns = samples[key.stack]
+        # Indexing with tensors copies.
+        sample = by_prompt(x, batch.mask_of(key.stack))[rows.to(x.device), columns.to(x.device)]
         if key in reshape:
-            sample = reshape[key](sample, anatomy, layer)
-        gate = anatomy.layers[layer].gate if layer < len(anatomy.layers) else None
-        if kind == "mlp.gate" and gate is not None:
+            sample = reshape[key](sample, stack, key.layer)
+        gate = stack.layers[key.layer].gate if key.layer < len(stack.layers) else None
+        if key.kind == "mlp.gate" and gate is not None:
             sample = sample[..., gate.start : gate.stop]
         seen.tensors[key] = sample
 
@@ -98,40 +102,50 @@ def observing(anatomy: Anatomy, mask: Tensor) -> Iterator[Observation]:
         yield seen
 
 
-def check_laws(anatomy: Anatomy, input_ids: Tensor, attention_mask: Tensor) -> dict[str, float]:
+def _sample(mask: Tensor) -> tuple[Tensor, Tensor]:
+    rows, columns = torch.nonzero(mask, as_tuple=True)
+    chosen = torch.linspace(0, len(rows) - 1, min(SAMPLED_TOKENS, len(rows)), device=rows.device).round().long()
+    return rows[chosen], columns[chosen]
+
+
+def check_laws(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
     """Run one batch through the model and check every law on a sample of its tokens.
 
     Returns
     -------
     dict
-        Site kind -> largest relative error over the layers; kinds that the model lacks are absent.
+        Site without layer -> largest relative error over the layers; sites that the model lacks are absent.
 
     Raises
     ------
     BabelScopeError
         Naming the site whose law fails, its error and the tolerance.
     """
-    with torch.inference_mode(), observing(anatomy, attention_mask) as seen:
-        anatomy.body(input_ids=input_ids, attention_mask=attention_mask)
+    with torch.inference_mode(), observing(anatomy, batch) as seen:
+        anatomy.body(**batch.inputs())
     return seen.errors()
 
 
-def _provable(anatomy: Anatomy, layer: int) -> Iterator[Tap]:
+def _provable(stack: Stack, layer: int) -> Iterator[Tap]:
     for tap in all_taps():
         try:
-            tap.place(anatomy, layer)
+            tap.place(stack, layer)
         except BabelScopeError:
             continue  # this model has no such part in this layer: nothing is captured there either
         yield tap
 
 
-def _places(anatomy: Anatomy, taps: Mapping[int, tuple[Tap, ...]]) -> dict[tuple[int, str], Place]:
-    places = {(i, tap.kind): tap.place(anatomy, i) for i, found in taps.items() for tap in found}
-    for i, layer in enumerate(anatomy.layers):
-        if layer.gate is not None:
-            places[i, "mlp.gate"] = Place(layer.gate.module, "output")
-        if layer.residual is not None and layer.residual.middle is not None:
-            places[i, "resid.mid"] = Place(layer.residual.middle, "input")
-    if anatomy.final_norm is not None:
-        places[len(anatomy.layers), "resid.pre"] = Place(anatomy.final_norm, "input")
+def _places(anatomy: Anatomy, taps: Mapping[tuple[str, int], tuple[Tap, ...]]) -> dict[Seen, Place]:
+    places: dict[Seen, Place] = {}
+    for tag, stack in anatomy.stacks.items():
+        for i, layer in enumerate(stack.layers):
+            places |= {Seen(tag, i, tap.kind): tap.place(stack, i) for tap in taps[tag, i]}
+            if layer.gate is not None:
+                places[Seen(tag, i, "mlp.gate")] = Place(layer.gate.module, "output")
+            if layer.residual is not None and layer.residual.middle is not None:
+                places[Seen(tag, i, "resid.mid")] = Place(layer.residual.middle, "input")
+            if layer.residual is not None and layer.residual.end is not None:
+                places[Seen(tag, i, "resid.end")] = Place(layer.residual.end, "input")
+        if stack.final_norm is not None:
+            places[Seen(tag, len(stack.layers), "resid.pre")] = Place(stack.final_norm, "input")
     return places

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from babelscope.hooks.anatomy_file import NamedParts
 from babelscope.hooks.probe import Call, is_linear
 from babelscope.hooks.tolerance import agree
 
@@ -29,16 +30,23 @@ class Mlp:
     gate: Gate | None
 
 
-def find_mlp(calls: Sequence[Call], width: int) -> Mlp | None:
-    """The MLP among the calls of a block that do not belong to attention.
+def find_mlps(calls: Sequence[Call], width: int, named: NamedParts) -> Iterator[Mlp]:
+    """What may be the MLP among the calls of a block that do not belong to attention, the likeliest first.
 
     The down projection is the last linear to the width of the residual stream whose input is an
-    activation's output, alone or times another linear's. Where the activation is no module, it is the last
+    activation's output, alone or times another linear's. Where the activation is no module, it may be any
     linear to that width; the residual equation has to prove it then.
+
+    Parameters
+    ----------
+    named : NamedParts
+        Restricts the choice to what the user names.
     """
     linears = [c for c in calls if is_linear(c.module) and c.read is not None and c.returned is not None]
     activations = [c for c in calls if _is_activation(c.module) and c.returned is not None]
     downs = [c for c in linears if c.returned is not None and c.returned.shape[-1] == width]
+    downs = [c for c in downs if named.down_projection in (None, c.module)]
+    activations = [c for c in activations if named.activation in (None, c.module)]
     for down in reversed(downs):
         assert down.read is not None
         assert down.returned is not None
@@ -46,13 +54,13 @@ def find_mlp(calls: Sequence[Call], width: int) -> Mlp | None:
             if activation.ended > down.began or activation.returned is None:
                 continue
             if _equal(activation.returned, down.read):
-                return Mlp(down.module, down.returned, activation.module, None)
+                yield Mlp(down.module, down.returned, activation.module, None)
             for gate, columns in _gates(linears, down):
-                if agree(activation.returned * columns, down.read):
-                    return Mlp(down.module, down.returned, activation.module, gate)
-    if downs and downs[-1].returned is not None:
-        return Mlp(downs[-1].module, downs[-1].returned, None, None)
-    return None
+                if activation.returned.shape == columns.shape and agree(activation.returned * columns, down.read):
+                    yield Mlp(down.module, down.returned, activation.module, gate)
+    for down in reversed(downs):
+        assert down.returned is not None
+        yield Mlp(down.module, down.returned, None, None)
 
 
 def _gates(linears: Sequence[Call], down: Call) -> Iterator[tuple[Gate, Tensor]]:

@@ -14,6 +14,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -22,12 +23,15 @@ from transformers import (
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.anatomy import Anatomy, locate
+from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.anatomy_file import read_anatomy
 from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
+from babelscope.hooks.locate import locate
 from babelscope.schema import ModelRef
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -65,8 +69,9 @@ class LoadedModel:
     @property
     def answers_questions(self) -> bool:
         """Whether the model predicts the next token."""
-        causal = self.ref.architecture in _names(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        return causal and self.anatomy.unembedding is not None
+        mappings = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+        predicts = any(self.ref.architecture in _names(mapping) for mapping in mappings)
+        return predicts and self.anatomy.unembedding is not None
 
 
 def load_model(
@@ -76,8 +81,9 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     attn_implementation: str | None = None,
+    anatomy: str | Path | None = None,
 ) -> LoadedModel:
-    """Load a causal language model, a masked one or a bare body, and find its parts.
+    """Load a causal language model, a masked one, an encoder-decoder or a bare body, and find its parts.
 
     Parameters
     ----------
@@ -91,23 +97,21 @@ def load_model(
         "auto" takes the GPU if there is one.
     attn_implementation : str, optional
         As transformers names them; its own choice by default.
+    anatomy : str or Path, optional
+        File that names parts which the locator does not find.
 
     Raises
     ------
     BabelScopeError
-        If the folder, its configuration, weights or tokenizer are missing, if a hub id cannot be reached, if
-        weights do not fit the architecture, or if the model is an encoder-decoder.
+        If the folder, its configuration, weights or tokenizer are missing, if a hub id cannot be reached, or if
+        weights do not fit the architecture.
     """
     name = str(source)
+    named = None if anatomy is None else read_anatomy(anatomy)
     _check_options(dtype, device)
     _check_source(name)
     with _reported(name), _quiet():
         config = AutoConfig.from_pretrained(name, revision=revision)
-    if getattr(config, "is_encoder_decoder", False):
-        raise BabelScopeError(
-            f"{name} is an encoder-decoder ({config.model_type}), which is not supported yet",
-            "name a decoder-only model or an encoder",
-        )
     with _reported(name), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         options = {"attn_implementation": attn_implementation} if attn_implementation else {}
@@ -129,19 +133,21 @@ def load_model(
         raise BabelScopeError(
             f"{name} does not fit on {target}: {str(error).splitlines()[0]}", "give --device cpu"
         ) from None
-    anatomy = locate(model)
+    located = locate(model, named)
     ref = ModelRef(
         source=name,
         architecture=type(model).__name__,
-        n_layers=len(anatomy.layers),
+        n_layers=len(located.output_stack.layers),
         dtype=str(model.dtype).removeprefix("torch."),
         weights_sha256=weights,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         revision=revision or "",
         attn_implementation=str(model.config._attn_implementation or ""),
         config_sha256=config_sha256(config),
+        n_encoder_layers=len(located.stacks["enc"].layers) if "enc" in located.stacks else 0,
+        anatomy_sha256=named.sha256 if named else "",
     )
-    return LoadedModel(model, tokenizer, ref, target, anatomy)
+    return LoadedModel(model, tokenizer, ref, target, located)
 
 
 def _check_options(dtype: str, device: str) -> None:
@@ -193,6 +199,8 @@ def _auto_class(config: PretrainedConfig) -> Any:
     architecture = (config.architectures or [""])[0]
     if architecture in _names(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         return AutoModelForCausalLM
+    if architecture in _names(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+        return AutoModelForSeq2SeqLM
     if architecture in _names(MODEL_FOR_MASKED_LM_MAPPING_NAMES):
         return AutoModelForMaskedLM
     return AutoModel

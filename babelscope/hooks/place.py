@@ -8,6 +8,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from babelscope.hooks import experts
+from babelscope.hooks.experts import ExpertsEnd
+
 K = TypeVar("K")
 
 
@@ -15,7 +18,7 @@ class Place(NamedTuple):
     """One end of a module."""
 
     module: nn.Module
-    end: Literal["input", "output"]
+    end: Literal["input", "output"] | ExpertsEnd
 
 
 class Stop(Exception):  # noqa: N818 - not an error: everything asked for has been seen
@@ -29,14 +32,21 @@ def entering(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
 
 
 def leaving(output: Any) -> Tensor:
-    """The tensor that leaves a module; BLOOM and T5 blocks return it first in a tuple."""
-    value: Tensor = output[0] if isinstance(output, tuple) else output
+    """The tensor that leaves a module; BLOOM and T5 blocks return it first in a tuple, GPT in a list."""
+    value: Tensor = output[0] if isinstance(output, tuple | list) else output
     return value
 
 
 def by_prompt(x: Tensor, mask: Tensor) -> Tensor:
-    """(prompt, token, *unit), also where a model runs its MLP on one long list of tokens, as OPT does."""
-    return x if x.shape[:2] == mask.shape else x.reshape(*mask.shape, *x.shape[1:])
+    """(prompt, token, *unit), also where a model runs its MLP on one long list of tokens, as OPT does.
+
+    Longformer pads prompts to whole windows, on the right as we do; what it added is left out.
+    """
+    if x.shape[:2] == mask.shape:
+        return x
+    if x.shape[0] == len(mask) and x.ndim > 2 and x.shape[0] != mask.numel() and x.shape[1] > mask.shape[1]:
+        return x[:, : mask.shape[1]]
+    return x.reshape(*mask.shape, *x.shape[1:])
 
 
 @contextmanager
@@ -78,6 +88,8 @@ def _listen(place: Place, action: Callable[[Tensor], None]) -> RemovableHandle:
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         action(leaving(output))
 
+    if place.end in experts.ENDS:
+        return experts.listen(place.module, place.end, action)
     if place.end == "input":
         return place.module.register_forward_pre_hook(before, with_kwargs=True)
     return place.module.register_forward_hook(after)

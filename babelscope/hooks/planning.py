@@ -1,14 +1,16 @@
 """From what the user typed to a plan, and what the plan will cost."""
 
+import math
 from collections.abc import Sequence
 
-from babelscope.errors import BabelScopeError
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
+from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, tokens_at
 from babelscope.hooks.tap import place_of, unit_of
-from babelscope.hooks.tokens import encode
-from babelscope.schema import CapturePlan, Position, PromptSet, expand_sites
+from babelscope.hooks.tokens import Encoded, decoder_tokens, encode
+from babelscope.schema import DECODER_POLICIES, CapturePlan, Position, PromptSet, Site, expand_sites
 
 # Large enough to keep a CPU or a GPU busy, small enough for the activations of one layer to stay in memory.
 TOKEN_BUDGET = 4096
@@ -25,6 +27,7 @@ def make_plan(
     block_items: int = 64,
     token_budget: int = TOKEN_BUDGET,
     dtype: str | None = None,
+    decoder: str = "start",
 ) -> CapturePlan:
     """What will be captured, with every name checked against this model.
 
@@ -36,6 +39,8 @@ def make_plan(
         Score the options; only causal models and prompts with options give answers.
     dtype : str, optional
         Stored dtype; that of the model by default.
+    decoder : str
+        What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; other models ignore it.
 
     Raises
     ------
@@ -52,9 +57,11 @@ def make_plan(
     stored = dtype or (loaded.ref.dtype if loaded.ref.dtype in DTYPES else "float32")
     if stored not in DTYPES:
         raise BabelScopeError(f"activations cannot be stored as {stored!r}", f"choose {', '.join(DTYPES)}")
-    expanded = expand_sites(sites, loaded.ref.n_layers)
+    expanded = expand_sites(sites, loaded.ref.depths)
     for site in expanded:
         place_of(loaded.anatomy, site)
+    if decoder not in DECODER_POLICIES:
+        raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
     chosen = tuple(dict.fromkeys(Position.parse(p) for p in positions))
     _check_segments(chosen, loaded, prompts)
     plan = CapturePlan(
@@ -69,8 +76,10 @@ def make_plan(
         block_items=block_items,
         token_budget=token_budget,
         dtype=stored,
+        decoder=decoder if loaded.ref.n_encoder_layers else "",
     )
     units(plan, loaded)
+    check_experts(plan, loaded.anatomy)
     return plan
 
 
@@ -93,9 +102,10 @@ def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts:
 
 def units(plan: CapturePlan, loaded: LoadedModel) -> dict[str, tuple[int, ...]]:
     """Site name -> shape of one row."""
-    layers = plan.site_layers()
-    kinds = {site.name: site.kind for site in plan.sites}
-    return {name: unit_of(loaded.anatomy, kinds[name], found) for name, found in layers.items()}
+    named: dict[str, list[Site]] = {}
+    for site in plan.sites:
+        named.setdefault(site.name, []).append(site)
+    return {name: unit_of(loaded.anatomy, sites) for name, sites in named.items()}
 
 
 def estimate(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> tuple[int, int]:
@@ -109,19 +119,23 @@ def estimate(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> tupl
         Of the values alone; the store adds a few kB per shard.
     """
     encoded = encode(loaded.tokenizer, [p.text for p in prompts.prompts])
-    shapes, layers = units(plan, loaded), plan.site_layers()
-    row = 0
-    for name, shape in shapes.items():
-        size = len(layers[name])
-        for extent in shape:
-            size *= extent
-        row += size * (4 if plan.dtype == "float32" else 2)
+    decoder = decoder_tokens(loaded, plan.decoder, prompts.prompts, encoded)
+    shapes = units(plan, loaded)
+    size = 0
+    for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder)):
+        values = sum(math.prod(shapes[site.name]) for site in plan.sites if site.stack == tag)
+        if values and tokens is not None:
+            size += values * _rows(plan.positions, prompts, tokens) * (4 if plan.dtype == "float32" else 2)
+    return sum(map(len, [*encoded, *(decoder or [])])), size
+
+
+def _rows(positions: Sequence[Position], prompts: PromptSet, encoded: Sequence[Encoded]) -> int:
     rows = 0
     for prompt, tokens in zip(prompts.prompts, encoded, strict=True):
-        for position in plan.positions:
+        for position in positions:
             try:
                 found = len(tokens_at(position, prompt, tokens))
             except NoTokensError:
                 continue
             rows += found if position.ragged else 1
-    return sum(map(len, encoded)), rows * row
+    return rows

@@ -1,9 +1,9 @@
 """One tiny forward pass in which every module reports what it read and what it returned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.generic import ModelOutput
+
+from babelscope.hooks.experts import is_experts, routed
 
 # Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
@@ -18,26 +21,29 @@ PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
 _SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
 
 
+Blocks: TypeAlias = Mapping[str, Sequence[nn.Module]]  # of each stack
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One call of one module: its place in the order of the pass, and copies of its tensors."""
+    """One call of one module: its place in the order of the pass, the block (stack, layer), copies of its tensors."""
 
     module: nn.Module
     began: int
     ended: int
-    layer: int | None
+    layer: tuple[str, int] | None
     read: Tensor | None
     returned: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attending:
-    """The moment when attention was computed: inside which module, with how many heads."""
+    """The moment when attention was computed: inside which module, with how many heads; None where none were seen."""
 
     module: nn.Module
     at: int
-    layer: int | None
-    n_heads: int
+    layer: tuple[str, int] | None
+    n_heads: int | None
 
 
 @dataclass(slots=True)
@@ -45,11 +51,12 @@ class Probe:
     """What happened in the pass, in order of completion."""
 
     ids: Tensor
+    decoder_ids: Tensor
     calls: list[Call] = field(default_factory=list)
     attending: list[Attending] = field(default_factory=list)
-    body_output: Tensor | None = None
+    slots: dict[int, int] = field(default_factory=dict)  # id of an experts module -> experts that read one token
 
-    def in_layer(self, layer: int) -> list[Call]:
+    def in_layer(self, layer: tuple[str, int]) -> list[Call]:
         """Calls inside one block, in order of completion."""
         return [c for c in self.calls if c.layer == layer]
 
@@ -78,6 +85,13 @@ def _outermost(module: nn.Module) -> Iterator[nn.Module]:
             yield from _outermost(child)
 
 
+def _first(output: Any) -> Any:
+    """What stands first in a tuple or in an output of transformers; None in anything else."""
+    if isinstance(output, Sequence | ModelOutput) and len(output):
+        return output[0]
+    return None
+
+
 class _AttentionWatch(TorchFunctionMode):
     """Sees every scaled dot product and every softmax over keys, whichever way a model file spells them."""
 
@@ -99,7 +113,7 @@ class _AttentionWatch(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def probe(model: PreTrainedModel, body: nn.Module, layers: nn.ModuleList) -> Probe:
+def probe(model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Probe:
     """Run nine tokens through the body and record every call.
 
     Parameters
@@ -108,42 +122,44 @@ def probe(model: PreTrainedModel, body: nn.Module, layers: nn.ModuleList) -> Pro
         Only its configuration and embedding are asked.
     body : Module
         The transformer without its head.
-    layers : ModuleList
-        The blocks of the body.
+    blocks : mapping
+        Stack -> its blocks. A decoder reads the same nine tokens in the opposite order.
     """
     table = model.get_input_embeddings().weight
     assert isinstance(table, Tensor)
     device, vocabulary = table.device, table.shape[0]
-    pad = model.config.get_text_config().pad_token_id
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     # Padding ids are skipped by some models when they count positions.
     ids = torch.tensor([[i + 6 if i == pad else i for i in PROBE_IDS]], device=device) % vocabulary
-    result = Probe(ids)
+    result = Probe(ids, ids.flip(1))
+    decoder = {"decoder_input_ids": result.decoder_ids} if "dec" in blocks else {}
     training = body.training
     body.eval()
     try:
-        with torch.inference_mode(), _recording(result, body, layers):
-            output = body(input_ids=ids, attention_mask=torch.ones_like(ids))
+        with torch.inference_mode(), _recording(result, body, blocks):
+            body(input_ids=ids, attention_mask=torch.ones_like(ids), **decoder)
     finally:
         body.train(training)
-    result.body_output = output[0]
     return result
 
 
 @contextmanager
-def _recording(result: Probe, body: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-    index = {id(layer): i for i, layer in enumerate(layers)}
+def _recording(result: Probe, body: nn.Module, blocks: Blocks) -> Iterator[None]:
+    index = {id(block): (tag, i) for tag, stack in blocks.items() for i, block in enumerate(stack)}
     clock = iter(range(10**9))
     running: list[tuple[nn.Module, int, Tensor | None]] = []
 
-    def layer_now() -> int | None:
+    def layer_now() -> tuple[str, int] | None:
         return next((index[id(m)] for m, _, _ in running if id(m) in index), None)
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         read = args[0] if args else kwargs.get("hidden_states", kwargs.get("input_ids"))
         running.append((module, next(clock), read.clone() if isinstance(read, Tensor) else None))
+        if is_experts(module) and (call := routed(args, kwargs)) is not None:
+            result.slots[id(module)] = call.expert.shape[1]
 
     def after(module: nn.Module, _: Any, output: Any) -> None:
-        returned = output[0] if isinstance(output, tuple) else output
+        returned = output if isinstance(output, Tensor) else _first(output)
         layer = layer_now()
         _, began, read = running.pop()
         copy = returned.clone() if isinstance(returned, Tensor) else None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.anatomy import Anatomy, Stack
 from babelscope.hooks.place import Place
 from babelscope.schema import Site
 
@@ -16,11 +16,12 @@ from babelscope.schema import Site
 #   resid.before  what the block before returned, or the embedding for block 0
 #   resid.after   what the next block, or the final norm, reads; absent at the end of a model without one
 #   resid.mid     the stream between attention and MLP, where the residual equation has a middle
+#   resid.end     the stream behind the MLP, in blocks that go on to add something else
 #   mlp.gate      what the activation is multiplied with, in gated MLPs
 Tensors = Mapping[str, Tensor]
 
 
-def _unchanged(x: Tensor, anatomy: Anatomy, layer: int) -> Tensor:
+def _unchanged(x: Tensor, stack: Stack, layer: int) -> Tensor:
     return x
 
 
@@ -35,21 +36,21 @@ class Tap:
     equation : str
         The law in words.
     place : callable
-        (anatomy, layer) -> Place; raises BabelScopeError naming the parts that this model lacks.
+        (stack, layer) -> Place; raises BabelScopeError naming the parts that this model lacks.
     unit : callable
-        (anatomy, layer) -> shape of one row.
+        (stack, layer) -> shape of one row.
     law : callable
-        (anatomy, layer, tensors) -> the two sides of the equation, or None where it says nothing.
+        (stack, layer, tensors) -> the two sides of the equation, or None where it says nothing.
     reshape : callable
-        (tensor, anatomy, layer) -> tensor with the axes of the site last.
+        (tensor, stack, layer) -> tensor with the axes of the site last.
     """
 
     kind: str
     equation: str
-    place: Callable[[Anatomy, int], Place]
-    unit: Callable[[Anatomy, int], tuple[int, ...]]
-    law: Callable[[Anatomy, int, Tensors], tuple[Tensor, Tensor] | None]
-    reshape: Callable[[Tensor, Anatomy, int], Tensor] = _unchanged
+    place: Callable[[Stack, int], Place]
+    unit: Callable[[Stack, int], tuple[int, ...]]
+    law: Callable[[Stack, int, Tensors], tuple[Tensor, Tensor] | None]
+    reshape: Callable[[Tensor, Stack, int], Tensor] = _unchanged
 
 
 @cache  # asked for in every hook; files do not come and go while a model runs
@@ -65,6 +66,20 @@ def all_taps() -> tuple[Tap, ...]:
     return tuple(plugins.load("tap", name) for name in plugins.names("tap"))
 
 
+def stack_of(anatomy: Anatomy, site: Site) -> Stack:
+    """The stack that a site lies in.
+
+    Raises
+    ------
+    BabelScopeError
+        If the model has no such stack.
+    """
+    if site.stack not in anatomy.stacks:
+        have = " and ".join(f"{tag}.{site}" for tag in anatomy.stacks) if "" not in anatomy.stacks else site.kind
+        raise BabelScopeError(f"site {site}: {anatomy.name} has no such stack", f"write {have}")
+    return anatomy.stacks[site.stack]
+
+
 def place_of(anatomy: Anatomy, site: Site) -> Place:
     """Where a site lies in this model.
 
@@ -73,18 +88,15 @@ def place_of(anatomy: Anatomy, site: Site) -> Place:
     BabelScopeError
         If the model lacks the parts, or the stack that the site names.
     """
-    if site.stack:
-        raise BabelScopeError(
-            f"site {site}: {anatomy.name} has one stack only", f"write {str(site).removeprefix(site.stack + '.')}"
-        )
-    return tap_of(site.kind).place(anatomy, site.layer or 0)
+    return tap_of(site.kind).place(stack_of(anatomy, site), site.layer or 0)
 
 
-def unit_of(anatomy: Anatomy, kind: str, layers: Sequence[int | None]) -> tuple[int, ...]:
-    """Shape of one row of a kind of site, which must be the same in all the layers."""
-    shapes = {layer: tap_of(kind).unit(anatomy, layer or 0) for layer in layers}
+def unit_of(anatomy: Anatomy, sites: Sequence[Site]) -> tuple[int, ...]:
+    """Shape of one row of the sites of one name, which must be the same in all their layers."""
+    shapes = {s.layer: tap_of(s.kind).unit(stack_of(anatomy, s), s.layer or 0) for s in sites}
     if len(set(shapes.values())) > 1:
+        name = sites[0].name
         raise BabelScopeError(
-            f"site {kind} has rows of different shapes in {anatomy.name}: {shapes}", f"name one layer, as {kind}@0"
+            f"site {name} has rows of different shapes in {anatomy.name}: {shapes}", f"name one layer, as {name}@0"
         )
     return next(iter(shapes.values()))

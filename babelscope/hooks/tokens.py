@@ -1,5 +1,6 @@
 """Texts to tokens, and tokens to right-padded batches."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.models import LoadedModel
-from babelscope.schema import PromptSet
+from babelscope.schema import Prompt, PromptSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,101 @@ def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     return groups
 
 
-def pad(loaded: LoadedModel, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask (prompt, token) on the model's device, padded on the right.
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Token ids and attention masks of some prompts, each (prompt, token), padded on the right, on the model's device.
 
     Right padding with a mask is exact in every family; left padding without position ids is not in GPT-2 and
-    BERT. The tokenizer's own `padding_side` is never asked.
+    BERT. The tokenizer's own `padding_side` is never asked. The decoder's are None but in encoder-decoders.
     """
+
+    ids: Tensor
+    mask: Tensor
+    decoder_ids: Tensor | None = None
+    decoder_mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def mask_of(self, stack: str) -> Tensor:
+        """The mask of the tokens that a stack reads."""
+        if stack != "dec":
+            return self.mask
+        assert self.decoder_mask is not None, "a decoder was asked about without its input"
+        return self.decoder_mask
+
+    @property
+    def output_mask(self) -> Tensor:
+        """The mask of the tokens that the unembedding reads."""
+        return self.mask if self.decoder_mask is None else self.decoder_mask
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Arguments of the model's forward pass."""
+        inputs = {"input_ids": self.ids, "attention_mask": self.mask}
+        if self.decoder_ids is not None and self.decoder_mask is not None:
+            inputs |= {"decoder_input_ids": self.decoder_ids, "decoder_attention_mask": self.decoder_mask}
+        return inputs
+
+
+def make_batch(loaded: LoadedModel, encoded: Sequence[Encoded], decoder: Sequence[Encoded] | None = None) -> Batch:
+    """One batch of some prompts, with what the decoder reads in encoder-decoders."""
+    ids = pad(loaded, encoded)
+    return Batch(*ids) if decoder is None else Batch(*ids, *pad(loaded, decoder))
+
+
+def decoder_tokens(
+    loaded: LoadedModel, policy: str, prompts: Sequence[Prompt], encoded: Sequence[Encoded]
+) -> list[Encoded] | None:
+    """What the decoder reads beside each prompt, or None in models with one stack.
+
+    Parameters
+    ----------
+    policy : str
+        A key of `DECODER_POLICIES`, or "" in models with one stack.
+
+    Raises
+    ------
+    BabelScopeError
+        If the model names no token that starts a decoder, or none for the language of a prompt.
+    """
+    if not policy:
+        return None
+    start = _decoder_start(loaded)
+    if policy == "copy":
+        return [Encoded((start, *e.ids), None if e.spans is None else ((0, 0), *e.spans)) for e in encoded]
+    if policy == "language":
+        return [Encoded((start, _language_token(loaded, p.language)), None) for p in prompts]
+    return [Encoded((start,), None) for _ in prompts]
+
+
+def _decoder_start(loaded: LoadedModel) -> int:
+    generation = getattr(loaded.model, "generation_config", None)
+    for source in (loaded.model.config, generation):
+        found = getattr(source, "decoder_start_token_id", None)
+        if isinstance(found, int):
+            return found
+    raise BabelScopeError(
+        f"{loaded.ref.source} does not say which token starts its decoder",
+        "set decoder_start_token_id in its config.json or generation_config.json",
+    )
+
+
+def _language_token(loaded: LoadedModel, language: str) -> int:
+    """The token that names a language: `__sw__` in M2M100, `sw_KE` in mBART."""
+    vocabulary = loaded.tokenizer.get_vocab()
+    named = re.compile(rf"__{re.escape(language)}__|{re.escape(language)}_[A-Z]{{2}}\Z")
+    found = sorted(token for token in vocabulary if named.match(token))
+    if not found:
+        raise BabelScopeError(
+            f"the tokenizer of {loaded.ref.source} has no token for the language {language!r}",
+            "use --decoder start, or the language codes of the model in the prompts",
+        )
+    token: int = vocabulary[found[0]]
+    return token
+
+
+def pad(loaded: LoadedModel, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask (prompt, token) on the model's device, padded on the right."""
     length = max(map(len, encoded))
     ids = torch.full((len(encoded), length), pad_id(loaded), dtype=torch.long)
     mask = torch.zeros(len(encoded), length, dtype=torch.long)
@@ -84,7 +174,11 @@ def pad(loaded: LoadedModel, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor
 def pad_id(loaded: LoadedModel) -> int:
     """Any valid id would do, since padding is masked; that of the configuration is what the model expects."""
     config = loaded.model.config.get_text_config()
-    for candidate in (config.pad_token_id, loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id):
+    for candidate in (
+        getattr(config, "pad_token_id", None),
+        loaded.tokenizer.pad_token_id,
+        loaded.tokenizer.eos_token_id,
+    ):
         if isinstance(candidate, int) and candidate >= 0:
             return candidate
     return 0
@@ -104,7 +198,8 @@ def context_length(loaded: LoadedModel) -> tuple[int | None, str]:
 def _unused_positions(loaded: LoadedModel, stated: int) -> int:
     """Entries at the start of a position table that no token uses: XLM-R counts from behind its padding id."""
     tables = (m for m in loaded.anatomy.body.modules() if isinstance(m, nn.Embedding))
-    positions = (m for m in tables if m is not loaded.anatomy.embedding and m.num_embeddings == stated)
+    words = {id(stack.embedding) for stack in loaded.anatomy.stacks.values()}
+    positions = (m for m in tables if id(m) not in words and m.num_embeddings == stated)
     return max((m.padding_idx + 1 for m in positions if m.padding_idx is not None), default=0)
 
 

@@ -9,12 +9,21 @@ from typing import Any
 from babelscope.schema.position import Position
 from babelscope.schema.site import Site
 
+# What the decoder of an encoder-decoder reads while the encoder reads the prompt.
+DECODER_POLICIES = {
+    "start": "the token that starts a decoder",
+    "language": "that token and the one that names the language of the prompt (NLLB, M2M100, mBART)",
+    "copy": "the prompt again, behind the token that starts a decoder",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """A model as it was loaded: where from, and a hash of what was loaded.
 
-    `source` says how the user named it (path or hub id) and is provenance; the hashes are identity.
+    `source` says how the user named it (path or hub id) and is provenance; the hashes are identity. `n_layers`
+    counts the blocks; in encoder-decoders those of the decoder, beside `n_encoder_layers`.
+    `anatomy_sha256` is that of the file that names parts, where there is one.
     """
 
     source: str
@@ -26,6 +35,15 @@ class ModelRef:
     revision: str = ""
     attn_implementation: str = ""
     config_sha256: str = ""
+    n_encoder_layers: int = 0
+    anatomy_sha256: str = ""
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Stack -> number of its blocks; the only stack of most models is called ""."""
+        if self.n_encoder_layers:
+            return {"enc": self.n_encoder_layers, "dec": self.n_layers}
+        return {"": self.n_layers}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +68,8 @@ class CapturePlan:
         Most tokens (padding included) in one forward batch.
     dtype : str
         Stored dtype: "float32", "float16" or "bfloat16".
+    decoder : str
+        What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; "" in other models.
     """
 
     model: ModelRef
@@ -63,6 +83,7 @@ class CapturePlan:
     block_items: int
     token_budget: int
     dtype: str
+    decoder: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""

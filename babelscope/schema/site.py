@@ -27,6 +27,13 @@ SITE_KINDS: Mapping[str, SiteKind] = MappingProxyType(
         "mlp.act": SiteKind(("neuron",), "output of the non-linearity"),
         "mlp.neurons": SiteKind(("neuron",), "input of the down projection"),
         "attn.heads": SiteKind(("head", "dim"), "per-head output before the output projection"),
+        "moe.neurons": SiteKind(
+            ("expert_slot", "neuron"), "input of the down projection of each expert that reads the token"
+        ),
+        "moe.expert": SiteKind(("expert_slot",), "index of the expert in each slot, in the router's order"),
+        "moe.weight": SiteKind(("expert_slot",), "weight of the expert in each slot"),
+        "cross.out": SiteKind(("dim",), "what attention to the encoder adds to the residual stream"),
+        "cross.heads": SiteKind(("head", "dim"), "per-head output of attention to the encoder"),
     }
 )
 
@@ -92,7 +99,7 @@ def split_site(text: str) -> tuple[str, str, str | None]:
     return match[1] or "", match[2], match[3]
 
 
-def expand_sites(expressions: Iterable[str], n_layers: int) -> tuple[Site, ...]:
+def expand_sites(expressions: Iterable[str], depths: int | Mapping[str, int]) -> tuple[Site, ...]:
     """Sites named by expressions such as `resid.post`, `mlp.act@3`, `mlp.act@0,4` and `resid.pre@2:6`.
 
     No layer part means every layer; negative layers count from the end; `a:b` excludes b.
@@ -101,8 +108,8 @@ def expand_sites(expressions: Iterable[str], n_layers: int) -> tuple[Site, ...]:
     ----------
     expressions : iterable of str
         What the user typed.
-    n_layers : int
-        Number of blocks of the model (or of the store).
+    depths : int or mapping
+        Number of blocks of the model (or of the store), per stack where it has two: {"enc": 6, "dec": 6}.
 
     Returns
     -------
@@ -112,17 +119,30 @@ def expand_sites(expressions: Iterable[str], n_layers: int) -> tuple[Site, ...]:
     Raises
     ------
     BabelScopeError
-        If a kind is unknown or a layer lies outside [-n_layers, n_layers).
+        If a kind is unknown, a layer lies outside [-n, n) of n blocks, or the stack is not one of the model.
     """
+    stacks = {"": depths} if isinstance(depths, int) else depths
     found: dict[Site, None] = {}
     for text in expressions:
         stack, kind, layers = split_site(text)
+        if stack not in stacks:
+            raise _wrong_stack(text, stack, stacks)
         if not SITE_KINDS[kind].per_layer:
             found[Site.parse(text)] = None
             continue
-        for layer in _layers(text, layers, n_layers):
+        for layer in _layers(text, layers, stacks[stack]):
             found[Site(kind, layer, stack)] = None
     return tuple(found)
+
+
+def _wrong_stack(text: str, stack: str, stacks: Mapping[str, int]) -> BabelScopeError:
+    if stack:
+        return BabelScopeError(
+            f"site {text!r}: this model has one stack only", f"write {text.strip().removeprefix(stack + '.')}"
+        )
+    return BabelScopeError(
+        f"site {text!r}: this model has an encoder and a decoder", f"write enc.{text.strip()} or dec.{text.strip()}"
+    )
 
 
 def _layers(text: str, expression: str | None, n_layers: int) -> list[int]:

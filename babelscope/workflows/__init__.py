@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import Estimate, capture
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
+    from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
@@ -18,6 +19,7 @@ _PUBLIC = {
     "DEMO_ITEMS": "demonstration",
     "Analysis": "analysis",
     "Estimate": "captures",
+    "Examination": "examination",
     "Note": "signals",
     "Progress": "signals",
     "accuracy": "analysis",
@@ -26,6 +28,7 @@ _PUBLIC = {
     "capture": "captures",
     "check_output": "outputs",
     "demo": "demonstration",
+    "doctor": "examination",
     "generate": "prompts",
     "load_analysis": "analysis",
     "model_path": "model_folders",
@@ -41,6 +44,7 @@ __all__ = [
     "DEMO_ITEMS",
     "Analysis",
     "Estimate",
+    "Examination",
     "Note",
     "Progress",
     "accuracy",
@@ -49,6 +53,7 @@ __all__ = [
     "capture",
     "check_output",
     "demo",
+    "doctor",
     "generate",
     "load_analysis",
     "model_path",

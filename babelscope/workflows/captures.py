@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
-from babelscope.schema import CapturePlan, PromptSet
+from babelscope.schema import Block, CapturePlan, PromptSet
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.prompts import AnyMapping, prompts_of
 from babelscope.workflows.signals import Note, Progress, stop_requested
@@ -64,6 +64,8 @@ def capture(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    anatomy: str | Path | None = None,
+    decoder: str = "start",
     block_items: int = 64,
     texts: bool = True,
     resume: bool = False,
@@ -95,6 +97,10 @@ def capture(
         Keep how the model answers prompts that have options.
     backend, revision, dtype, device : str
         What runs the model, which revision of a hub id, in which precision, where.
+    anatomy : path, optional
+        File that names parts which the locator does not find.
+    decoder : str
+        What the decoder of an encoder-decoder reads: start, language or copy.
     block_items : int
         Items per shard, the unit of resuming.
     texts : bool
@@ -127,13 +133,14 @@ def capture(
 
     from babelscope import hooks  # torch is imported here and not before
 
-    engine = plugins.load("backend", backend)
-    loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device)
+    plugins.load("backend", backend)  # an unknown name is told before a model is loaded
+    loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device, anatomy=anatomy)
     loaded = replace(loaded, ref=replace(loaded.ref, source=model))
     hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(
-        loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items
-    )
+        loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
+        decoder=decoder,
+    )  # fmt: skip
     estimate = _estimate(path, plan, loaded, prompt_set)
     if dry_run:
         return estimate
@@ -145,7 +152,7 @@ def capture(
         path, plan, prompt_set, _provenance(loaded, prompt_set, checks), texts=texts, overwrite=overwrite
     )
     with writer:
-        _fill(writer, engine, plan, loaded, prompt_set, progress)
+        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, writer.pending()), progress)
     return ActivationStore.open(path)
 
 
@@ -191,19 +198,11 @@ def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: Pro
     return Estimate(len(prompts), tokens, size, shutil.disk_usage(folder).free, plan)
 
 
-def _fill(
-    writer: StoreWriter,
-    engine: Any,
-    plan: CapturePlan,
-    loaded: "LoadedModel",
-    prompts: PromptSet,
-    progress: Progress | None,
-) -> None:
-    total = _n_blocks(plan)
-    pending = writer.pending()
-    done = total - len(pending)
+def _fill(writer: StoreWriter, blocks: Iterator[Block], progress: Progress | None) -> None:
+    total = _n_blocks(writer.plan)
+    done = total - len(writer.pending())
     with stop_requested() as stopped:
-        for block in engine.run(plan, loaded, prompts, pending):
+        for block in blocks:
             writer.put(block)
             done += 1
             if progress:

@@ -136,6 +136,14 @@ def test_generated_prompts_are_read_back_by_every_command(cli: Cli) -> None:
     assert again.out == made.out
 
 
+def test_depth_and_steps_are_options_of_the_datasets_that_have_them(cli: Cli) -> None:
+    for name, option, deepest in (("kfrd-logical", "--max-depth", 8), ("kfrd-symbolic", "--max-steps", 5)):
+        made = cli("data", "generate", name, f"{name}.jsonl", "--languages", "en", "--items", 26, option, deepest)
+        assert made.code == 0, made.err
+        depths = {json.loads(line)["covariates"]["depth"] for line in Path(f"{name}.jsonl").read_text().splitlines()}
+        assert max(depths) == deepest
+
+
 def test_a_limit_beyond_the_default_number_of_items_is_kept() -> None:
     prompts, _ = bs.prompts("kfrd-arithmetic", languages=["en"], limit=250)
     fewer, _ = bs.prompts("kfrd-arithmetic", languages=["en"], limit=20)

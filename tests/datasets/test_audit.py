@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 
 from babelscope.datasets.audit import audit
 from babelscope.datasets.generators.kfrd_logical import KfrdLogical
+from babelscope.datasets.generators.knowledge import Knowledge
 from babelscope.datasets.shortcuts import SHORTCUTS, expected_accuracy
 from babelscope.datasets.text_units import sentences, words
 from babelscope.errors import BabelScopeError
@@ -135,6 +136,30 @@ def test_options_that_are_each_right_once_tell_nothing():
     assert row(audit(PromptSet("blocks", tuple(prompts))), "options_only").accuracy == pytest.approx(0.25)
 
 
+def test_options_of_signs_alone_have_no_words_to_learn_from():
+    signs = tuple(a_prompt(i, ("<" * (i + 1), ">", "=", "~"), i % 4) for i in range(8))
+    mixed = tuple(a_prompt(i, (f"<{i}", *"><="), i % 4) for i in range(8))
+    assert "options_only" not in set(audit(PromptSet("signs", signs)).heuristic)
+    assert "options_only" in set(audit(PromptSet("mixed", mixed)).heuristic)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("arithmetic", "one line"),
+        ("arithmetic", "Solve.\nRule: modulo. Input: 7; 3.\nA) 1\nB) 2"),
+        ("arithmetic", "Solve.\nRule: addition. Input: 7; 3.\n1. 10\n2. 11"),
+        ("symbolic", "one line"),
+        ("symbolic", "Solve.\nList: a, b. Step 1: leave the list unchanged.\n1. a, b\n2. b, a"),
+        ("logical", "one line"),
+    ],
+)
+def test_own_prompts_under_the_name_of_our_task_raise_no_alarm(task, text):
+    options = ("Tom is tall.", "Tom is thin.")
+    prompts = (Prompt("1", "en", text, options=options, gold=0, covariates={"task": task}),)
+    assert "no_single_answer" not in set(audit(PromptSet("own", prompts)).heuristic)
+
+
 def test_open_questions_are_refused():
     open_questions = PromptSet("open", (Prompt("1", "en", "Who?"),))
     with pytest.raises(BabelScopeError, match="no item with options"):
@@ -176,6 +201,32 @@ def test_independent_answers_rarely_raise_an_alarm():
 def test_prompts_without_segments_are_read_up_to_their_options():
     plain = Prompt("1", "en", "Tom saw Ann.\nA) Ann\nB) Bob", options=("Ann", "Bob"), gold=0)
     assert list(SHORTCUTS["word_overlap"](plain)) == [1, 0]
+
+
+def test_prompts_with_segments_of_other_names_are_read_up_to_their_options():
+    text = "Tom saw Ann.\nA) Ann\nB) Bob\nAnswer Bob:"
+    spans = (Segment("story", 0, 12, "en"), Segment("options", 13, 26, "en"), Segment("cue", 27, len(text), "en"))
+    prompt = Prompt("1", "en", text, spans, options=("Ann", "Bob"), gold=0)
+    assert list(SHORTCUTS["word_overlap"](prompt)) == [1, 0]
+    no_options = Prompt("1", "en", text[:26], spans[:1], options=("Ann", "Bob"), gold=0)
+    assert list(SHORTCUTS["word_overlap"](no_options)) == [1, 0]
+
+
+def test_the_beginning_is_compared_with_the_subject_of_a_fact_or_a_segment():
+    options = ("Französisch", "Frei", "Latein", "íslenska")
+    ours = a_prompt(1, options, 0, language="fr", fact="countries:iceland")
+    text = "Which is the language of Fránce?"
+    own = Prompt("1", "en", text, (Segment("subject", 25, 31, "en"),), options=options, gold=0)
+    assert list(SHORTCUTS["shared_prefix"](ours)) == [0, 0, 0, 3]
+    assert list(SHORTCUTS["shared_prefix"](own)) == [4, 2, 0, 0]
+    assert SHORTCUTS["shared_prefix"](a_prompt(1, options, 0, fact="my own fact")) is None
+
+
+def test_languages_that_resemble_their_country_are_flagged():
+    table = audit(Knowledge(items=0).generate(["fr", "sw"]))
+    found = table[(table.heuristic == "shared_prefix") & table.flag].set_index(["language", "rule"]).accuracy
+    assert found["fr", "official_language"] == pytest.approx(0.84, abs=0.005)
+    assert ("sw", "official_language") not in found
 
 
 def test_ties_share_the_point():

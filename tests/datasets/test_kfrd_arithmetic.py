@@ -3,9 +3,11 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from babelscope.datasets.generators.kfrd_arithmetic import RULES, ArithmeticProblem, KfrdArithmetic
+from babelscope.datasets.number_options import FEW_OPERANDS, number_options, split_of_problem
 from babelscope.datasets.options import (
     alone_resembles,
     anagrams,
@@ -22,10 +24,22 @@ ONE_NUMBER = tuple(r for r in RULES if r not in ("equality", "ascending_sort"))
 SAMPLE = 600  # problems of each rule
 
 
+TEST_ITEMS = 1072  # as many as the smallest rule allows
+FEW = tuple(FEW_OPERANDS)
+
+
 @cache
 def sample(compat):
     by_rule = defaultdict(list)
     for problem in KfrdArithmetic(items=SAMPLE * len(RULES), split="train", compat=compat).problems():
+        by_rule[problem.rule].append(problem)
+    return by_rule
+
+
+@cache
+def asked_in_tests():
+    by_rule = defaultdict(list)
+    for problem in KfrdArithmetic(items=TEST_ITEMS).problems():
         by_rule[problem.rule].append(problem)
     return by_rule
 
@@ -118,15 +132,59 @@ def test_every_language_has_the_same_problems_options_and_gold():
         assert re.findall(r"\d+", prompt.segment("context")) == re.findall(r"\d+", twin.segment("context"))
 
 
-def test_train_and_test_share_no_problem_whatever_the_seed():
-    train = {p.shown for seed in (0, 1) for p in KfrdArithmetic(items=2000, seed=seed, split="train").problems()}
-    test = {p.shown for seed in (0, 1) for p in KfrdArithmetic(items=240, seed=seed, split="test").problems()}
-    assert not train & test
+def shown_in(split):
+    recipes = (KfrdArithmetic(1000, seed, split, compat=c) for seed in (0, 1) for c in ("corrected", "paper"))
+    return {p.shown for recipe in recipes for p in recipe.problems()}
+
+
+def test_train_and_test_share_no_problem_whatever_the_seed_and_the_construction():
+    assert shown_in("train") & shown_in("test") <= {"geometric_sequence:0,0"}
+
+
+def test_train_and_test_draw_their_letters_apart():
+    train, test = (list(KfrdArithmetic(items=400, split=split).problems()) for split in ("train", "test"))
+    same = sum(a.gold == b.gold for a, b in zip(train, test, strict=True))
+    assert abs(same / 400 - 0.25) < chance_margin(400)
 
 
 def test_a_test_set_shows_no_problem_twice():
-    shown = [p.shown for p in KfrdArithmetic(items=160).problems()]
-    assert len(set(shown)) == len(shown)
+    shown = [p.shown for problems in asked_in_tests().values() for p in problems]
+    assert len(set(shown)) == len(shown) == TEST_ITEMS
+
+
+def test_more_items_than_there_are_test_problems_are_refused_not_repeated():
+    with pytest.raises(BabelScopeError, match="would repeat a problem") as caught:
+        list(KfrdArithmetic(items=2000).problems())
+    most = int(re.search(r"ask for (\d+) items", caught.value.hint)[1])
+    assert len(list(KfrdArithmetic(items=most).problems())) == most >= TEST_ITEMS
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("rule", FEW)
+def test_which_options_there_are_does_not_depend_on_which_is_right(rule, split):
+    rng = np.random.default_rng(0)
+    drawn = [{number_options(rule, split, right, 0, rng)[0] for _ in range(6000)} for right in range(4)]
+    assert drawn[0] == drawn[1] == drawn[2] == drawn[3]
+
+
+@pytest.mark.parametrize(
+    ("rule", "operands"),
+    [("addition", lambda x, n: (n, x - n)), ("arithmetic_sequence", lambda x, n: (2 * n - x, n))],
+)
+def test_each_option_is_the_answer_of_a_test_problem(rule, operands):
+    # Drawn with the least option as the right one, so that nothing but the construction cares for the largest.
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        options, _ = number_options(rule, "test", 0, 0, rng)
+        found = [operands(options[-1], n) for n in range(1, options[0])]
+        assert any(min(o) > 0 and max(o) < options[0] and split_of_problem(rule, o) == "test" for o in found), options
+
+
+def test_a_published_test_set_repeats_what_is_shown_but_no_pair():
+    problems = list(KfrdArithmetic(items=8 * 400, compat="paper").problems())
+    geometric = [p for p in problems if p.rule == "geometric_sequence"]
+    assert len({p.pair for p in geometric}) == len(geometric)
+    assert Counter(p.shown for p in geometric)["geometric_sequence:0,0"] > 1
 
 
 def test_the_gold_is_as_often_at_each_letter():
@@ -139,6 +197,13 @@ def test_the_gold_is_as_often_at_each_letter():
 @pytest.mark.parametrize("name", HEURISTICS)
 def test_surface_heuristics_are_at_chance(name, rule):
     assert accuracy(sample("corrected")[rule], HEURISTICS[name]) == pytest.approx(0.25, abs=chance_margin(SAMPLE))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", HEURISTICS)
+def test_surface_heuristics_are_at_chance_in_a_test_set(name, rule):
+    problems = asked_in_tests()[rule]
+    assert accuracy(problems, HEURISTICS[name]) == pytest.approx(0.25, abs=chance_margin(len(problems)))
 
 
 @pytest.mark.parametrize("rule", [r for r in ONE_NUMBER if r != "division"])

@@ -166,3 +166,17 @@ def test_a_pattern_with_another_number_of_right_options_never_becomes_an_item(pr
     options = tuple(("is", name, p) for name in "EF" for p in "ab")
     with pytest.raises(AssertionError, match="not exactly the first option"):
         check(Pattern(premises, options))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "kfrd-logical"),
+        ({"compat": "paper"}, "kfrd-logical+paper"),
+        ({"max_depth": 3}, "kfrd-logical+max_depth=3"),
+        ({"letters": "native", "max_depth": 2}, "kfrd-logical+native+max_depth=2"),
+    ],
+)
+def test_an_item_is_named_after_what_its_recipe_changes(fields, name):
+    made = KfrdLogical(items=2, seed=7, **fields).generate(["ru"])
+    assert made.items == (f"{name}/test/7/00000", f"{name}/test/7/00001")

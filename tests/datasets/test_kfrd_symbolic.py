@@ -67,9 +67,11 @@ def test_every_operation_occurs_at_every_depth():
         assert min(counts.values()) > 0.08 * sum(counts.values())
 
 
-def test_words_are_inserted_after_the_last_one_too():
-    ends = {s.positions[0] - len(p.words) for p in sample("corrected")[1] for s in p.steps if s.kind == "insert"}
-    assert max(ends) == 1
+def test_words_are_inserted_before_positions_that_the_list_has():
+    for problem in (p for problems in sample("corrected").values() for p in problems):
+        for n, step in enumerate(problem.steps):
+            length = len(after(problem.words, problem.steps[:n]))
+            assert all(1 <= position <= length for position in step.positions)
 
 
 def test_equal_recipes_generate_equal_prompts():
@@ -150,4 +152,4 @@ def test_what_is_not_a_prompt_is_no_problem_to_solve():
     with pytest.raises(ValueError, match="not an English"):
         solve_symbolic("Hello\nworld")
     with pytest.raises(ValueError, match="no position"):
-        solve_symbolic("x\nList: a, b. Step 1: delete the word at position 3.\nq")
+        solve_symbolic("x\nList: a, b. Step 1: delete the word at position 3.\nq\nA) a")

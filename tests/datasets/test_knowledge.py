@@ -138,6 +138,8 @@ def test_bare_questions_ask_the_same_facts_in_the_same_order():
         assert b.covariates["template"] == "bare"
 
 
-def test_an_unknown_language_of_facts_is_named():
-    with pytest.raises(BabelScopeError, match="'xx'"):
-        KnowledgeBare(items=1).generate(["xx"])
+@pytest.mark.parametrize("recipe", [Knowledge, KnowledgeBare])
+def test_an_unknown_language_is_named_with_those_there_are(recipe):
+    with pytest.raises(BabelScopeError, match="'xx'") as caught:
+        recipe(items=1).generate(["xx"])
+    assert caught.value.hint == f"choose from {', '.join(LANGUAGES)}"

@@ -1,7 +1,9 @@
+import csv
 import json
 
 import pytest
 
+from babelscope.datasets import delimited
 from babelscope.datasets.load import load_prompts
 from babelscope.errors import BabelScopeError
 
@@ -47,15 +49,45 @@ def test_missing_items_are_noted_and_refused_only_when_strict(own):
     path = own("p.csv", HEADER + "a,en,one\nb,en,two\na,de,eins\n")
     prompts, notes = load_prompts(path)
     assert len(prompts) == 3
-    assert notes == ["language 'de': 1 of 2 items missing: 'b'; kept, incomplete, in the other languages"]
+    missing = f"{path}, language 'de': 1 of 2 items missing: 'b'"
+    todo = "add the rows, or refuse such items with strict: true"
+    assert notes == [f"{missing}; kept, incomplete, in the other languages ({todo})"]
     said = refusal(path, mapping={"strict": True})
-    assert "language 'de': 1 of 2 items missing: 'b'" in said
+    assert missing in said
     assert "strict: false" in said
 
 
 def test_keys_that_never_match_are_refused(own):
     path = own("p.csv", HEADER + "en-1,en,one\nde-1,de,eins\n")
-    assert "no key occurs in two languages (first keys: en: 'en-1'; de: 'de-1')" in refusal(path)
+    assert f"{path}: no key occurs in two languages (first keys: en: 'en-1'; de: 'de-1')" in refusal(path)
+    own("p.en.csv", "item,text\nen-1,one\n")
+    pattern = str(own("p.de.csv", "item,text\nde-1,eins\n")).replace(".de.", ".{language}.")
+    files = " and ".join(pattern.format(language=g) for g in ("de", "en"))
+    assert f"{files}: no key occurs in two languages" in refusal(pattern)
+
+
+@pytest.mark.parametrize("language", ["de", "DE", "de-AT"])
+def test_a_row_of_another_language_than_its_file_is_refused(own, language):
+    path = own("p.en.csv", f"item,language,text\na,en,one\nb,{language},eins\n")
+    said = refusal(str(path).replace(".en.", ".{language}."))
+    assert f"{path}, line 3: language is {language!r}, while the file is that of 'en'" in said
+    assert "correct the row or the name of the file" in said
+
+
+@pytest.mark.parametrize("language", ["en", "EN", "en-US", "english", "English", ""])
+def test_another_way_to_name_the_language_of_the_file_is_no_contradiction(own, language):
+    path = own("p.en.csv", f"item,language,text\na,{language},one\n")
+    assert load_prompts(str(path).replace(".en.", ".{language}."))[0].languages == ("en",)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("item", "\ud83d"), ("text", "cut \ud83d"), ("o", ["y", "\ud83d"]), ("topic", "\ud83d")]
+)
+def test_half_a_character_is_refused_by_row(own, field, value):
+    path = own("p.jsonl", lines({**row("a", "en", topic="x", o=["y", "z"]), field: value}))
+    said = refusal(path, mapping={"options": "o", "covariates": ["topic"]})
+    assert f"{path}, line 1: field '{'o.1' if field == 'o' else field}' holds half a character" in said
+    assert "repair the text" in said
 
 
 @pytest.mark.parametrize(
@@ -138,6 +170,27 @@ def test_ragged_rows_are_reported_by_the_line_they_begin_on(own):
     said = refusal(path)
     assert f"{path}, line 4: 4 fields, expected 3 (item, language, text)" in said
     assert f"{path}, line 5: 2 fields, expected 3" in said
+
+
+def test_unnamed_columns_at_the_end_are_left_out_if_they_are_empty(own):
+    path = own("p.csv", "item,language,text,,\na,en,one,,\nb,en,two\n")
+    prompts, notes = load_prompts(path)
+    assert [p.text for p in prompts.prompts] == ["one", "two"]
+    assert notes == [f"{path}: empty columns without a name at the end left out: 2"]
+    for header in ("item,language,text,", "item,language,text,,"):
+        said = refusal(own("p.csv", header + "\na,en,one, and more\n"))
+        assert f"{path}, line 2: 4 fields, expected 3 (item, language, text)" in said
+
+
+def test_a_long_field_is_read_and_one_beyond_all_reason_is_named(own, monkeypatch):
+    path = own("p.csv", HEADER + f"a,en,{'x' * 200_000}\n")
+    limit = csv.field_size_limit()
+    assert len(load_prompts(path)[0].prompts[0].text) == 200_000
+    assert csv.field_size_limit() == limit
+    monkeypatch.setattr(delimited, "LONGEST_FIELD", 1000)
+    said = refusal(path)
+    assert f"{path}, line 2: a field has more than 1,000 characters" in said
+    assert "close the quote" in said
 
 
 def test_quotes_that_would_vanish_are_refused_and_kept_when_told(own):
@@ -255,7 +308,10 @@ def test_files_of_unequal_length_or_with_blank_lines_are_never_joined_by_positio
     own("p.en.tsv", "text\nred\nblue\n")
     path = own("p.de.tsv", "text\nrot\n")
     pattern = str(path).replace(".de.", ".{language}.")
-    assert "language 'de': 1 of 2 items missing" in refusal(pattern, mapping={"key": "row"})
+    said = refusal(pattern, mapping={"key": "row"})
+    assert f"{path}, language 'de': 1 of 2 items missing" in said
+    assert "find the lost line" in said
+    assert "strict" not in said
     path.write_text("text\n\nblau\n")
     assert f"{path}, line 2: blank line" in refusal(pattern, mapping={"key": "row"})
 

@@ -83,6 +83,8 @@ def test_the_source_of_a_set_names_the_file_and_its_hash(tmp_path):
         ({"covariates": {"a": [1]}}, "field 'covariates.a"),
         ({"language": "English please"}, "is not a language code"),
         ({"colour": "red"}, "unknown field 'colour'"),
+        ({"text": "cut \ud83d"}, "field 'text' holds half a character (the lone surrogate '\\ud83d')"),
+        ({"options": ["x", "\ud83d"], "letters": ["A", "B"]}, "field 'options' holds half a character"),
     ],
 )
 def test_a_native_line_that_is_not_a_prompt_is_refused_by_its_number(tmp_path, change, problem):

@@ -237,3 +237,8 @@ def test_adjectives_that_show_their_gender_are_masculine() -> None:
     for language, endings in feminine.items():
         found = [w for w in words(language, "adjectives") if w.endswith(endings) and w not in unchanging]
         assert found == [], language
+
+
+def test_a_noun_to_insert_is_called_a_word_where_it_would_stand_in_the_accusative() -> None:
+    for language, called in {"ru": "слово «{word}»", "pl": "słowo „{word}”"}.items():
+        assert called in TABLES[language]["symbolic"]["steps"]["insert"]

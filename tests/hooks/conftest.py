@@ -24,9 +24,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def folder(name: str) -> Path:
         if name not in made:
             torch.manual_seed(0)
-            family = model_zoo.FAMILIES.get(name)
-            model = model_zoo.mixtral() if family is None else family.build()
-            special = family is not None and family.encoder
+            family = {**model_zoo.FAMILIES, **model_zoo.ENCODER_DECODERS}.get(name)
+            model = model_zoo.MIXTURES[name]() if family is None else family.build()
+            special = name in model_zoo.ENCODER_DECODERS or getattr(family, "encoder", False)
             made[name] = model_zoo.save(model, tmp_path_factory.mktemp(name), special=special)
         return made[name]
 

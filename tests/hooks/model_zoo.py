@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BloomConfig,
@@ -17,14 +19,20 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
     OPTConfig,
     OPTForCausalLM,
     Phi3Config,
@@ -33,8 +41,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
@@ -187,11 +199,86 @@ FAMILIES = {
         "mlp.activation_fn", "model.embed_tokens", "model.norm",
     ),
 }  # fmt: skip
+
+
+def _mt5() -> PreTrainedModel:
+    return MT5ForConditionalGeneration(
+        MT5Config(vocab_size=320, d_model=WIDTH, d_kv=8, d_ff=NEURONS, num_layers=LAYERS, num_heads=HEADS,
+                  pad_token_id=1, eos_token_id=2, decoder_start_token_id=1)
+    )  # fmt: skip
+
+
+def _bart_like(config: type, model: type) -> Callable[[], PreTrainedModel]:
+    def build() -> PreTrainedModel:
+        return model(
+            config(vocab_size=320, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=LAYERS,
+                   encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, encoder_ffn_dim=NEURONS,
+                   decoder_ffn_dim=NEURONS, max_position_embeddings=130, pad_token_id=1, bos_token_id=0,
+                   eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2)
+        )  # fmt: skip
+
+    return build
+
+
+@dataclass(frozen=True)
+class TwoStacks:
+    """How to build an encoder-decoder, and by hand the paths of the parts of its blocks."""
+
+    build: Callable[[], PreTrainedModel]
+    layers: dict[str, str]
+    parts: dict[str, str]  # site, with its stack where the two differ -> module
+
+
+ENCODER_DECODERS = {
+    "mt5": TwoStacks(
+        _mt5,
+        {"enc": "encoder.block", "dec": "decoder.block"},
+        {
+            "attn.out": "layer.0.SelfAttention.o",
+            "cross.out": "layer.1.EncDecAttention.o",
+            "enc.mlp.out": "layer.1.DenseReluDense.wo",
+            "dec.mlp.out": "layer.2.DenseReluDense.wo",
+            "enc.mlp.act": "layer.1.DenseReluDense.act",
+            "dec.mlp.act": "layer.2.DenseReluDense.act",
+        },
+    ),
+    **{
+        name: TwoStacks(
+            _bart_like(config, model),
+            {"enc": "model.encoder.layers", "dec": "model.decoder.layers"},
+            {
+                "attn.out": "self_attn.out_proj",
+                "cross.out": "encoder_attn.out_proj",
+                "mlp.out": "fc2",
+                "mlp.act": "activation_fn",
+            },
+        )
+        # Post-norm and pre-norm.
+        for name, config, model in (
+            ("bart", BartConfig, BartForConditionalGeneration),
+            ("m2m100", M2M100Config, M2M100ForConditionalGeneration),
+        )
+    },
+}
 DECODERS = [name for name, family in FAMILIES.items() if not family.encoder]
 
 
-def mixtral() -> PreTrainedModel:
-    return _llama_like(MixtralConfig, MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2)()
+EXPERT_NEURONS, SHARED_NEURONS = 24, 40
+# Without and with a shared expert, with a dense layer in between, and with biases and a clamped activation.
+MIXTURES = {
+    "mixtral": _llama_like(MixtralConfig, MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2),
+    "qwen2-moe": _llama_like(
+        Qwen2MoeConfig, Qwen2MoeForCausalLM, num_experts=6, num_experts_per_tok=3, mlp_only_layers=[1],
+        moe_intermediate_size=EXPERT_NEURONS, shared_expert_intermediate_size=SHARED_NEURONS,
+    ),
+    "qwen3-moe": _llama_like(
+        Qwen3MoeConfig, Qwen3MoeForCausalLM, num_experts=6, num_experts_per_tok=2, head_dim=16,
+        moe_intermediate_size=EXPERT_NEURONS,
+    ),
+    "gpt-oss": _llama_like(
+        GptOssConfig, GptOssForCausalLM, num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=8,
+    ),
+}  # fmt: skip
 
 
 def save(model: PreTrainedModel, folder: Path, *, special: bool, padding_side: str = "right") -> Path:

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babelscope import plugins
-from babelscope.hooks import LoadedModel, make_plan
+from babelscope.hooks import LoadedModel, make_plan, run_plan
 from babelscope.hooks.answers import AnswerSheet, label_tokens
 from babelscope.schema import Block, Prompt, PromptSet
 
@@ -21,7 +20,7 @@ TOKENIZER = model_zoo.tokenizer(special=False)
 def answered(loaded: LoadedModel, prompts: PromptSet) -> list[Block]:
     plan = make_plan(loaded, prompts, sites=["resid.post@-1"], positions=["last"], block_items=8)
     pending = [(language, i) for language in plan.languages for i in range(plan.n_blocks)]
-    return list(plugins.load("backend", "torch").run(plan, loaded, prompts, pending))
+    return list(run_plan(plan, loaded, prompts, pending))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "bloom"])

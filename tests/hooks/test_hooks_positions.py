@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babelscope import plugins
-from babelscope.hooks import LoadedModel, make_plan
+from babelscope.hooks import LoadedModel, make_plan, run_plan
 from babelscope.hooks.positions import NoTokensError, Picker, tokens_at
 from babelscope.hooks.tokens import Encoded, batches, encode
 from babelscope.schema import Position, Prompt, PromptSet, Segment
@@ -87,7 +86,7 @@ def test_an_item_without_the_segment_fails_with_a_reason_and_the_others_go_on(lo
     loaded = load("llama")
     mixed = PromptSet("mixed", (*prompts.of("en"), Prompt("bare", "en", "no segments here")))
     plan = make_plan(loaded, mixed, sites=["resid.post"], positions=["segment:question"], answers=False)
-    (block,) = plugins.load("backend", "torch").run(plan, loaded, mixed, [("en", 0)])
+    (block,) = run_plan(plan, loaded, mixed, [("en", 0)])
     assert block.failed == {5: "no segment 'question' (segments: none)"}
     np.testing.assert_array_equal(block.items, range(5))
     assert block.rows["resid.post", Position("segment", "question")].values.shape[1] == 5
@@ -97,7 +96,7 @@ def test_an_item_missing_in_a_language_fails_there_only(load: Load, prompts: Pro
     loaded = load("llama")
     gap = PromptSet("gap", tuple(p for p in prompts.prompts if (p.item, p.language) != ("item-2", "sw")))
     plan = make_plan(loaded, gap, sites=["resid.post"], positions=["last"], answers=False)
-    english, swahili = plugins.load("backend", "torch").run(plan, loaded, gap, [("en", 0), ("sw", 0)])
+    english, swahili = run_plan(plan, loaded, gap, [("en", 0), ("sw", 0)])
     assert not english.failed
     assert swahili.failed == {2: "not among the prompts in 'sw'"}
     assert swahili.items.tolist() == [0, 1, 3, 4]
@@ -107,7 +106,7 @@ def test_a_block_of_failures_is_empty_and_whole(load: Load, prompts: PromptSet) 
     loaded = load("llama")
     mixed = PromptSet("mixed", (*prompts.of("en"), Prompt("bare", "en", "no segments here")))
     plan = make_plan(loaded, mixed, sites=["attn.heads"], positions=["segment:question"], block_items=5)
-    empty, full = plugins.load("backend", "torch").run(plan, loaded, mixed, [("en", 1), ("en", 0)])
+    empty, full = run_plan(plan, loaded, mixed, [("en", 1), ("en", 0)])
     assert empty.rows["attn.heads", Position("segment", "question")].values.shape == (3, 0, 4, 8)
     assert empty.answers.scores.shape == (0, 2)
     assert full.law_errors  # the laws wait for the first batch there is
@@ -117,7 +116,7 @@ def test_the_last_token_is_named(load: Load, prompts: PromptSet) -> None:
     for name, token in (("llama", ":"), ("bert", "</s>")):
         loaded = load(name)
         plan = make_plan(loaded, prompts, sites=["embed"], positions=["last"], answers=False)
-        (block,) = plugins.load("backend", "torch").run(plan, loaded, prompts, [("en", 0)])
+        (block,) = run_plan(plan, loaded, prompts, [("en", 0)])
         assert set(block.last_token) == {token}
         lengths = [len(loaded.tokenizer(p.text)["input_ids"]) for p in prompts.of("en")]
         assert block.n_tokens.tolist() == lengths

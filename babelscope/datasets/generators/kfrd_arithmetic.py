@@ -1,15 +1,16 @@
 """Arithmetic problems of the knowledge-free reasoning dataset: eight rules on numbers up to 999."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import ClassVar
 
 import numpy as np
 
-from babelscope.datasets.dataset import DatasetInfo, Split, item_rng, split_of
+from babelscope.datasets.dataset import DatasetInfo, Split, item_rng
 from babelscope.datasets.multiple_choice import Compat, check_fields, prompts_in, without_repeats
-from babelscope.datasets.number_options import LARGEST, Numbers, number_options, shown_problem
+from babelscope.datasets.number_options import LARGEST, Numbers, number_options, shown_problem, split_of_problem
 from babelscope.datasets.options import N_OPTIONS, ORDERS, anagrams, below
 from babelscope.datasets.published_arithmetic import published
 from babelscope.datasets.shell import Letters, Task
@@ -44,40 +45,57 @@ class ArithmeticProblem:
         Four options of one number, or of two for equality and ascending_sort.
     gold : int
         Index of the right option.
+    pair : tuple of int
+        The two numbers behind a published problem; () for a corrected one.
     """
 
     rule: str
     operands: Numbers
     options: tuple[Numbers, ...]
     gold: int
+    pair: Numbers = ()
 
     @property
     def shown(self) -> str:
         """What the prompt shows of the problem, without the options."""
         return shown_problem(self.rule, self.operands)
 
+    @property
+    def identity(self) -> str:
+        """What no two items of a test set share: of a published problem the pair, as in the published generator."""
+        return shown_problem(self.rule, self.pair or self.operands)
+
 
 @dataclass(frozen=True, slots=True)
 class KfrdArithmetic:
     """Eight rules on numbers, four options; item i has rule i mod 8, so that a prefix is balanced.
 
-    The corrected construction draws the options first and the right one among them uniformly. One-number
-    options form an arithmetic progression with a common units digit; pairs form a grid of two numbers and
-    their anagrams. To choose the option that shares most digits with the operands is at chance as well, and
-    none can be ruled out by its size. Problems that need no computing are left out: operands of 0 or 1 in
-    products and quotients, a difference of 0, a ratio of 1, and options that repeat an operand.
+    The corrected construction draws the options, and which of them is right uniformly and apart from that, in
+    both splits: each of the four is the answer of a problem of the split. One-number options form an arithmetic
+    progression, with a common units digit except for quotients, which are too small for it; pairs form a grid
+    of two numbers and their anagrams. The option that shares most digits with the operands is right as often as
+    any, and all one-number options are on the same side of the largest operand. Problems that need no computing
+    are left out: operands of 0 or 1 in products and quotients, a difference of 0, a ratio of 1, and one-number
+    options that repeat an operand.
 
     Parameters
     ----------
     items : int
-        Items per language.
+        Items per language. No test problem is asked twice, which ends the corrected test split after some 1,100
+        items: geometric sequences have the fewest problems.
     seed : int
     split : {"test", "train"}
-        No problem is in both, whatever the seeds.
+        No problem is in both, whatever the seeds and the construction; only the published input 0, 0 of a
+        geometric sequence stands for several problems, and can be in both.
     letters : {"latin", "native"}
         Option letters.
     compat : {"corrected", "paper"}
         "paper": the published construction with its flaws, see `published_arithmetic`.
+
+    Raises
+    ------
+    BabelScopeError
+        If a field has a value that means nothing, or there are fewer test problems than items.
 
     References
     ----------
@@ -103,13 +121,16 @@ class KfrdArithmetic:
     def problems(self) -> Iterator[ArithmeticProblem]:
         """The problems of the recipe, in order, without a language."""
         build = _corrected if self.compat == "corrected" else _published
-        draws = (build(RULES[i % len(RULES)], self.split, item_rng(NAME, self.seed, i)) for i in range(self.items))
-        return without_repeats(draws, self.split)
+        draws = (
+            build(RULES[i % len(RULES)], self.split, item_rng(f"{NAME}/{self.split}", self.seed, i))
+            for i in range(self.items)
+        )
+        return without_repeats(draws, self.split, attrgetter("identity"))
 
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
         chosen = self.info.languages if languages is None else languages
-        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
+        return prompts_in(chosen, NAME, self, list(self.problems()), render, covariates)
 
 
 dataset = KfrdArithmetic
@@ -158,7 +179,7 @@ def _grid_options(rule: str, split: Split, right: int, rng: np.random.Generator)
         operands = options[right]
         if rule == "ascending_sort" and rng.random() < 0.5:
             operands = operands[::-1]
-        if split_of(shown_problem(rule, operands)) == split:
+        if split_of_problem(rule, operands) == split:
             return options, operands
 
 
@@ -196,7 +217,6 @@ GRIDS: Mapping[str, Callable[[np.random.Generator], tuple[Numbers, ...]]] = {
 
 def _published(rule: str, split: Split, rng: np.random.Generator) -> Callable[[], ArithmeticProblem]:
     def draw() -> ArithmeticProblem:
-        operands, options, gold = published(rule, split, rng)
-        return ArithmeticProblem(rule, operands, options, gold)
+        return ArithmeticProblem(rule, *published(rule, split, rng))
 
     return draw

@@ -1,7 +1,7 @@
 """Logical inference in natural sentences: which option follows from the premises."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeAlias
 
@@ -137,7 +137,7 @@ class KfrdLogical:
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
         chosen = self.info.languages if languages is None else languages
-        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
+        return prompts_in(chosen, NAME, self, list(self.problems()), render, covariates)
 
 
 dataset = KfrdLogical

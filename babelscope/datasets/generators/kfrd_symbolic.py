@@ -1,7 +1,7 @@
 """Symbolic problems of the knowledge-free reasoning dataset: a list of words changed in one to k steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import ClassVar
@@ -123,7 +123,7 @@ class KfrdSymbolic:
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
         chosen = self.info.languages if languages is None else languages
-        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
+        return prompts_in(chosen, NAME, self, list(self.problems()), render, covariates)
 
 
 dataset = KfrdSymbolic
@@ -188,8 +188,8 @@ def _skeleton(
     drawn = [vocabulary[i] for i in distinct_below(rng, len(vocabulary), LONGEST + depth)]
     if depth == 1:
         kinds: tuple[str, ...] = (KINDS[block % len(KINDS)],)
-        # Four places to delete at take four words.
-        shortest = N_OPTIONS if kinds[0] == "delete" else SHORTEST
+        # Four places to insert or delete at take four words.
+        shortest = SHORTEST if kinds[0] == "rearrange" else N_OPTIONS
         length = shortest + below(rng, LONGEST + 1 - shortest)
         return tuple(drawn[:length]), kinds, tuple(drawn[LONGEST:])
     length = now = SHORTEST + below(rng, LONGEST + 1 - SHORTEST)
@@ -220,7 +220,8 @@ def _different_steps(kind: str, word: str, length: int, n: int, rng: np.random.G
     steps: dict[Step, None] = {}
     while len(steps) < n:
         if kind == "insert":
-            step = Step("insert", (1 + below(rng, length + 1),), word)
+            # Never before position length + 1, which the list does not have.
+            step = Step("insert", (1 + below(rng, length),), word)
         elif kind == "delete":
             step = Step("delete", (1 + below(rng, length),))
         elif rng.random() < UNCHANGED_SHARE:

@@ -1,7 +1,7 @@
 """Knowledge questions in the shell of the knowledge-free tasks: only the demand differs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from babelscope.datasets.dataset import DatasetInfo, Split, item_rng
@@ -84,7 +84,7 @@ class Knowledge:
     def generate(self, languages: Sequence[str] | None = None) -> PromptSet:
         """The prompts of the recipe in some languages (default: all of `info.languages`)."""
         chosen = self.info.languages if languages is None else languages
-        return prompts_in(chosen, NAME, asdict(self), list(self.problems()), render, covariates)
+        return prompts_in(chosen, NAME, self, list(self.problems()), render, covariates)
 
 
 dataset = Knowledge

@@ -1,148 +1,72 @@
 """The default backend: forward hooks on the model itself."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import inspect
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
-from babelscope.errors import BabelScopeError
-from babelscope.hooks.answers import AnswerSheet, labels_of
-from babelscope.hooks.capture import Key, run_batch, to_numpy
-from babelscope.hooks.models import DTYPES, LoadedModel
-from babelscope.hooks.planning import units
-from babelscope.hooks.positions import NoTokensError, tokens_at
-from babelscope.hooks.tokens import Encoded, batches, encode
-from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet, Rows
+from babelscope.hooks.answers import last_token_only
+from babelscope.hooks.capture import Keep, Passed
+from babelscope.hooks.laws import observing
+from babelscope.hooks.models import LoadedModel
+from babelscope.hooks.place import Place, tapped
+from babelscope.hooks.tap import place_of
+from babelscope.hooks.tokens import Batch
+from babelscope.schema import CapturePlan
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    """One prompt of a block that can be captured."""
+class TorchPass:
+    """A forward pass with hooks on the model's own modules; no hook outlives a call, whatever happens.
 
-    index: int
-    prompt: Prompt
-    encoded: Encoded
+    The unembedding runs on last tokens only, and not at all without logits; then the pass also ends behind the
+    last block that is captured. Where laws are observed it is run to its end.
+    """
+
+    loaded: LoadedModel
+    plan: CapturePlan
+
+    def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
+        """See `ForwardPass`."""
+        anatomy = self.loaded.anatomy
+        places = {site: place_of(anatomy, site) for site in self.plan.sites}
+        stop_at = None if logits or laws else last_place(self.loaded, self.plan)
+        output: Any = None
+        with torch.inference_mode(), ExitStack() as stack:
+            observed = stack.enter_context(observing(anatomy, batch)) if laws else None
+            if logits and anatomy.unembedding is not None:
+                stack.enter_context(last_token_only(anatomy.unembedding, batch.output_mask.sum(1) - 1))
+            stack.enter_context(tapped(places, keep, stop_at))
+            output = forward(self.loaded, batch, head=logits)  # stays None where the pass is stopped on its way
+        return Passed(output.logits[:, 0] if logits else None, observed.errors() if observed else {})
+
+
+def forward(loaded: LoadedModel, batch: Batch, *, head: bool, **options: bool) -> Any:
+    """Call the model, or only its body, without a cache; position ids are its own affair under right padding."""
+    module = loaded.model if head else loaded.anatomy.body
+    if "use_cache" in inspect.signature(module.forward).parameters:
+        options["use_cache"] = False
+    return module(**batch.inputs(), **options)
+
+
+def last_place(loaded: LoadedModel, plan: CapturePlan) -> Place:
+    """Behind the last block that a site of the plan lies in; nobody reads what comes after."""
+    stacks = loaded.anatomy.stacks
+    tag = max((site.stack for site in plan.sites), key=list(stacks).index)
+    layers = [site.layer for site in plan.sites if site.layer is not None and site.stack == tag]
+    if not layers:
+        return Place(stacks[tag].layers[0].module, "input")
+    return Place(stacks[tag].layers[max(layers)].module, "output")
 
 
 class TorchBackend:
-    """Runs a plan with length-sorted, right-padded batches that never cross a block.
+    """Opens `TorchPass`."""
 
-    Positions are gathered inside the hooks, so that only the rows asked for are copied. The unembedding runs
-    on last tokens only, and not at all without answers; then the pass also ends behind the last block that
-    is captured.
-    """
-
-    def run(
-        self, plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet, pending: Sequence[tuple[str, int]]
-    ) -> Iterator[Block]:
-        """Capture the pending blocks, in the order given.
-
-        Parameters
-        ----------
-        pending : sequence of (language, block index)
-
-        Yields
-        ------
-        Block
-            The first one carries the errors of the laws, observed on its first batch.
-
-        Raises
-        ------
-        BabelScopeError
-            If the plan belongs to another model or other prompts, if a law fails, or if values overflow.
-        """
-        if replace(plan.model, source="") != replace(loaded.ref, source=""):
-            raise BabelScopeError("the plan was made for another model", "make the plan again, with make_plan")
-        if plan.prompts_sha256 != prompts.digest():
-            raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")
-        table = {(p.item, p.language): p for p in prompts.prompts}
-        n_options = max(len(labels_of(p)) for p in prompts.prompts)
-        laws = True
-        for language, index in pending:
-            found = {i: table.get((plan.items[i], language)) for i in plan.block(index)}
-            items, failed = _usable(plan, loaded, language, found)
-            yield _capture(plan, loaded, language, index, items, failed, n_options, laws=laws)
-            laws = laws and not items
-
-
-def _usable(
-    plan: CapturePlan, loaded: LoadedModel, language: str, found: dict[int, Prompt | None]
-) -> tuple[list[_Item], dict[int, str]]:
-    """Items in which every position picks something, and the reasons for the others."""
-    present = {i: p for i, p in found.items() if p is not None}
-    failed = {i: f"not among the prompts in {language!r}" for i in found if i not in present}
-    items = []
-    for (i, prompt), encoded in zip(
-        present.items(), encode(loaded.tokenizer, [p.text for p in present.values()]), strict=True
-    ):
-        try:
-            for position in (*plan.positions, Position("last")):
-                tokens_at(position, prompt, encoded)
-        except NoTokensError as reason:
-            failed[i] = str(reason)
-        else:
-            items.append(_Item(i, prompt, encoded))
-    return items, failed
-
-
-def _capture(
-    plan: CapturePlan,
-    loaded: LoadedModel,
-    language: str,
-    index: int,
-    items: Sequence[_Item],
-    failed: dict[int, str],
-    n_options: int,
-    *,
-    laws: bool,
-) -> Block:
-    splits = {p: _row_splits(p, items) for p in plan.positions}
-    values = _empty(plan, loaded, {p: int(s[-1]) for p, s in splits.items()})
-    sheet = AnswerSheet(loaded.tokenizer, [x.prompt for x in items], n_options) if plan.answers else None
-    law_errors: dict[str, float] = {}
-    for number, batch in enumerate(batches([len(x.encoded) for x in items], plan.token_budget)):
-        rows = run_batch(
-            loaded,
-            plan,
-            [items[i].prompt for i in batch],
-            [items[i].encoded for i in batch],
-            logits=sheet is not None,
-            laws=laws and number == 0,
-        )
-        law_errors.update(rows.law_errors)
-        if sheet is not None and rows.logits is not None:
-            sheet.fill(batch, rows.logits)
-        for (name, position), found in rows.values.items():
-            split = splits[position]
-            target = np.concatenate([np.arange(split[i], split[i + 1]) for i in batch])
-            values[name, position][:, torch.from_numpy(target)] = found
-    last = loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in items])
-    return Block(
-        language=language,
-        index=index,
-        items=np.array([x.index for x in items], dtype=np.int64),
-        rows={key: Rows(to_numpy(v), splits[key[1]] if key[1].ragged else None) for key, v in values.items()},
-        n_tokens=np.array([len(x.encoded) for x in items], dtype=np.int64),
-        last_token=tuple(last),
-        answers=sheet.done() if sheet else None,
-        failed=failed,
-        law_errors=law_errors,
-    )
-
-
-def _row_splits(position: Position, items: Sequence[_Item]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    counts = [len(x.encoded) if position.ragged else 1 for x in items]
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def _empty(plan: CapturePlan, loaded: LoadedModel, n_rows: dict[Position, int]) -> dict[Key, torch.Tensor]:
-    shapes, layers = units(plan, loaded), plan.site_layers()
-    return {
-        (name, position): torch.empty(len(layers[name]), n_rows[position], *shape, dtype=DTYPES[plan.dtype])
-        for name, shape in shapes.items()
-        for position in plan.positions
-    }
+    def open(self, loaded: LoadedModel, plan: CapturePlan) -> TorchPass:
+        """A pass for this plan."""
+        return TorchPass(loaded, plan)
 
 
 backend = TorchBackend()

@@ -2,22 +2,22 @@
 
 from torch import Tensor
 
-from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.anatomy import Stack
 from babelscope.hooks.place import Place
 from babelscope.hooks.tap import Tap, Tensors, tap_of
 
 
-def _place(anatomy: Anatomy, layer: int) -> Place:
-    parts = anatomy.require("mlp.act", layer, "activation module", "down projection", "an equation that proves the MLP")
+def _place(stack: Stack, layer: int) -> Place:
+    parts = stack.require("mlp.act", layer, "activation module", "down projection", "an equation that proves the MLP")
     assert parts.activation is not None
     return Place(parts.activation, "output")
 
 
-def _unit(anatomy: Anatomy, layer: int) -> tuple[int, ...]:
-    return tap_of("mlp.neurons").unit(anatomy, layer)
+def _unit(stack: Stack, layer: int) -> tuple[int, ...]:
+    return tap_of("mlp.neurons").unit(stack, layer)
 
 
-def _law(anatomy: Anatomy, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:
+def _law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:
     activation = seen["mlp.act"]
     return (activation * seen["mlp.gate"] if "mlp.gate" in seen else activation), seen["mlp.neurons"]
 

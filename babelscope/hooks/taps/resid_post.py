@@ -2,20 +2,20 @@
 
 from torch import Tensor
 
-from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.anatomy import Stack
 from babelscope.hooks.place import Place
 from babelscope.hooks.tap import Tap, Tensors
 
 
-def _place(anatomy: Anatomy, layer: int) -> Place:
-    return Place(anatomy.layers[layer].module, "output")
+def _place(stack: Stack, layer: int) -> Place:
+    return Place(stack.layers[layer].module, "output")
 
 
-def _unit(anatomy: Anatomy, layer: int) -> tuple[int, ...]:
-    return (anatomy.width,)
+def _unit(stack: Stack, layer: int) -> tuple[int, ...]:
+    return (stack.width,)
 
 
-def _law(anatomy: Anatomy, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:
+def _law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor] | None:
     return (seen["resid.post"], seen["resid.after"]) if "resid.after" in seen else None
 
 

@@ -1,0 +1,5 @@
+"""`moe.weight`: the weight of the expert in each slot of the router."""
+
+from babelscope.hooks.mixture import moe_tap
+
+tap = moe_tap("moe.weight")
