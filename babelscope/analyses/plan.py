@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["corrected", "paper", "both"]
 
+# What is asked of a store without being named, as far as its sites can feed it.
+DEFAULT_METRICS = ("cs", "nao")
+
 # The contrast of the question, so that a positive number means what one expects it to mean.
 FIRST_GROUP = "knowledge-free"
 
@@ -71,6 +74,29 @@ def chosen_position(store: "ActivationStore", position: str | None) -> Position:
             "capture with --position last or --position mean",
         )
     return chosen[0]
+
+
+def default_metrics(
+    store: "ActivationStore", sites: Sequence[str] | None, position: Position, mode: Mode
+) -> tuple[list[str], dict[str, str]]:
+    """The metrics of `DEFAULT_METRICS` that can read the chosen sites, and why the others cannot.
+
+    Raises
+    ------
+    BabelScopeError
+        That of the first metric, if none of them can.
+    """
+    fitting, problems = [], {}
+    for name in DEFAULT_METRICS:
+        try:
+            tasks(store, {name: plugins.load("metric", name)}, sites, position, mode)
+        except BabelScopeError as error:
+            problems[name] = error
+        else:
+            fitting.append(name)
+    if not fitting:
+        raise problems[DEFAULT_METRICS[0]]
+    return fitting, {name: error.problem for name, error in problems.items()}
 
 
 def tasks(
@@ -135,10 +161,18 @@ def _stored_sites(store: "ActivationStore", sites: Sequence[str] | None, reads: 
     return [s for s in stored if s.kind in reads]
 
 
+def grouping(store: "ActivationStore", items: Sequence[str], by: str | None) -> str | None:
+    """The covariate that "auto" stands for: `demand` where it has more than one value; any other as it is."""
+    if by != "auto":
+        return by
+    covariates = store.covariates
+    return "demand" if "demand" in covariates and covariates["demand"].loc[list(items)].nunique() > 1 else None
+
+
 def item_groups(store: "ActivationStore", items: Sequence[str], by: str | None) -> dict[str, tuple[str, ...]]:
     """Items of every group, each in alphabetical order, so that no number depends on the order of the store.
 
-    "auto" groups by the covariate `demand` where it has more than one value. Items without a value are left out.
+    Items without a value of the covariate are left out.
 
     Raises
     ------
@@ -146,8 +180,6 @@ def item_groups(store: "ActivationStore", items: Sequence[str], by: str | None) 
         If the covariate is unknown, or a group has fewer than 4 items.
     """
     covariates = store.covariates
-    if by == "auto":
-        by = "demand" if "demand" in covariates and covariates["demand"].loc[list(items)].nunique() > 1 else None
     groups: dict[str, list[str]] = {}
     if by is None:
         groups["all"] = list(items)

@@ -12,7 +12,16 @@ import pandas as pd
 from babelscope.analyses.estimates import LEVELS
 from babelscope.analyses.joint import mismatched_draws
 from babelscope.analyses.metric import Metric
-from babelscope.analyses.plan import Mode, Task, chosen_metrics, chosen_position, item_groups, tasks
+from babelscope.analyses.plan import (
+    Mode,
+    Task,
+    chosen_metrics,
+    chosen_position,
+    default_metrics,
+    grouping,
+    item_groups,
+    tasks,
+)
 from babelscope.analyses.scoring import (
     JOINT_NULL_DRAWS,
     JOINT_PERMUTATIONS,
@@ -35,7 +44,7 @@ Progress = Callable[[int, int, str], None]
 
 def analyze(
     store: "ActivationStore",
-    metrics: Sequence[str | Metric],
+    metrics: Sequence[str | Metric] | None = None,
     *,
     sites: Sequence[str] | None = None,
     languages: Sequence[str] | None = None,
@@ -54,8 +63,9 @@ def analyze(
     Parameters
     ----------
     store : ActivationStore
-    metrics : sequence of str or Metric
-        Names of metrics, or metrics with parameters of their own.
+    metrics : sequence of str or Metric, optional
+        Names of metrics, or metrics with parameters of their own. Default: cs and nao, as far as the sites can feed
+        them; provenance says which was left out and why.
     sites : sequence of str, optional
         Site expressions such as `mlp.act@0:4`. Default: every stored site that a metric reads.
     languages : sequence of str, optional
@@ -90,13 +100,17 @@ def analyze(
         For unknown names, a site that was not captured, fewer than two languages or four items.
     """
     grids = {name: tuple(float(v) for v in values) for name, values in (sweep or {}).items()}
-    chosen = chosen_metrics(metrics, grids)
     at = chosen_position(store, position)
+    left_out: dict[str, str] = {}
+    if metrics is None:
+        metrics, left_out = default_metrics(store, sites, at, mode)
+    chosen = chosen_metrics(metrics, grids)
     work = tasks(store, chosen, sites, at, mode)
     spoken = tuple(dict.fromkeys(languages)) if languages is not None else tuple(store.languages)
     if len(spoken) < 2:
         raise BabelScopeError("one language cannot be compared", "name at least two, as --languages en,de")
     items = store.select(str(work[0].site), languages=spoken, position=str(at)).items
+    by = grouping(store, items, by)
     members = item_groups(store, items, by)
     groups, read = _groups(members, spoken, seed=seed, n_boot=n_boot, n_perm=n_perm)
     found: dict[str, list[Estimates]] = {name: [] for name in chosen}
@@ -115,7 +129,8 @@ def analyze(
         "store": store.fingerprint, "version": version("babelscope"), "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
         "languages": spoken, "groups": {g.name: len(g.rows) for g in groups}, "by": by, "position": str(at),
         "sites": sorted({str(t.site) for t in work}), "sweep": grids, "mode": mode,
-        "items_left_out": len(store.items) - len(read), **CONVENTIONS,
+        "items_left_out": len(store.items) - len(items), "items_without_group": len(items) - len(read),
+        "metrics_left_out": left_out, **CONVENTIONS,
     }  # fmt: skip
     return _results(chosen, found, groups, provenance, swept=bool(grids))
 
@@ -131,6 +146,8 @@ CONVENTIONS: Mapping[str, Any] = {
     "joint": f"{JOINT_PERMUTATIONS} shuffles and {JOINT_NULL_DRAWS} mismatched joins at most, in paper mode",
     "verdict": f"supported: q < {ALPHA} and an interval without zero; "
     f"of a sweep, on at least {STABLE_SHARE:.0%} of the grid",
+    "left_out": "items_left_out: items that a language lacks; "
+    "items_without_group: items without a value of the covariate `by`",
     "n_undefined": "items with an undefined value; in rows over pairs or layers, with any undefined part",
 }
 

@@ -45,7 +45,7 @@ def run(
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
         with bar() as progress:
             analysis = workflows.analyze(
-                opened, metric or ("cs", "nao"), sweep=grids, sites=site, languages=split_codes(languages),
+                opened, metric, sweep=grids, sites=site, languages=split_codes(languages),
                 position=position, by=None if by == "none" else by, mode=mode, seed=seed, jobs=jobs,
                 progress=progress, note=note,
             )  # fmt: skip

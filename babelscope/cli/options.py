@@ -25,7 +25,8 @@ Sweep: TypeAlias = Annotated[
     list[str] | None, typer.Option("--sweep", help="Grid of a parameter, as threshold=0.1:0.9:0.05. Repeatable.")
 ]
 Metrics: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--metric", help="cli.py ls metrics. Repeatable. Default: cs and nao.")
+    list[str] | None,
+    typer.Option("--metric", help="cli.py ls metrics. Repeatable. Default: cs and nao, as sites allow."),
 ]
 ReadPosition: TypeAlias = Annotated[str | None, typer.Option("--position", help="Stored position to read.")]
 By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate that forms groups; auto or none.")]

@@ -1,8 +1,11 @@
-"""What a figure says below itself: intervals and their n, threshold, stability."""
+"""What a figure says below itself (intervals and their n, threshold, stability), and what an analysis left out."""
+
+from collections.abc import Iterable
 
 import pandas as pd
 
 from babelscope.analyses.estimates import LEVELS
+from babelscope.schema import Result
 
 
 def intervals(table: pd.DataFrame) -> str:
@@ -25,6 +28,23 @@ def stability(table: pd.DataFrame) -> str:
     groups = {str(name): spread(part["stability"], ".0%") for name, part in swept.groupby("group", sort=False)}
     held = ", ".join(f"{share} ({name})" if len(groups) > 1 else share for name, share in groups.items())
     return f" The gap keeps its sign, with an interval without zero, on {held} of the swept grid."
+
+
+def left_out(results: Iterable[Result]) -> list[str]:
+    """Items and default metrics that an analysis could not take in, one sentence each."""
+    found: dict[str, None] = {}
+    for about in (result.provenance for result in results):
+        if lacking := about.get("items_left_out"):
+            found[f"{_items(lacking)} left out: some language lacks them"] = None
+        if groupless := about.get("items_without_group"):
+            found[f"{_items(groupless)} left out: no value of {about['by']}, which forms the groups"] = None
+        for problem in about.get("metrics_left_out", {}).values():
+            found[f"left out: {problem}"] = None
+    return list(found)
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'' if count == 1 else 's'}"
 
 
 def spread(values: pd.Series, digits: str) -> str:

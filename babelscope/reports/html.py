@@ -12,6 +12,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from babelscope.activations_store import ActivationStore
+from babelscope.reports.captions import left_out
 from babelscope.reports.figures import figures
 from babelscope.reports.tables import as_html, by_layer, by_pair, headline_text, overall
 from babelscope.schema import Result
@@ -42,6 +43,7 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
     html = environment.get_template("report.html.j2").render(
         version=version("babelscope"),
         store=store,
+        left_out=left_out(results),
         headline=as_html(headline_text(results)),
         figures=drawn,
         tables=[table for result in results for table in _tables(result)],

@@ -29,7 +29,7 @@ PLACES = {"accuracy": 0, "contrast": 2, "sweep_summary": 3}
 
 def analyze(
     store: str | Path | ActivationStore,
-    metrics: Sequence[str] | str = ("cs", "nao"),
+    metrics: Sequence[str] | str | None = None,
     *,
     sweep: Mapping[str, Sequence[float]] | None = None,
     sites: Sequence[str] | None = None,
@@ -47,8 +47,8 @@ def analyze(
     Parameters
     ----------
     store : path or ActivationStore
-    metrics : str or sequence of str
-        Names as `cli.py ls metrics` prints them.
+    metrics : str or sequence of str, optional
+        Names as `cli.py ls metrics` prints them. Default: cs and nao, as far as the sites can feed them.
     sweep : mapping, optional
         Parameter -> values, as `{"threshold": [0.1, 0.4, 0.9]}`; metrics without the parameter ignore it.
     sites : sequence of str, optional
@@ -59,6 +59,7 @@ def analyze(
         Default: `last` where it was captured.
     by : str or None
         Item covariate that forms the groups; "auto" takes `demand` where it varies; None puts all in one group.
+        Items without a value are left out, and counted.
     mode : {"corrected", "paper", "both"}
     seed : int
         Decides every resample.
@@ -82,11 +83,13 @@ def analyze(
     done, planned = opened.progress
     if done < planned:
         note(f"{opened.path} is unfinished: {done} of {planned} shards; only items found in every language count")
-    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    wanted = [metrics] if isinstance(metrics, str) else metrics
     results = analyses.analyze(
         opened, wanted, sites=sites, languages=languages, position=position, by=by, sweep=sweep, mode=mode,
         seed=seed, jobs=jobs, progress=progress,
     )  # fmt: skip
+    for text in reports.left_out(results):
+        note(text)
     if opened.answers["correct"].notna().any():
         results = [_accuracy_in(opened, languages), *results]
     return Analysis(opened, tuple(results))

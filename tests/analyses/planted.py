@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.schema import Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, expand_sites
+from babelscope.schema.prompts import Scalar
 
 LANGUAGES = ("en", "de", "sw")
 
@@ -26,21 +27,28 @@ def write_store(
     path: Path,
     values: Mapping[str, NDArray[np.float32]],
     *,
-    demand: Sequence[str] | None = None,
+    demand: Sequence[str | None] | None = None,
+    covariates: Sequence[Mapping[str, Scalar]] | None = None,
     languages: Sequence[str] = LANGUAGES,
     items: Sequence[str] | None = None,
     positions: Sequence[str] = ("last",),
     missing: Mapping[str, Sequence[int]] | None = None,
     n_layers: int | None = None,
 ) -> ActivationStore:
-    """A store with site name -> (layer, language, item, *unit); `missing` names the items that a language lacks."""
+    """A store with site name -> (layer, language, item, *unit).
+
+    `demand` and `covariates` say what is known about each item, `missing` names the items that a language lacks.
+    """
     n_items = next(iter(values.values())).shape[2]
     names = tuple(items) if items is not None else tuple(f"q{i:03d}" for i in range(n_items))
     depth = n_layers or max(v.shape[0] for v in values.values())
+    facts = [dict(c) for c in covariates or [{}] * n_items]
+    for known, value in zip(facts, demand or [], strict=bool(demand)):
+        known.update({"demand": value} if value is not None else {})
     prompts = PromptSet(
         "planted",
         tuple(
-            Prompt(item, language, f"{item} in {language}", covariates={"demand": demand[i]} if demand else {})
+            Prompt(item, language, f"{item} in {language}", covariates=facts[i])
             for language in languages
             for i, item in enumerate(names)
         ),

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from babelscope import workflows
 from babelscope.analyses import analyze
 from babelscope.analyses.metrics.nao import NeuronOverlap
 from babelscope.analyses.similarities.jaccard import Jaccard
@@ -47,7 +48,7 @@ def swept(store):
 
 
 def results(store, metrics=("cs", "nao"), **options):
-    return {r.name: r for r in analyze(store, list(metrics), **{**FEW, **options})}
+    return {r.name: r for r in analyze(store, metrics, **{**FEW, **options})}
 
 
 def rows(result, **where):
@@ -268,6 +269,39 @@ def test_items_that_a_language_lacks_are_left_out_and_counted(values, tmp_path):
     assert set(found.table["n"]) == {22}
     assert set(found.table["group"]) == {"all"}
     assert found.provenance["items_left_out"] == 2
+
+
+def test_items_without_a_group_are_left_out_and_counted(values, tmp_path):
+    named = [d if i not in (1, 6, 9) else None for i, d in enumerate(DEMAND)]
+    store = write_store(tmp_path / "groupless.acts", values, demand=named, missing={"de": [0]})
+    about = results(store, ["cs"])["cs"].provenance
+    assert about["groups"] == {"knowledge-free": 10, "knowledge": 10}
+    assert about["by"] == "demand"
+    assert about["items_without_group"] == 3
+    assert about["items_left_out"] == 1
+    told = []
+    analysis = workflows.analyze(store, "cs", mode="corrected", note=told.append)
+    assert told == [
+        "1 item left out: some language lacks them", "3 items left out: no value of demand, which forms the groups"
+    ]  # fmt: skip
+    text = analysis.report(tmp_path / "report.html").read_text("utf-8")
+    assert all(f"<dd>{line}</dd>" in text for line in told)
+
+
+@pytest.mark.parametrize(("site", "fits", "other"), [("resid.post", "cs", "nao"), ("mlp.act", "nao", "cs")])
+def test_without_a_name_the_metrics_run_that_the_sites_can_feed(values, tmp_path, site, fits, other):
+    told = []
+    store = write_store(tmp_path / "one.acts", {site: values[site]}, demand=DEMAND)
+    analysis = workflows.analyze(store, note=told.append)
+    assert {r.name for r in analysis.results} == {fits, "contrast"}
+    assert len(told) == 1
+    assert f"left out: metric {other} reads" in told[0]
+
+
+def test_without_a_name_and_a_readable_site_the_first_problem_is_told(values, store):
+    with pytest.raises(BabelScopeError, match=r"holds no site mlp\.out"):
+        results(store, None, sites=["mlp.out"])
+    assert list(results(store, None, sites=["mlp.act@0"], mode="paper")) == ["nao", "contrast"]
 
 
 def test_heads_are_compared_as_one_vector_and_sites_without_layers_have_one_row(tmp_path):
