@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from babelscope.schema.position import Position
 from babelscope.schema.site import Site
+
+# Fields younger than the first stores. They are hashed only where they say something, so that old hashes still hold.
+_YOUNGER = ("adapter_sha256", "adapter_merged", "quantization", "chat_template_sha256")
 
 # What the decoder of an encoder-decoder reads while the encoder reads the prompt.
 DECODER_POLICIES = {
@@ -21,8 +24,10 @@ DECODER_POLICIES = {
 class ModelRef:
     """A model as it was loaded: where from, and a hash of what was loaded.
 
-    `source` says how the user named it (path or hub id) and is provenance; the hashes are identity. `n_layers`
-    counts the blocks; in encoder-decoders those of the decoder, beside `n_encoder_layers`.
+    `source` and `adapter` say how the user named them (path or hub id) and are provenance; the hashes are identity.
+    `weights_sha256` is that of the model without its adapter, merged or not. `n_layers` counts the blocks; in
+    encoder-decoders those of the decoder, beside `n_encoder_layers`. `chat_template_sha256` is "" where prompts are
+    read as they stand.
     """
 
     source: str
@@ -35,6 +40,16 @@ class ModelRef:
     attn_implementation: str = ""
     config_sha256: str = ""
     n_encoder_layers: int = 0
+    adapter: str = ""
+    adapter_sha256: str = ""
+    adapter_merged: bool = False
+    quantization: str = ""
+    chat_template_sha256: str = ""
+
+    @property
+    def nameless(self) -> "ModelRef":
+        """The same without the names that the user gave."""
+        return replace(self, source="", adapter="")
 
     @property
     def depths(self) -> dict[str, int]:
@@ -104,7 +119,8 @@ class CapturePlan:
     def identity(self) -> dict[str, Any]:
         """The fields that decide the captured numbers. Two runs with equal identity may share a store."""
         record: dict[str, Any] = json.loads(json.dumps(self.to_json()))
-        record["model"].pop("source")
+        for name in ("source", "adapter", *(name for name in _YOUNGER if not record["model"][name])):
+            record["model"].pop(name)
         return record
 
     @property
