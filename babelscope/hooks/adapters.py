@@ -126,7 +126,8 @@ def _merged(wrapped: Any, adapter: str) -> PreTrainedModel:
     model: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
     if all(weights_sha256(model.get_submodule(path).state_dict()) == was for path, was in before.items()):
         raise BabelScopeError(f"adapter {adapter} changes nothing in {type(model).__name__}", "train it first")
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    return model
 
 
 def _original(layer: Any) -> nn.Module:

@@ -193,11 +193,12 @@ def _base_and_adapter(source: str, adapter: str | None) -> tuple[str, str | None
 
 def _moved(model: PreTrainedModel, name: str, device: torch.device) -> PreTrainedModel:
     try:
-        return model.to(device)  # type: ignore[arg-type]
+        moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
     except RuntimeError as error:
         raise BabelScopeError(
             f"{name} does not fit on {device}: {str(error).splitlines()[0]}", "give --device-map auto, or --device cpu"
         ) from None
+    return moved
 
 
 def _check_source(name: str) -> None:

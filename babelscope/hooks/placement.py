@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
 
 from babelscope.errors import BabelScopeError
 
@@ -74,12 +75,10 @@ def loading_options(dtype: str, device: str, device_map: str | Path | None, quan
 
 
 def _quantization(quantize: str, dtype: Any) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if quantize == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if dtype == "auto" else dtype
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    four_bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute}
+    options = {"load_in_8bit": True} if quantize == "int8" else four_bits
+    return BitsAndBytesConfig(**options)  # type: ignore[no-untyped-call]
 
 
 def _read_map(device_map: str | Path) -> str | dict[str, str | int]:
@@ -142,9 +141,9 @@ def weights(model: nn.Module) -> Mapping[str, Tensor]:
 
 def _offloaded(model: nn.Module) -> dict[str, Any]:
     """Name of each weight that accelerate moves in and out -> where it is kept."""
-    found = {}
+    found: dict[str, Any] = {}
     for path, module in model.named_modules():
-        hook = getattr(module, "_hf_hook", None)
+        hook: Any = getattr(module, "_hf_hook", None)
         if getattr(hook, "offload", False):
             found |= {
                 f"{path}.{name}".lstrip("."): hook.weights_map for name, _ in module.named_parameters(recurse=False)

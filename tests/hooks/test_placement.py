@@ -24,7 +24,8 @@ MAPS = {
     "gpt2": ("transformer.wte lm_head transformer.wpe transformer.drop transformer.h.0", "transformer.h.1 "
              "transformer.h.2 transformer.ln_f"),
     "bert": ("bert.embeddings cls bert.encoder.layer.0", "bert.encoder.layer.1 bert.encoder.layer.2"),
-    "gemma2": ("model.embed_tokens lm_head model.rotary_emb model.layers.0", "model.layers.1 model.layers.2 model.norm"),
+    "gemma2": ("model.embed_tokens lm_head model.rotary_emb model.layers.0", "model.layers.1 model.layers.2 "
+               "model.norm"),
 }  # fmt: skip
 
 
