@@ -18,6 +18,7 @@ from babelscope.schema import Prompt, PromptSet
 # Some templates write the day into every prompt, which would then be others tomorrow. Those of Llama 3 take this day
 # where they cannot ask for another.
 _TODAY = date(2024, 7, 26)
+_SAME_DAY = "{{ " + " | ".join(["format", *(f"replace('%{c}', '{_TODAY:%{c}}')" for c in "aAbBdmyYjHIMSp")]) + " }}"
 
 # Parts of a fast tokenizer that put special tokens around a text.
 _ADDING = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
@@ -40,7 +41,7 @@ def as_chat(loaded: LoadedModel, prompts: PromptSet) -> tuple[LoadedModel, Promp
             f"{loaded.ref.source} has {'several chat templates' if template else 'no chat template'}",
             "leave --chat-template out, or name a model that was trained as a chat",
         )
-    render = _renderer(loaded)
+    render = _renderer(loaded, template)
     wrapped = PromptSet(prompts.name, tuple(_wrapped(p, render(p.text)) for p in prompts.prompts), prompts.source)
     silent = _adding_nothing(loaded.tokenizer)
     text = wrapped.prompts[0].text
@@ -53,12 +54,16 @@ def as_chat(loaded: LoadedModel, prompts: PromptSet) -> tuple[LoadedModel, Promp
     return replace(loaded, tokenizer=silent, ref=ref), wrapped
 
 
-def _renderer(loaded: LoadedModel) -> Callable[[str], str]:
+def _renderer(loaded: LoadedModel, template: str) -> Callable[[str], str]:
+    if "strftime_now" in template:
+        # A macro of the template hides the function that transformers gives to it, and takes only data in exchange.
+        template = "{% macro strftime_now(format) %}" + _SAME_DAY + "{% endmacro %}" + template
+
     def render(text: str) -> str:
         try:
             rendered: Any = loaded.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True,
-                strftime_now=_TODAY.strftime,
+                [{"role": "user", "content": text}], chat_template=template, tokenize=False,
+                add_generation_prompt=True,
             )  # fmt: skip
         except Exception as error:  # whatever the authors of a template raise
             raise BabelScopeError(
