@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
+    from babelscope.workflows.parts import Part, is_silent, part_of
     from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
     from babelscope.workflows.signals import Note, Progress
 
@@ -19,6 +20,7 @@ _PUBLIC = {
     "Analysis": "analysis",
     "Estimate": "captures",
     "Note": "signals",
+    "Part": "parts",
     "Progress": "signals",
     "accuracy": "analysis",
     "analyze": "analysis",
@@ -27,11 +29,13 @@ _PUBLIC = {
     "check_output": "outputs",
     "demo": "demonstration",
     "generate": "prompts",
+    "is_silent": "parts",
     "load_analysis": "analysis",
     "model_path": "model_folders",
     "models": "model_folders",
     "new_folder": "outputs",
     "open_store": "analysis",
+    "part_of": "parts",
     "prompts_of": "prompts",
     "train_organism": "model_folders",
     "write_prompts": "prompts",
@@ -42,6 +46,7 @@ __all__ = [
     "Analysis",
     "Estimate",
     "Note",
+    "Part",
     "Progress",
     "accuracy",
     "analyze",
@@ -50,11 +55,13 @@ __all__ = [
     "check_output",
     "demo",
     "generate",
+    "is_silent",
     "load_analysis",
     "model_path",
     "models",
     "new_folder",
     "open_store",
+    "part_of",
     "prompts_of",
     "train_organism",
     "write_prompts",
