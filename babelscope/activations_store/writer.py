@@ -81,7 +81,7 @@ class StoreWriter:
         with reported(path, sum(map(len, files.values()))):
             try:
                 _build(building, plan, files)
-                _move_into_place(building, target)
+                _move_into_place(building, target, overwrite=overwrite)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         return cls(path, plan)
@@ -202,9 +202,10 @@ def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryvi
         sync_folder(part)
 
 
-def _move_into_place(new: Path, path: Path) -> None:
+def _move_into_place(new: Path, path: Path, *, overwrite: bool) -> None:
     old = temporary_name(path)
-    replaces = path.exists()
+    # Asking the disk alone would replace a store that another process has made since `create` looked.
+    replaces = overwrite and path.exists()
     if replaces:
         os.rename(path, old)
     try:

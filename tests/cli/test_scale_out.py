@@ -1,6 +1,7 @@
 """Several processes fill one store: the same shards, byte for byte, as one process writes, whoever dies on the way."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,15 +38,14 @@ def command(store: Path, model: Path, *more: object, options: tuple[str, ...] = 
 
 @contextmanager
 def started(arguments: list[str], *, launcher: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, *launcher, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=ONE_THREAD,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def torchrun(arguments: list[str]) -> Finished:
@@ -186,3 +186,45 @@ def test_the_part_of_a_process_follows_its_rank(monkeypatch: pytest.MonkeyPatch)
     assert (part_of(None), is_silent()) == (Part(2, 4), True)
     with pytest.raises(BabelScopeError, match="RANK 1 of WORLD_SIZE 4"):
         part_of("3/8")
+
+
+def scripts() -> list[str]:
+    """The two scripts of the document, for the tiny model and with this checkout."""
+    text = (tiny.ROOT / "docs" / "scale-out.md").read_text("utf-8")
+    return re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+
+
+def as_documented(script: str, model: Path, folder: Path, **more: str) -> Finished:
+    """Run a script as it stands, but for the names of the model and of the checkout, and a limit to be quick."""
+    script = script.replace("PATH_OR_HUB_ID", str(model)).replace("--prompts kfrd-arithmetic", " ".join(tiny.ARGUMENTS))
+    assert "cli.py capture" in script
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    for name, started_as in (("python", ""), ("torchrun", "-m torch.distributed.run --standalone")):
+        (programs / name).write_text(f'#!/bin/bash\nexec {sys.executable} {started_as} "$@"\n')
+        (programs / name).chmod(0o755)
+    script = script.replace("cli.py", str(tiny.ROOT / "cli.py"))
+    env = ONE_THREAD | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **more}
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_documented_launch_works(single: dict[str, bytes], tiny_model: Path, tmp_path: Path) -> None:
+    launch, _ = scripts()
+    done = as_documented(launch, tiny_model, tmp_path)
+    assert done.code == 0, done.err
+    assert shards_of(tmp_path / "run.acts") == single
+
+
+def test_the_documented_array_works_in_any_order(single: dict[str, bytes], tiny_model: Path, tmp_path: Path) -> None:
+    _, array = scripts()
+    tasks = re.search(r"--array=1-(\d+)", array)
+    assert tasks is not None
+    assert f"--part $SLURM_ARRAY_TASK_ID/{tasks[1]}\n" in array
+    for task in range(int(tasks[1]), 0, -1):
+        done = as_documented(array, tiny_model, tmp_path, SLURM_ARRAY_TASK_ID=str(task))
+        assert done.code == 0, done.err
+    assert done.out == "part 1/4 done: run.acts holds 9 of 9 shards\n"
+    assert shards_of(tmp_path / "run.acts") == single
