@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,13 +48,6 @@ def started(arguments: list[str], *, launcher: tuple[str, ...] = ()) -> Iterator
             process.kill()
 
 
-def torchrun(arguments: list[str]) -> Finished:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    with started(arguments, launcher=launcher) as process:
-        out, err = process.communicate(timeout=300)
-    return Finished(process.returncode, out, err)
-
-
 @pytest.fixture(scope="module")
 def single(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Shards that one process writes."""
@@ -62,34 +55,6 @@ def single(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     with started(command(store, tiny_model)) as process:
         assert process.wait(timeout=300) == 0
     return shards_of(store)
-
-
-def test_two_processes_of_torchrun_write_the_shards_of_one(
-    single: dict[str, bytes], tiny_model: Path, tmp_path: Path
-) -> None:
-    done = torchrun(command(tmp_path / "run.acts", tiny_model))
-    assert done.code == 0, done.err
-    assert shards_of(tmp_path / "run.acts") == single
-    lines = [line for line in done.out.splitlines() if line.startswith("part ")]
-    assert sorted(line.split(":")[0] for line in lines) == ["part 1/2 done", "part 2/2 done"]
-    assert any(line.endswith("run.acts holds 9 of 9 shards") for line in lines)
-    assert done.err.count("capture") == 1 or "5/5" in done.err  # one bar, that of the first process
-    assert "4/4" not in done.err
-    runs = list((tmp_path / "run.acts" / "runs").glob("*started*"))
-    assert len(runs) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["run.acts"]  # the store that came second is gone
-
-
-def test_independent_parts_that_start_at_once_fill_one_store(
-    single: dict[str, bytes], tiny_model: Path, tmp_path: Path
-) -> None:
-    arguments = [command(tmp_path / "run.acts", tiny_model, "--part", f"{i}/3", "--no-self-test") for i in (1, 2, 3)]
-    with started(arguments[0]) as one, started(arguments[1]) as two, started(arguments[2]) as three:
-        said = [process.communicate(timeout=300) for process in (one, two, three)]
-        assert [p.returncode for p in (one, two, three)] == [0, 0, 0], said
-    assert shards_of(tmp_path / "run.acts") == single
-    assert any("holds 9 of 9 shards" in out for out, _ in said)
-    assert [p.name for p in tmp_path.iterdir()] == ["run.acts"]
 
 
 def test_a_killed_part_is_resumed_and_the_others_need_not_know(tiny_model: Path, tmp_path: Path) -> None:
@@ -194,37 +159,61 @@ def scripts() -> list[str]:
     return re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
 
 
-def as_documented(script: str, model: Path, folder: Path, **more: str) -> Finished:
-    """Run a script as it stands, but for the names of the model and of the checkout, and a limit to be quick."""
+@contextmanager
+def as_documented(script: str, model: Path, folder: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A script as it stands, but for the names of the model and of the checkout, and for less to capture."""
     script = script.replace("PATH_OR_HUB_ID", str(model)).replace("--prompts kfrd-arithmetic", " ".join(tiny.ARGUMENTS))
-    assert "cli.py capture" in script
+    script = script.replace("cli.py", str(tiny.ROOT / "cli.py"))
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
     for name, started_as in (("python", ""), ("torchrun", "-m torch.distributed.run --standalone")):
         (programs / name).write_text(f'#!/bin/bash\nexec {sys.executable} {started_as} "$@"\n')
         (programs / name).chmod(0o755)
-    script = script.replace("cli.py", str(tiny.ROOT / "cli.py"))
     env = ONE_THREAD | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **more}
-    done = subprocess.run(
-        ["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    with subprocess.Popen(
+        ["bash", "-euc", script], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def test_the_documented_launch_works(single: dict[str, bytes], tiny_model: Path, tmp_path: Path) -> None:
+def test_two_processes_of_torchrun_write_the_shards_of_one(
+    single: dict[str, bytes], tiny_model: Path, tmp_path: Path
+) -> None:
     launch, _ = scripts()
-    done = as_documented(launch, tiny_model, tmp_path)
-    assert done.code == 0, done.err
-    assert shards_of(tmp_path / "run.acts") == single
+    with as_documented(launch, tiny_model, tmp_path) as process:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    store = tmp_path / "run.acts"
+    assert shards_of(store) == single
+    lines = sorted(line for line in out.splitlines() if line.startswith("part "))
+    assert [line.split(":")[0] for line in lines] == ["part 1/2 done", "part 2/2 done"]
+    assert any(line.endswith("run.acts holds 9 of 9 shards") for line in lines)
+    assert "5/5" in err  # the bar of the first process, and no other
+    assert "4/4" not in err
+    assert len(list(store.glob("runs/*.started.json"))) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["programs", "run.acts"]  # whichever came second left nothing
 
 
-def test_the_documented_array_works_in_any_order(single: dict[str, bytes], tiny_model: Path, tmp_path: Path) -> None:
+def test_the_tasks_of_an_array_that_start_at_once_fill_one_store(
+    single: dict[str, bytes], tiny_model: Path, tmp_path: Path
+) -> None:
     _, array = scripts()
-    tasks = re.search(r"--array=1-(\d+)", array)
+    tasks = re.search(r"--array=1-(\d+)\n", array)
     assert tasks is not None
     assert f"--part $SLURM_ARRAY_TASK_ID/{tasks[1]}\n" in array
-    for task in range(int(tasks[1]), 0, -1):
-        done = as_documented(array, tiny_model, tmp_path, SLURM_ARRAY_TASK_ID=str(task))
-        assert done.code == 0, done.err
-    assert done.out == "part 1/4 done: run.acts holds 9 of 9 shards\n"
+    said = []
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(as_documented(array, tiny_model, tmp_path, SLURM_ARRAY_TASK_ID=str(task)))
+            for task in range(1, int(tasks[1]) + 1)
+        ]
+        for process in processes:
+            out, err = process.communicate(timeout=300)
+            assert process.returncode == 0, err
+            said.append(out)
+    assert any(out.endswith("done: run.acts holds 9 of 9 shards\n") for out in said)
     assert shards_of(tmp_path / "run.acts") == single
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["programs", "run.acts"]
