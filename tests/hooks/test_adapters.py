@@ -33,8 +33,8 @@ TARGETS = {
     "bert": ["query", "value", "dense"],
 }
 SITES = ["embed", "resid.post", "attn.out", "attn.heads", "mlp.act", "mlp.neurons", "mlp.out"]
-# Merging adds BA to W in float32 before the product instead of after it; measured 1e-6 over three layers, while the
-# adapter itself changes these rows by more than 0.1.
+# Merging adds BA to W in float32 before the product instead of after it; measured 9e-6 at most on values up to 11,
+# while the adapter itself changes these rows by 4 to 10.
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 
 
