@@ -81,10 +81,29 @@ class StoreWriter:
         with reported(path, sum(map(len, files.values()))):
             try:
                 _build(building, plan, files)
-                _move_into_place(building, target)
+                _move_into_place(building, target, overwrite=overwrite)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         return cls(path, plan)
+
+    @classmethod
+    def join(
+        cls, path: Path, plan: CapturePlan, prompts: PromptSet, provenance: Mapping[str, Any], *, texts: bool = True
+    ) -> "StoreWriter":
+        """Make an empty store for a plan, or continue one that another process made, perhaps this very moment.
+
+        Raises
+        ------
+        BabelScopeError
+            As `create` and `resume` do.
+        """
+        if not path.exists():
+            try:
+                return cls.create(path, plan, prompts, provenance, texts=texts)
+            except BabelScopeError:
+                if not is_store(path):  # the store of a faster process appears whole, or there is another problem
+                    raise
+        return cls.resume(path, plan)
 
     @classmethod
     def resume(cls, path: Path, plan: CapturePlan) -> "StoreWriter":
@@ -114,7 +133,7 @@ class StoreWriter:
     def pending(self) -> list[tuple[str, int]]:
         """(language, block) pairs that are not committed yet, in row order."""
         done = self._committed()
-        return [(g, b) for g in self.plan.languages for b in range(self.plan.n_blocks) if (g, b) not in done]
+        return [pair for pair in self.plan.blocks if pair not in done]
 
     def put(self, block: Block) -> None:
         """Commit a block: when this returns, it survives a power cut. One that is there already stays as it is.
@@ -183,9 +202,10 @@ def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryvi
         sync_folder(part)
 
 
-def _move_into_place(new: Path, path: Path) -> None:
+def _move_into_place(new: Path, path: Path, *, overwrite: bool) -> None:
     old = temporary_name(path)
-    replaces = path.exists()
+    # Asking the disk alone would replace a store that another process has made since `create` looked.
+    replaces = overwrite and path.exists()
     if replaces:
         os.rename(path, old)
     try:

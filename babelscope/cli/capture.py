@@ -28,23 +28,46 @@ def run(
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     anatomy: Anatomy = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto, or a JSON file of module -> device, cpu or disk: spread the weights.")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="nf4 or int8, by bitsandbytes, on a GPU.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter.")] = None,
+    merge_adapter: Annotated[bool, typer.Option("--merge-adapter", help="Add the adapter to the weights.")] = False,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Wrap prompts as what a user says to the model.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python files that come with the model.")
+    ] = False,
     decoder: Annotated[
         str, typer.Option(help="What a decoder beside an encoder reads: start, language or copy.")
     ] = "start",
     block_items: Annotated[int, typer.Option(min=1, help="Items per shard.")] = 64,
     self_test: Annotated[bool, typer.Option(help="Check the sites of this model on a few prompts first.")] = True,
+    part: Annotated[
+        str | None, typer.Option(help="As 3/8: only this share of the blocks. torchrun deals them out by itself.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted capture.")] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and write nothing.")] = False,
 ) -> None:
     """Record the activations of MODEL over parallel PROMPTS into the store OUT."""
-    with bar() as progress:
+    share = workflows.part_of(part)
+    with bar(hidden=workflows.is_silent()) as progress:
         done = workflows.capture(
             out, model=model, prompts=prompts or [], sites=site or ("resid.post", "mlp.act"),
             positions=position or ("last",), languages=split_codes(languages), limit=limit, mapping=mapping,
-            answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, anatomy=anatomy,
-            decoder=decoder, block_items=block_items,
-            texts=texts, resume=resume, overwrite=overwrite, dry_run=dry_run,
-            self_test=self_test, progress=progress, note=note,
+            answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, device_map=device_map,
+            quantize=quantize, adapter=adapter, merge_adapter=merge_adapter, trust_remote_code=trust_remote_code,
+            chat_template=chat_template, anatomy=anatomy, decoder=decoder, block_items=block_items, texts=texts,
+            part=part, resume=resume, overwrite=overwrite, dry_run=dry_run, self_test=self_test, progress=progress,
+            note=(lambda _: None) if workflows.is_silent() else note,
         )  # fmt: skip
-    print("\n".join(done.lines()) if isinstance(done, workflows.Estimate) else done)
+    if isinstance(done, workflows.Estimate):
+        print("\n".join(done.lines()))
+    elif share.whole:
+        print(done)
+    else:  # in one write: the lines of other parts come on the same terminal
+        finished, planned = done.progress
+        print(f"part {share} done: {out} holds {finished} of {planned} shards\n", end="", flush=True)

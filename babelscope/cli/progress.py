@@ -20,10 +20,10 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bar() -> Iterator["Report"]:
-    """A callback that draws one bar per kind of work, with rate and remaining time."""
+def bar(*, hidden: bool = False) -> Iterator["Report"]:
+    """A callback that draws one bar per kind of work, with rate and remaining time, or nothing."""
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as drawn:
+    with Progress(*columns, console=err, disable=hidden) as drawn:
         tasks = {}
 
         def report(done: int, total: int, what: str) -> None:

@@ -4,8 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from babelscope.hooks.adapters import merged_copy
     from babelscope.hooks.anatomy import Anatomy
     from babelscope.hooks.blocks import run_plan
+    from babelscope.hooks.chat import as_chat
     from babelscope.hooks.laws import check_laws
     from babelscope.hooks.models import LoadedModel, load_model
     from babelscope.hooks.planning import estimate, make_plan
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Anatomy": "anatomy",
     "LoadedModel": "models",
+    "as_chat": "chat",
     "check_laws": "laws",
     "check_lengths": "tokens",
     "estimate": "planning",
     "load_model": "models",
     "make_plan": "planning",
+    "merged_copy": "adapters",
     "run_plan": "blocks",
     "self_test": "selftest",
 }
@@ -28,11 +32,13 @@ _PUBLIC = {
 __all__ = [
     "Anatomy",
     "LoadedModel",
+    "as_chat",
     "check_laws",
     "check_lengths",
     "estimate",
     "load_model",
     "make_plan",
+    "merged_copy",
     "run_plan",
     "self_test",
 ]

@@ -1,7 +1,7 @@
 """A plan, block by block, whichever backend runs the forward passes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def run_plan(
     BabelScopeError
         If the plan belongs to another model or other prompts, if a law fails, or if values overflow.
     """
-    if replace(plan.model, source="") != replace(loaded.ref, source=""):
+    if plan.model.nameless != loaded.ref.nameless:
         raise BabelScopeError("the plan was made for another model", "make the plan again, with make_plan")
     if plan.prompts_sha256 != prompts.digest():
         raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,14 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Hex sha256 over names, dtypes, shapes and bytes of all tensors, independent of their order.
 
     Each tensor is hashed on its own, eight at a time (hashlib releases the interpreter while it works), and
-    the digests are hashed together. Only one tensor per thread is ever copied to the host.
+    the digests are hashed together. Only one tensor per thread is ever copied to the host, or read from the disk.
     """
     with ThreadPoolExecutor(8) as pool:
-        lines = list(pool.map(_line, sorted(state.items())))
+        lines = list(pool.map(lambda name: _line(name, state[name]), sorted(state)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _line(entry: tuple[str, Tensor]) -> str:
-    name, tensor = entry
+def _line(name: str, tensor: Tensor) -> str:
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     shape = ",".join(map(str, tensor.shape))
     return f"{name} {str(tensor.dtype).removeprefix('torch.')} {shape} {hashlib.sha256(content).hexdigest()}"
@@ -34,7 +34,11 @@ def config_sha256(config: PretrainedConfig) -> str:
     Only what differs from the defaults of its class counts, without the names of folders, versions and dtypes.
     """
     volatile = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
-    record = {k: v for k, v in config.to_diff_dict().items() if k not in volatile}
+    return record_sha256({k: v for k, v in config.to_diff_dict().items() if k not in volatile})
+
+
+def record_sha256(record: Mapping[str, Any]) -> str:
+    """Hex sha256 of nested values, independent of the order of keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()
 
 

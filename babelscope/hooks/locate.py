@@ -170,4 +170,4 @@ def _has_children(call: Call) -> bool:
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is not None and b is not None and a.shape == b.shape and bool((a == b).all())
+    return a is not None and b is not None and a.shape == b.shape and bool((a.to(b.device) == b).all())

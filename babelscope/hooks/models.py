@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -28,13 +28,21 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
+from babelscope.hooks.adapters import attach, base_of, is_adapter
 from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.anatomy_file import read_anatomy
 from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
 from babelscope.hooks.locate import locate
+from babelscope.hooks.placement import DTYPES as DTYPES
+from babelscope.hooks.placement import (
+    check_options,
+    check_reachable,
+    default_device,
+    input_device,
+    loading_options,
+    weights,
+)
 from babelscope.schema import ModelRef
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
 _TOKENIZER_FILES = (
@@ -58,6 +66,8 @@ class LoadedModel:
         Where inputs go.
     anatomy : Anatomy
         Where the model keeps its parts.
+    switch : PeftModel or None
+        What can disable the adapter (see `adapters.disabled`); None without one, and once it is merged.
     """
 
     model: PreTrainedModel
@@ -65,12 +75,14 @@ class LoadedModel:
     ref: ModelRef
     device: torch.device
     anatomy: Anatomy
+    switch: Any = None
 
     @property
     def answers_questions(self) -> bool:
         """Whether the model predicts the next token."""
         mappings = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
         predicts = any(self.ref.architecture in _names(mapping) for mapping in mappings)
+        predicts = predicts or _own_code(self.model.config) in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
         return predicts and self.anatomy.unembedding is not None
 
 
@@ -80,87 +92,119 @@ def load_model(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | Path | None = None,
+    quantize: str | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool = False,
     attn_implementation: str | None = None,
     anatomy: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a causal language model, a masked one, an encoder-decoder or a bare body, and find its parts.
 
     Parameters
     ----------
     source : str or Path
-        Folder with config.json, safetensors and tokenizer, or a hub id.
+        Folder with config.json, safetensors and tokenizer, or a hub id. One that holds an adapter is loaded with
+        the base that it names.
     revision : str, optional
         Branch, tag or commit of a hub id.
     dtype : str
         "auto" keeps that of the checkpoint; else "float32", "float16" or "bfloat16".
     device : str
         "auto" takes the GPU if there is one.
+    device_map : str or Path, optional
+        "auto", or a JSON file of module -> device, "cpu" or "disk": accelerate spreads the weights.
+    quantize : str, optional
+        "nf4" or "int8", by bitsandbytes, on a GPU.
+    adapter : str or Path, optional
+        Folder or hub id of a PEFT adapter.
+    merge_adapter : bool
+        Add the adapter to the weights instead of running it beside them.
     attn_implementation : str, optional
-        As transformers names them; its own choice by default.
+        As transformers names them, or a registered one; its own choice by default.
     anatomy : str or Path, optional
         File that names parts which the locator does not find.
+    trust_remote_code : bool
+        Run Python files that come with the model.
 
     Raises
     ------
     BabelScopeError
-        If the folder, its configuration, weights or tokenizer are missing, if a hub id cannot be reached, or if
-        weights do not fit the architecture.
+        If the folder, its configuration, weights or tokenizer are missing, if a hub id cannot be reached, if
+        weights or adapter do not fit the architecture, or if the options cannot be met here.
     """
-    name = str(source)
+    if merge_adapter and quantize:
+        raise BabelScopeError("an adapter is not merged into quantized weights", "leave --merge-adapter out")
     named = None if anatomy is None else read_anatomy(anatomy)
-    _check_options(dtype, device)
+    check_options(dtype, device, device_map, quantize)
+    name, tuned = _base_and_adapter(str(source), None if adapter is None else str(adapter))
+    if merge_adapter and tuned is None:
+        raise BabelScopeError("there is no adapter to merge", "name one with --adapter, or leave --merge-adapter out")
     _check_source(name)
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     with _reported(name), _quiet():
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, **hub)
     with _reported(name), _quiet():
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        # An adapter that was trained with more tokens, or as a chat, brings its tokenizer.
+        own = tuned == str(source) and _has_tokenizer(Path(tuned))
+        tokenizer = AutoTokenizer.from_pretrained(tuned if own else name, **hub)
         options = {"attn_implementation": attn_implementation} if attn_implementation else {}
         model, report = _auto_class(config).from_pretrained(
             name,
-            revision=revision,
-            dtype="auto" if dtype == "auto" else DTYPES[dtype],
             use_safetensors=True,  # the older format is a pickle, which can run code
             output_loading_info=True,
+            **hub,
+            **loading_options(dtype, device, device_map, quantize),
             **options,
         )
     _check_weights(name, report)
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    check_reachable(model)
     model = model.eval().requires_grad_(False)
-    weights = weights_sha256(model.state_dict())
-    try:
-        model = model.to(target)
-    except RuntimeError as error:
-        raise BabelScopeError(
-            f"{name} does not fit on {target}: {str(error).splitlines()[0]}", "give --device cpu"
-        ) from None
+    sha256 = weights_sha256(weights(model))
+    if device_map is None and quantize is None:
+        model = _moved(model, name, default_device() if device == "auto" else torch.device(device))
+    adapted = attach(model, tuned, merge=merge_adapter) if tuned else None
+    model = adapted.model if adapted else model
     located = locate(model, named)
     ref = ModelRef(
-        source=name,
+        source=str(source),
         architecture=type(model).__name__,
         n_layers=len(located.output_stack.layers),
         dtype=str(model.dtype).removeprefix("torch."),
-        weights_sha256=weights,
+        weights_sha256=sha256,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         revision=revision or "",
         attn_implementation=str(model.config._attn_implementation or ""),
         config_sha256=config_sha256(config),
         n_encoder_layers=len(located.stacks["enc"].layers) if "enc" in located.stacks else 0,
         anatomy_sha256=named.sha256 if named else "",
+        adapter=tuned or "",
+        adapter_sha256=adapted.sha256 if adapted else "",
+        adapter_merged=merge_adapter,
+        quantization=quantize or "",
     )
-    return LoadedModel(model, tokenizer, ref, target, located)
+    return LoadedModel(model, tokenizer, ref, input_device(model), located, adapted.switch if adapted else None)
 
 
-def _check_options(dtype: str, device: str) -> None:
-    if dtype not in ("auto", *DTYPES):
-        raise BabelScopeError(f"there is no dtype {dtype!r}", f"choose auto, {', '.join(DTYPES)}")
-    if device == "auto":
-        return
+def _base_and_adapter(source: str, adapter: str | None) -> tuple[str, str | None]:
+    if not is_adapter(source):
+        return source, adapter
+    if adapter is not None:
+        raise BabelScopeError(
+            f"{source} is itself an adapter, so --adapter {adapter} cannot be added", "name the base model instead"
+        )
+    return base_of(source), source
+
+
+def _moved(model: PreTrainedModel, name: str, device: torch.device) -> PreTrainedModel:
     try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise BabelScopeError(f"there is no device {device!r}", "choose auto, cpu or cuda") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise BabelScopeError("no CUDA device is available to this Python", "give --device cpu")
+        moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise BabelScopeError(
+            f"{name} does not fit on {device}: {str(error).splitlines()[0]}", "give --device-map auto, or --device cpu"
+        ) from None
+    return moved
 
 
 def _check_source(name: str) -> None:
@@ -175,7 +219,7 @@ def _check_source(name: str) -> None:
         raise BabelScopeError(
             f"{name} has no config.json, so it is no model folder", "name the folder that `save_pretrained` wrote"
         )
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    if not _has_tokenizer(folder):
         raise BabelScopeError(
             f"model folder {name} has no tokenizer files",
             f"save the tokenizer there: tokenizer.save_pretrained({name!r})",
@@ -187,12 +231,23 @@ def _check_source(name: str) -> None:
         )
 
 
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in _TOKENIZER_FILES)
+
+
 def _names(mapping: Any) -> set[str]:
     """Class names of an auto mapping, whose values are names or tuples of names."""
     names: set[str] = set()
     for value in mapping.values():
         names.update([value] if isinstance(value, str) else value)
     return names
+
+
+def _own_code(config: PretrainedConfig) -> str:
+    """Auto class that a model with code of its own registers, the most able one; "" without any."""
+    known = getattr(config, "auto_map", None) or {}
+    able = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel")
+    return next((name for name in able if name in known), "")
 
 
 def _auto_class(config: PretrainedConfig) -> Any:
@@ -203,7 +258,7 @@ def _auto_class(config: PretrainedConfig) -> Any:
         return AutoModelForSeq2SeqLM
     if architecture in _names(MODEL_FOR_MASKED_LM_MAPPING_NAMES):
         return AutoModelForMaskedLM
-    return AutoModel
+    return getattr(transformers, _own_code(config) or "AutoModel")
 
 
 def _check_weights(name: str, report: dict[str, Any]) -> None:
@@ -224,7 +279,8 @@ def _reported(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).exists():
-            raise BabelScopeError(f"model folder {name} cannot be loaded: {first}", "check its files") from error
+            hint = "add --trust-remote-code if you trust it" if "trust_remote_code" in str(error) else "check its files"
+            raise BabelScopeError(f"model folder {name} cannot be loaded: {first}", hint) from error
         offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
         hint = (
             f"HF_HUB_OFFLINE is set: unset it, or run `hf download {name}` where there is a network"

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.generic import ModelOutput
 
 from babelscope.hooks.experts import is_experts, routed
+from babelscope.hooks.placement import input_device
 
 # Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
@@ -127,7 +128,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Probe:
     """
     table = model.get_input_embeddings().weight
     assert isinstance(table, Tensor)
-    device, vocabulary = table.device, table.shape[0]
+    device, vocabulary = input_device(model), table.shape[0]
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
     # Padding ids are skipped by some models when they count positions.
     ids = torch.tensor([[i + 6 if i == pad else i for i in PROBE_IDS]], device=device) % vocabulary

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
+from babelscope.hooks.adapters import disabled
 from babelscope.hooks.anatomy import Stack
 from babelscope.hooks.backends.torch import forward
 from babelscope.hooks.capture import BatchRows, ForwardPass, run_batch
@@ -28,7 +29,7 @@ def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dic
 
     The laws of all sites; rows alone and in a batch; block inputs and outputs against the model's own hidden
     states; that what lies under the mask does not matter; that no hook is left behind; that capturing leaves
-    the model's output as it is.
+    the model's output as it is; that an adapter does something.
 
     Returns
     -------
@@ -56,6 +57,8 @@ def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dic
     left = count_hooks(loaded.model) - hooks_before
     if left:
         raise BabelScopeError(f"self-test: {left} hooks were left behind on {loaded.anatomy.name}", "report this model")
+    if loaded.switch is not None:
+        found["adapter active"] = _adapter(loaded, batch, bare)
     # Last, because asking for hidden states makes transformers install hooks of its own, which stay.
     checks["equals the model's hidden states"] = _hidden_states(loaded, batch)
     for name, error in checks.items():
@@ -158,6 +161,30 @@ def _unchanged(
     return error
 
 
+def _adapter(loaded: LoadedModel, batch: Batch, bare: Tensor) -> float:
+    """How much the last hidden states change when the adapter is disabled; the logits where it adapts the head alone.
+
+    Raises
+    ------
+    BabelScopeError
+        If nothing changes.
+    """
+    with disabled(loaded.switch):
+        change = typical_error(_body_output(loaded, batch), bare)
+    if change:
+        return change
+    with torch.inference_mode():
+        adapted = forward(loaded, batch, head=True)[0]
+        with disabled(loaded.switch):
+            change = typical_error(forward(loaded, batch, head=True)[0], adapted)
+    if not change:
+        raise BabelScopeError(
+            f"self-test: the adapter {loaded.ref.adapter} changes nothing in {loaded.anatomy.name}",
+            "train it first, or leave it out",
+        )
+    return change
+
+
 def _hidden_states(loaded: LoadedModel, batch: Batch) -> float:
     """Error of block inputs and of the last output against `output_hidden_states`, over all stacks."""
     anatomy, seen = loaded.anatomy, dict[tuple[str, int], Tensor]()
@@ -181,4 +208,6 @@ def _state_error(stack: Stack, output: Any, seen: Mapping[tuple[str, int], Tenso
         with torch.inference_mode():
             ours[n] = stack.final_norm.forward(ours[n])
     real = batch.mask_of(stack.tag).bool()
-    return max(largest_error(x[real], state[real]) for x, state in zip(ours, states, strict=True))
+    return max(
+        largest_error(x[real.to(x.device)], state[real.to(state.device)]) for x, state in zip(ours, states, strict=True)
+    )

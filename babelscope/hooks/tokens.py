@@ -1,6 +1,5 @@
 """Texts to tokens, and tokens to right-padded batches."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import BabelScopeError
+from babelscope.hooks.language_tokens import language_token
 from babelscope.hooks.models import LoadedModel
 from babelscope.schema import Prompt, PromptSet
 
@@ -130,7 +130,8 @@ def decoder_tokens(
     if policy == "copy":
         return [Encoded((start, *e.ids), None if e.spans is None else ((0, 0), *e.spans)) for e in encoded]
     if policy == "language":
-        return [Encoded((start, _language_token(loaded, p.language)), None) for p in prompts]
+        named = {g: language_token(loaded.tokenizer, g) for g in dict.fromkeys(p.language for p in prompts)}
+        return [Encoded((start, named[p.language]), None) for p in prompts]
     return [Encoded((start,), None) for _ in prompts]
 
 
@@ -144,20 +145,6 @@ def _decoder_start(loaded: LoadedModel) -> int:
         f"{loaded.ref.source} does not say which token starts its decoder",
         "set decoder_start_token_id in its config.json or generation_config.json",
     )
-
-
-def _language_token(loaded: LoadedModel, language: str) -> int:
-    """The token that names a language: `__sw__` in M2M100, `sw_KE` in mBART."""
-    vocabulary = loaded.tokenizer.get_vocab()
-    named = re.compile(rf"__{re.escape(language)}__|{re.escape(language)}_[A-Z]{{2}}\Z")
-    found = sorted(token for token in vocabulary if named.match(token))
-    if not found:
-        raise BabelScopeError(
-            f"the tokenizer of {loaded.ref.source} has no token for the language {language!r}",
-            "use --decoder start, or the language codes of the model in the prompts",
-        )
-    token: int = vocabulary[found[0]]
-    return token
 
 
 def pad(loaded: LoadedModel, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ PASS = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1.5e-1, torch.
 
 def largest_error(found: Tensor, expected: Tensor) -> float:
     """Largest absolute difference over the largest absolute value expected; NaN or infinity where either has one."""
-    a, b = found.double(), expected.double()
+    a, b = found.to(expected.device).double(), expected.double()  # layers may lie on several devices
     if not b.numel():
         return 0.0
     return float((a - b).abs().max()) / (float(b.abs().max()) or 1.0)
@@ -24,7 +24,7 @@ def largest_error(found: Tensor, expected: Tensor) -> float:
 
 def typical_error(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what was expected: not ruled by a single outlier of half precision."""
-    a, b = found.double(), expected.double()
+    a, b = found.to(expected.device).double(), expected.double()  # layers may lie on several devices
     return float((a - b).norm()) / (float(b.norm()) or 1.0)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from babelscope.schema.position import Position
@@ -21,9 +21,10 @@ DECODER_POLICIES = {
 class ModelRef:
     """A model as it was loaded: where from, and a hash of what was loaded.
 
-    `source` says how the user named it (path or hub id) and is provenance; the hashes are identity. `n_layers`
-    counts the blocks; in encoder-decoders those of the decoder, beside `n_encoder_layers`.
-    `anatomy_sha256` is that of the file that names parts, where there is one.
+    `source` and `adapter` say how the user named them (path or hub id) and are provenance; the hashes are identity.
+    `weights_sha256` is that of the model without its adapter, merged or not. `n_layers` counts the blocks; in
+    encoder-decoders those of the decoder, beside `n_encoder_layers`. `chat_template_sha256` is "" where prompts are
+    read as they stand, `anatomy_sha256` that of the file that names parts, where there is one.
     """
 
     source: str
@@ -37,6 +38,16 @@ class ModelRef:
     config_sha256: str = ""
     n_encoder_layers: int = 0
     anatomy_sha256: str = ""
+    adapter: str = ""
+    adapter_sha256: str = ""
+    adapter_merged: bool = False
+    quantization: str = ""
+    chat_template_sha256: str = ""
+
+    @property
+    def nameless(self) -> "ModelRef":
+        """The same without the names that the user gave."""
+        return replace(self, source="", adapter="")
 
     @property
     def depths(self) -> dict[str, int]:
@@ -106,7 +117,8 @@ class CapturePlan:
     def identity(self) -> dict[str, Any]:
         """The fields that decide the captured numbers. Two runs with equal identity may share a store."""
         record: dict[str, Any] = json.loads(json.dumps(self.to_json()))
-        record["model"].pop("source")
+        for name in ("source", "adapter"):
+            record["model"].pop(name)
         return record
 
     @property
@@ -119,6 +131,11 @@ class CapturePlan:
     def n_blocks(self) -> int:
         """Blocks of items per language."""
         return -(-len(self.items) // self.block_items)
+
+    @property
+    def blocks(self) -> tuple[tuple[str, int], ...]:
+        """Every (language, block) of the store, in row order."""
+        return tuple((language, index) for language in self.languages for index in range(self.n_blocks))
 
     def block(self, index: int) -> range:
         """Item indices of one block."""

@@ -35,7 +35,7 @@ class Prompt:
     language : str
         Language code, such as `sw`.
     text : str
-        What the model reads, before any chat template.
+        What the model reads; without a chat template, unless one was asked for (`hooks.as_chat`).
     segments : tuple of Segment
         Character spans: instruction, context, question, options, cue.
     letters, options : tuple of str

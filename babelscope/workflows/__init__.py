@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
+    from babelscope.workflows.parts import Part, is_silent, part_of
     from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
     from babelscope.workflows.signals import Note, Progress
 
@@ -21,6 +22,7 @@ _PUBLIC = {
     "Estimate": "captures",
     "Examination": "examination",
     "Note": "signals",
+    "Part": "parts",
     "Progress": "signals",
     "accuracy": "analysis",
     "analyze": "analysis",
@@ -30,11 +32,13 @@ _PUBLIC = {
     "demo": "demonstration",
     "doctor": "examination",
     "generate": "prompts",
+    "is_silent": "parts",
     "load_analysis": "analysis",
     "model_path": "model_folders",
     "models": "model_folders",
     "new_folder": "outputs",
     "open_store": "analysis",
+    "part_of": "parts",
     "prompts_of": "prompts",
     "train_organism": "model_folders",
     "write_prompts": "prompts",
@@ -46,6 +50,7 @@ __all__ = [
     "Estimate",
     "Examination",
     "Note",
+    "Part",
     "Progress",
     "accuracy",
     "analyze",
@@ -55,11 +60,13 @@ __all__ = [
     "demo",
     "doctor",
     "generate",
+    "is_silent",
     "load_analysis",
     "model_path",
     "models",
     "new_folder",
     "open_store",
+    "part_of",
     "prompts_of",
     "train_organism",
     "write_prompts",

@@ -17,6 +17,7 @@ from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, CapturePlan, PromptSet
 from babelscope.workflows.model_folders import model_path
+from babelscope.workflows.parts import part_of
 from babelscope.workflows.prompts import AnyMapping, prompts_of
 from babelscope.workflows.signals import Note, Progress, stop_requested
 
@@ -65,9 +66,16 @@ def capture(
     dtype: str = "auto",
     device: str = "auto",
     anatomy: str | Path | None = None,
+    device_map: str | Path | None = None,
+    quantize: str | None = None,
+    adapter: str | None = None,
+    merge_adapter: bool = False,
+    trust_remote_code: bool = False,
+    chat_template: bool = False,
     decoder: str = "start",
     block_items: int = 64,
     texts: bool = True,
+    part: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -99,12 +107,19 @@ def capture(
         What runs the model, which revision of a hub id, in which precision, where.
     anatomy : path, optional
         File that names parts which the locator does not find.
+    device_map, quantize, adapter, merge_adapter, trust_remote_code : optional
+        As in `hooks.load_model`.
+    chat_template : bool
+        Wrap each prompt as the model was trained to read what a user says.
     decoder : str
         What the decoder of an encoder-decoder reads: start, language or copy.
     block_items : int
         Items per shard, the unit of resuming.
     texts : bool
         Keep prompt texts in the store.
+    part : str, optional
+        As `3/8`: capture this share of the blocks, into a store that the others fill as well. Under `torchrun`
+        each process takes its own.
     resume : bool
         Continue an interrupted capture of the same plan; one that has not begun is begun.
     overwrite : bool
@@ -125,7 +140,13 @@ def capture(
     BabelScopeError
         For anything the user can fix; nothing half-written is left behind.
     """
-    path = Path(out).expanduser()
+    path, share = Path(out).expanduser(), part_of(part)
+    if overwrite and not share.whole:
+        raise BabelScopeError(
+            f"part {share} cannot replace {path}, which the other parts fill as well",
+            "remove the store before the parts are started, and leave --overwrite out",
+        )
+    resume = resume or not share.whole  # whichever part comes first makes the store
     _check_target(path, resume=resume, overwrite=overwrite, dry_run=dry_run)
     prompt_set, notes = prompts_of(prompts, languages=languages, limit=limit, mapping=mapping)
     for text in notes:
@@ -134,8 +155,13 @@ def capture(
     from babelscope import hooks  # torch is imported here and not before
 
     plugins.load("backend", backend)  # an unknown name is told before a model is loaded
-    loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device, anatomy=anatomy)
+    loaded = hooks.load_model(
+        model_path(model), revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
+        anatomy=anatomy, adapter=adapter, merge_adapter=merge_adapter, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     loaded = replace(loaded, ref=replace(loaded.ref, source=model))
+    if chat_template:
+        loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
     hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
@@ -146,13 +172,16 @@ def capture(
         return estimate
     # What a resumed capture holds already is checked against the plan before any room is asked for.
     begun = StoreWriter.resume(path, plan) if resume and path.exists() else None
-    _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / _n_blocks(plan))
+    _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
     checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
-    writer = begun or StoreWriter.create(
-        path, plan, prompt_set, _provenance(loaded, prompt_set, checks), texts=texts, overwrite=overwrite
-    )
+    about = _provenance(loaded, prompt_set, checks, trust_remote_code=trust_remote_code)
+    if begun is None and not share.whole:
+        begun = StoreWriter.join(path, plan, prompt_set, about, texts=texts)
+    writer = begun or StoreWriter.create(path, plan, prompt_set, about, texts=texts, overwrite=overwrite)
     with writer:
-        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, writer.pending()), progress)
+        blocks = share.of(plan.blocks)
+        pending = [block for block in writer.pending() if block in blocks]
+        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, pending), len(blocks), len(pending), progress)
     return ActivationStore.open(path)
 
 
@@ -186,10 +215,6 @@ def _check_room(path: Path, estimate: Estimate, share: float) -> None:
         )
 
 
-def _n_blocks(plan: CapturePlan) -> int:
-    return len(plan.languages) * plan.n_blocks
-
-
 def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet) -> Estimate:
     from babelscope import hooks
 
@@ -198,9 +223,8 @@ def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: Pro
     return Estimate(len(prompts), tokens, size, shutil.disk_usage(folder).free, plan)
 
 
-def _fill(writer: StoreWriter, blocks: Iterator[Block], progress: Progress | None) -> None:
-    total = _n_blocks(writer.plan)
-    done = total - len(writer.pending())
+def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int, progress: Progress | None) -> None:
+    done = total - pending
     with stop_requested() as stopped:
         for block in blocks:
             writer.put(block)
@@ -214,8 +238,12 @@ def _fill(writer: StoreWriter, blocks: Iterator[Block], progress: Progress | Non
                 )
 
 
-def _provenance(loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float]) -> dict[str, Any]:
-    packages = ("babelscope", "torch", "transformers", "h5py", "numpy")
+def _provenance(
+    loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float], *, trust_remote_code: bool
+) -> dict[str, Any]:
+    packages = ["babelscope", "torch", "transformers", "h5py", "numpy"]
+    if loaded.ref.adapter:
+        packages.append("peft")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -224,7 +252,10 @@ def _provenance(loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, 
         "python": platform.python_version(),
         "versions": {p: version(p) for p in packages},
         "device": str(loaded.device),
+        "device_map": getattr(loaded.model, "hf_device_map", None),
         "model": loaded.ref.source,
+        "adapter": loaded.ref.adapter,
+        "trust_remote_code": trust_remote_code,
         "prompts": {"name": prompts.name, "source": prompts.source},
         "self_test": dict(checks),
     }

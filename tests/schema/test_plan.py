@@ -16,8 +16,9 @@ def test_a_plan_survives_json():
 
 
 def test_the_fingerprint_ignores_where_the_model_lies():
-    moved = dataclasses.replace(PLAN, model=dataclasses.replace(MODEL, source="elsewhere"))
-    assert moved.fingerprint == PLAN.fingerprint
+    moved = dataclasses.replace(MODEL, source="elsewhere", adapter="there")
+    assert dataclasses.replace(PLAN, model=moved).fingerprint == PLAN.fingerprint
+    assert moved.nameless == MODEL.nameless
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,10 @@ def test_the_fingerprint_ignores_where_the_model_lies():
         {"positions": (Position("first"),)}, {"answers": False}, {"backend": "nnsight"}, {"block_items": 5},
         {"token_budget": 1}, {"dtype": "float16"}, {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, tokenizer_sha256="x" * 64)},
+        {"model": dataclasses.replace(MODEL, adapter_sha256="x" * 64)},
+        {"model": dataclasses.replace(MODEL, adapter_merged=True)},
+        {"model": dataclasses.replace(MODEL, quantization="nf4")},
+        {"model": dataclasses.replace(MODEL, chat_template_sha256="x" * 64)},
     ],
 )  # fmt: skip
 def test_the_fingerprint_sees_whatever_decides_the_numbers(change):
@@ -35,6 +40,10 @@ def test_the_fingerprint_sees_whatever_decides_the_numbers(change):
 
 def test_blocks_cover_every_item_once():
     assert [i for b in range(PLAN.n_blocks) for i in PLAN.block(b)] == list(range(10))
+
+
+def test_the_blocks_of_a_plan_are_those_of_each_language_in_turn():
+    assert PLAN.blocks == (("en", 0), ("en", 1), ("en", 2), ("de", 0), ("de", 1), ("de", 2))
 
 
 def test_layers_are_grouped_by_site():

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from babelscope.activations_store import ActivationStore, StoreWriter
+from babelscope.activations_store import writer as writer_module
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, CapturePlan, Prompt, PromptSet, Rows
 from tests.store.stores import ALL, LAST, fill, make_block, make_plan, make_prompts, shards_of
@@ -47,6 +49,40 @@ def test_a_store_is_readable_while_it_is_written(tmp_path):
     for language in plan.languages:
         writer.put(make_block(plan, language, 1))
     assert store.select("embed").items == ("item/2", "item/3")
+
+
+def test_a_store_that_appears_while_ours_is_built_is_joined(tmp_path, monkeypatch):
+    prompts, path = make_prompts(), tmp_path / "s.acts"
+    plan, honest = make_plan(prompts), writer_module._move_into_place
+
+    def meanwhile(new, target, **options):
+        monkeypatch.setattr(writer_module, "_move_into_place", honest)
+        StoreWriter.create(path, plan, prompts, {"made by": "another process"}).put(make_block(plan, "en", 0))
+        honest(new, target, **options)
+
+    monkeypatch.setattr(writer_module, "_move_into_place", meanwhile)
+    with pytest.raises(BabelScopeError, match="cannot be written"):
+        StoreWriter.create(path, plan, prompts, {})
+    assert ActivationStore.open(path).progress == (1, len(plan.blocks))  # and is not replaced
+    shutil.rmtree(path)
+    monkeypatch.setattr(writer_module, "_move_into_place", meanwhile)
+    writer = StoreWriter.join(path, plan, prompts, {})
+    assert len(writer.pending()) == len(plan.blocks) - 1
+    assert ActivationStore.open(path).provenance == {"made by": "another process"}
+    assert [p.name for p in tmp_path.iterdir()] == ["s.acts"]
+
+
+def test_a_store_is_not_joined_where_none_can_be(tmp_path):
+    prompts = make_prompts()
+    plan = make_plan(prompts)
+    assert len(StoreWriter.join(tmp_path / "s.acts", plan, prompts, {}).pending()) == len(plan.blocks)
+    with pytest.raises(BabelScopeError, match="another plan"):
+        StoreWriter.join(tmp_path / "s.acts", make_plan(prompts, token_budget=65), prompts, {})
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/s.acts"):
+        with pytest.raises(BabelScopeError):
+            StoreWriter.join(tmp_path / place, plan, prompts, {})
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_another_plan_is_refused_field_by_field(tmp_path):
