@@ -117,6 +117,9 @@ def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, 
         if len(splits) != n + 1 or splits[0] != 0 or (np.diff(splits) < 0).any():
             raise _bad(block, f"{site} at {position}: row splits {splits!r}")
         n = int(splits[-1])
+    beside = {name: len(found) for name, found in captured.coordinates.items()}
+    if beside != dict.fromkeys(position.coordinates, n):
+        raise _bad(block, f"{site} at {position}: {n} rows, but coordinates {beside}")
     unit = len(SITE_KINDS[split_site(site)[1]].axes)
     if values.shape[:2] != (len(plan.site_layers()[site]), n) or values.ndim != 2 + unit:
         raise _bad(block, f"{site} at {position} has shape {values.shape}")
@@ -153,15 +156,17 @@ def _put_rows(
     else:
         splits = np.asarray(captured.row_splits, np.int64)
         put_scale(group, "row_splits", splits)
-        # Place of each row among the real tokens of its item.
+        # Place of each row among the rows of its item.
         within = np.arange(splits[-1]) - np.repeat(splits[:-1], np.diff(splits))
-        row = put_scale(group, "token", within.astype(np.int32))
+        row = put_scale(group, position.row_axis, within.astype(np.int32))
     axes = SITE_KINDS[split_site(site)[1]].axes
     unit = [
         put_scale(group, name, np.arange(extent, dtype=np.int32))
         for name, extent in zip(axes, captured.values.shape[2:], strict=True)
     ]
     attach(value, layer, row, *unit)
+    for name in position.coordinates:
+        attach(put(group, name, captured.coordinates[name]), row)
     absmax, nonfinite = _extremes(captured.values)
     attach(put(group, "absmax", absmax), layer, row)
     attach(put(group, "nonfinite", nonfinite), layer, row)

@@ -17,7 +17,7 @@ def run(
     languages: Languages = None,
     site: Sites = None,
     position: Annotated[
-        list[str] | None, typer.Option(help="last, first, mean, all or segment:NAME. Repeatable.")
+        list[str] | None, typer.Option(help="last, mean, segment:NAME and others (cli.py ls positions). Repeatable.")
     ] = None,
     mapping: Mapping = None,
     limit: Limit = None,

@@ -12,9 +12,10 @@ from babelscope.hooks.answers import AnswerSheet, labels_of
 from babelscope.hooks.capture import ForwardPass, Key, run_batch, to_numpy
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.planning import units
-from babelscope.hooks.positions import NoTokensError, tokens_at
+from babelscope.hooks.positions import NoTokensError, coordinates_of, row_sizes, tokens_at
 from babelscope.hooks.tokens import Encoded, batches, decoder_tokens, encode
 from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet, Rows
+from babelscope.schema.site import split_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _capture(
         language=language,
         index=index,
         items=np.array([x.index for x in items], dtype=np.int64),
-        rows={key: Rows(to_numpy(v), splits[key] if key[1].ragged else None) for key, v in values.items()},
+        rows=_rows(values, splits, items),
         n_tokens=np.array([len(x.encoded) for x in items], dtype=np.int64),
         last_token=tuple(last),
         answers=sheet.done() if sheet else None,
@@ -136,11 +137,32 @@ def _capture(
 def _all_splits(plan: CapturePlan, items: Sequence[_Item]) -> "dict[Key, np.ndarray[tuple[int], np.dtype[np.int64]]]":
     """First row of each item, and the number of rows, for each site name and position."""
     found = {}
-    for site in plan.sites:
+    for name in plan.site_layers():
+        stack = split_site(name)[0]
         for position in plan.positions:
-            counts = [len(x.tokens(site.stack)) if position.ragged else 1 for x in items]
-            found[site.name, position] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            counts = [len(row_sizes(position, x.prompt, x.tokens(stack))) if position.ragged else 1 for x in items]
+            found[name, position] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return found
+
+
+def _rows(
+    values: dict[Key, torch.Tensor],
+    splits: "dict[Key, np.ndarray[tuple[int], np.dtype[np.int64]]]",
+    items: Sequence[_Item],
+) -> dict[Key, Rows]:
+    found = {}
+    for (name, position), captured in values.items():
+        stack = split_site(name)[0]
+        facts = [coordinates_of(position, x.prompt, x.tokens(stack)) for x in items]
+        # Typed even where there are no items.
+        beside = {c: np.concatenate([_NONE[c], *(f[c] for f in facts)]) for c in position.coordinates}
+        found[name, position] = Rows(to_numpy(captured), splits[name, position] if position.ragged else None, beside)
+    return found
+
+
+_NONE = {
+    c: np.empty(0, np.uint8 if c == "special" else np.int32) for k in ("all", "words") for c in Position(k).coordinates
+}
 
 
 def _empty(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
 from babelscope.hooks.models import DTYPES, LoadedModel
-from babelscope.hooks.positions import NoTokensError, tokens_at
+from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
 from babelscope.hooks.tokens import Encoded, decoder_tokens, encode
 from babelscope.schema import DECODER_POLICIES, CapturePlan, Position, PromptSet, Site, expand_sites
@@ -84,9 +84,9 @@ def make_plan(
 def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts: PromptSet) -> None:
     named = {s.name for p in prompts.prompts for s in p.segments}
     for position in positions:
-        if position.kind != "segment":
+        if position.kind not in ("segment", "words"):
             continue
-        if position.segment not in named:
+        if position.segment and position.segment not in named:
             raise BabelScopeError(
                 f"no prompt of {prompts.name!r} has a segment called {position.segment!r}",
                 f"segments there: {', '.join(sorted(named)) or 'none'}",
@@ -94,7 +94,7 @@ def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts:
         if not loaded.tokenizer.is_fast:
             raise BabelScopeError(
                 f"the tokenizer of {loaded.ref.source} does not say which characters its tokens cover",
-                "leave out segment positions, or save the model with a fast tokenizer (tokenizer.json)",
+                "leave out segments and words, or save the model with a fast tokenizer (tokenizer.json)",
             )
 
 
@@ -132,8 +132,7 @@ def _rows(positions: Sequence[Position], prompts: PromptSet, encoded: Sequence[E
     for prompt, tokens in zip(prompts.prompts, encoded, strict=True):
         for position in positions:
             try:
-                found = len(tokens_at(position, prompt, tokens))
+                rows += len(row_sizes(position, prompt, tokens))
             except NoTokensError:
                 continue
-            rows += found if position.ragged else 1
     return rows

@@ -20,10 +20,14 @@ class Rows:
         the plan in plan order (one for sites without layers). bfloat16 travels as `ml_dtypes.bfloat16`.
     row_splits : ndarray of int64 or None
         For ragged positions, (item + 1,): rows of item i are `row_splits[i]:row_splits[i + 1]`.
+    coordinates : mapping
+        For ragged positions, `Position.coordinates` -> (row,): `token_id` (int32) and `special` (uint8), or
+        `char_start` and `char_stop` (int32).
     """
 
     values: NDArray[np.generic]
     row_splits: NDArray[np.int64] | None = None
+    coordinates: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.schema import Answers, Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, Site
 
-LAST, ALL = Position("last"), Position("all")
+LAST, ALL, WORDS = Position("last"), Position("all"), Position("words")
 WIDTH = {"resid.post": (6,), "attn.heads": (2, 3), "embed": (6,)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -43,7 +43,9 @@ def make_block(plan, language, index, failed=()):
                 for layer in layers
             ])  # fmt: skip
             splits = np.concatenate([[0], np.cumsum(tokens)]) if position.ragged else None
-            rows[site, position] = Rows(values.astype(DTYPES[plan.dtype]), splits)
+            n = len(values[0])
+            beside = {c: np.arange(n, dtype=np.uint8 if c == "special" else np.int32) % 2 for c in position.coordinates}
+            rows[site, position] = Rows(values.astype(DTYPES[plan.dtype]), splits, beside)
     correct = np.array([i % 2 == 0 for i in items], float)
     answers = Answers(np.tile([-0.5, -1.0], (len(items), 1)), np.zeros(len(items), np.int64), correct)
     reasons = {i: f"too long in {language}" for i in plan.block(index) if i in failed}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Answers
-from tests.store.stores import ALL, DTYPES, LAST, fill, make_block, make_plan, make_prompts, value
+from tests.store.stores import ALL, DTYPES, LAST, WORDS, fill, make_block, make_plan, make_prompts, value
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -236,3 +236,17 @@ def test_what_the_store_does_not_hold_is_refused_by_name(tmp_path, call, names):
     with pytest.raises(BabelScopeError, match=names) as caught:
         call(store)
     assert caught.value.hint
+
+
+def test_rows_of_special_tokens_can_be_left_out(tmp_path):
+    prompts = make_prompts()
+    store = fill(tmp_path / "s.acts", make_plan(prompts, positions=(ALL, WORDS)), prompts)
+    chosen = store.select("embed", position="all", items=["item/4", "item/2"])
+    everything, flags = chosen.ragged(), chosen.coordinate("special")
+    assert any(flag.any() for flag in flags[0])
+    for rows, marks, kept in zip(everything[1], flags[1], chosen.ragged(special=False)[1], strict=True):
+        np.testing.assert_array_equal(rows[marks == 0], kept)
+    words = store.select("embed", position="words")
+    assert [len(x) for x in words.coordinate("char_start")[0]] == [len(x) for x in words.ragged(special=False)[0]]
+    with pytest.raises(BabelScopeError, match="coordinate of position words called 'special'"):
+        words.coordinate("special")

@@ -77,7 +77,7 @@ def test_each_field_of_a_plan_is_part_of_its_identity(tmp_path, name):
     other = {
         "prompts_sha256": "0" * 64, "languages": ("sw",), "items": ("item/0",), "sites": plan.sites[:1],
         "positions": (ALL,), "answers": False, "backend": "nnsight", "block_items": 9, "token_budget": 9,
-        "dtype": "float16",
+        "dtype": "float16", "decoder": "copy",
     }  # fmt: skip
     with pytest.raises(BabelScopeError, match=rf"plan: {name}\b"):
         StoreWriter.resume(tmp_path / "s.acts", replace(plan, **{name: other[name]}))
@@ -209,6 +209,7 @@ def test_a_language_that_is_no_code_never_becomes_a_path(tmp_path, code):
             "splits",
         ),
         (lambda b: b.rows.update({("embed", ALL): Rows(np.zeros((1, 2, 6), np.float32))}), "splits"),
+        (lambda b: b.rows.update({("embed", ALL): replace(b.rows["embed", ALL], coordinates={})}), "coordinates"),
         (lambda b: b.rows.pop(("embed", LAST)), "differ from the plan"),
         (lambda b: b.failed.update({1: "too long"}), "each once"),
         (lambda b: replace(b, items=b.items[::-1]), "in order"),
