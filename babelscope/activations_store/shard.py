@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -99,14 +100,30 @@ def check_block(plan: CapturePlan, block: Block) -> None:
         raise _bad(block, "its items and failed items are not those of the plan, each once and in order")
     lengths = {"n_tokens": len(block.n_tokens), "last_token": len(block.last_token)}
     if block.answers is not None:
-        lengths |= {k: len(getattr(block.answers, k)) for k in ("scores", "choice", "correct")}
-    if plan.answers != (block.answers is not None) or set(lengths.values()) != {n}:
+        asked = _asked(plan)
+        found = {
+            name for name in ("text_scores", "text_tokens", "continuation") if _of(block.answers, name) is not None
+        }
+        if found != set(asked):
+            raise _bad(block, f"the plan asks for {sorted(asked)} among the answers, there are {sorted(found)}")
+        lengths |= {name: len(_of(block.answers, name)) for name in ("scores", "choice", "correct", *asked)}
+    if plan.answered != (block.answers is not None) or set(lengths.values()) != {n}:
         raise _bad(block, f"{n} items, but {lengths}")
     wanted = {(site, position) for site in plan.site_layers() for position in plan.positions}
     if set(block.rows) != wanted:
         raise _bad(block, f"rows differ from the plan at {sorted(map(str, wanted ^ set(block.rows)))}")
     for (site, position), captured in block.rows.items():
         _check_rows(plan, block, site, position, captured)
+
+
+def _asked(plan: CapturePlan) -> tuple[str, ...]:
+    """What a plan asks for among the answers beside the scores of labels."""
+    texts = ("text_scores", "text_tokens") if plan.answers == "texts" else ()
+    return (*texts, "continuation") if plan.continuation else texts
+
+
+def _of(answers: Answers, name: str) -> Any:
+    return getattr(answers, name)
 
 
 def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, captured: Rows) -> None:
@@ -141,6 +158,11 @@ def _put_answers(group: h5py.Group, block: Block, answers: Answers) -> None:
     attach(put(group, "correct", np.asarray(answers.correct, np.float64)), item)
     reasons = [answers.undefined.get(row, "") for row in range(len(block.items))]
     attach(put(group, "undefined", fixed_strings(reasons)), item)
+    if answers.text_scores is not None and answers.text_tokens is not None:
+        attach(put(group, "text_scores", np.asarray(answers.text_scores, np.float64)), item, option)
+        attach(put(group, "text_tokens", np.asarray(answers.text_tokens, np.int32)), item, option)
+    if answers.continuation is not None:
+        attach(put(group, "continuation", fixed_strings(answers.continuation)), item)
 
 
 def _put_rows(

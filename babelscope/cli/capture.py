@@ -21,7 +21,12 @@ def run(
     ] = None,
     mapping: Mapping = None,
     limit: Limit = None,
-    answers: Annotated[bool, typer.Option(help="Keep option scores, choice and correctness.")] = True,
+    answers: Annotated[
+        str, typer.Option(help="How options are scored: none, labels, or texts (labels and option texts).")
+    ] = "labels",
+    continuation: Annotated[
+        int, typer.Option("--continue", min=0, help="Let the model continue each prompt by so many tokens.")
+    ] = 0,
     texts: Annotated[bool, typer.Option(help="Keep prompt texts in the store.")] = True,
     backend: Annotated[str, typer.Option(help="cli.py ls backends.")] = "torch",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
@@ -41,7 +46,8 @@ def run(
         done = workflows.capture(
             out, model=model, prompts=prompts or [], sites=site or ("resid.post", "mlp.act"),
             positions=position or ("last",), languages=split_codes(languages), limit=limit, mapping=mapping,
-            answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, decoder=decoder,
+            answers=answers, continuation=continuation, backend=backend, revision=revision, dtype=dtype, device=device,
+            decoder=decoder,
             block_items=block_items,
             texts=texts, resume=resume, overwrite=overwrite, dry_run=dry_run,
             self_test=self_test, progress=progress, note=note,

@@ -8,8 +8,9 @@ import torch
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.answers import AnswerSheet, labels_of
+from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts
 from babelscope.hooks.capture import ForwardPass, Key, run_batch, to_numpy
+from babelscope.hooks.continuing import follow
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.planning import units
 from babelscope.hooks.positions import NoTokensError, coordinates_of, row_sizes, tokens_at
@@ -55,7 +56,7 @@ def run_plan(
     if plan.prompts_sha256 != prompts.digest():
         raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")
     table = {(p.item, p.language): p for p in prompts.prompts}
-    n_options = max(len(labels_of(p)) for p in prompts.prompts)
+    n_options = max(max(len(labels_of(p)), len(p.options)) for p in prompts.prompts) if plan.answers else 0
     forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
     laws = True
     for language, index in pending:
@@ -101,7 +102,7 @@ def _capture(
 ) -> Block:
     splits = _all_splits(plan, items)
     values = _empty(plan, loaded, splits)
-    sheet = AnswerSheet(loaded.tokenizer, [x.prompt for x in items], n_options) if plan.answers else None
+    sheet = AnswerSheet(loaded.tokenizer, [x.prompt for x in items], n_options) if plan.answered else None
     law_errors: dict[str, float] = {}
     for number, batch in enumerate(batches([len(x.encoded) for x in items], plan.token_budget)):
         rows = run_batch(
@@ -110,7 +111,7 @@ def _capture(
             plan,
             [items[i].prompt for i in batch],
             [items[i].encoded for i in batch],
-            logits=sheet is not None,
+            logits=bool(plan.answers),
             laws=laws and number == 0,
         )
         law_errors.update(rows.passed.law_errors)
@@ -120,6 +121,8 @@ def _capture(
             split = splits[key]
             target = np.concatenate([np.arange(split[i], split[i + 1]) for i in batch])
             values[key][:, torch.from_numpy(target)] = found
+    if sheet is not None:
+        _follow(sheet, plan, loaded, items)
     last = loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in items])
     return Block(
         language=language,
@@ -132,6 +135,23 @@ def _capture(
         failed=failed,
         law_errors=law_errors,
     )
+
+
+def _follow(sheet: AnswerSheet, plan: CapturePlan, loaded: LoadedModel, items: Sequence[_Item]) -> None:
+    """What follows the prompts, if the plan asks for it: one more pass, by the model itself in every backend."""
+    if plan.answers != "texts" and not plan.continuation:
+        return
+    encoded, prompts = [x.encoded for x in items], [x.prompt for x in items]
+    decoder = [x.decoder for x in items if x.decoder is not None] if plan.decoder else None
+    spellings: list[list[list[tuple[int, ...]]]] = [[] for _ in items]
+    if plan.answers == "texts":
+        spellings = option_texts(loaded.tokenizer, prompts, encoded, behind=decoder is None)
+    candidates = [[ids for spelled in options for ids in spelled] for options in spellings]
+    found = follow(loaded, encoded, decoder, candidates, plan.continuation, plan.token_budget)
+    if plan.answers == "texts":
+        sheet.fill_texts(spellings, found.scores)
+    if plan.continuation:
+        sheet.fill_continuation(found.written)
 
 
 def _all_splits(plan: CapturePlan, items: Sequence[_Item]) -> "dict[Key, np.ndarray[tuple[int], np.dtype[np.int64]]]":

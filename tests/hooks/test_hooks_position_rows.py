@@ -83,7 +83,7 @@ def slow_words(text: str) -> list[list[int]]:
 
 
 def check(loaded: LoadedModel, prompts: PromptSet) -> None:
-    plan = make_plan(loaded, prompts, sites=["resid.post@0"], positions=POSITIONS, answers=False)
+    plan = make_plan(loaded, prompts, sites=["resid.post@0"], positions=POSITIONS, answers="none")
     for block in run_plan(plan, loaded, prompts, [(language, 0) for language in plan.languages]):
         assert not block.failed
         expected: dict[str, list[np.ndarray]] = {p: [] for p in POSITIONS}
@@ -199,7 +199,7 @@ def test_a_decoder_without_text_answers_at_its_last_token(load: Load, answered: 
     loaded = load("mt5")
     sites, positions = ["enc.resid.post", "dec.resid.post"], ["answer", "last"]
     for policy in ("start", "copy"):
-        plan = make_plan(loaded, answered, sites=sites, positions=positions, answers=False, decoder=policy)
+        plan = make_plan(loaded, answered, sites=sites, positions=positions, answers="none", decoder=policy)
         (block,) = run_plan(plan, loaded, answered, [("en", 0)])
         both = [block.rows["dec.resid.post", Position(p)].values for p in positions]
         # The prompts 1 and 3 hold their answer, which a decoder sees where it reads a copy.

@@ -48,7 +48,12 @@ def test_the_hash_of_the_plan_is_what_the_document_says(tmp_path):
 
 def test_the_tables_of_the_document_name_every_dataset_and_no_other(tmp_path):
     prompts = make_prompts()
-    fill(tmp_path / "s.acts", make_plan(prompts, positions=(LAST, ALL, WORDS)), prompts, failed={"sw": (2,)})
+    fill(
+        tmp_path / "s.acts",
+        make_plan(prompts, positions=(LAST, ALL, WORDS), answers="texts", continuation=3),
+        prompts,
+        failed={"sw": (2,)},
+    )
     found = set()
 
     def note(name, thing):

@@ -1,15 +1,28 @@
 """The share of items that a model answers correctly, per task and language."""
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
 from babelscope.activations_store import ActivationStore
-from babelscope.errors import BabelScopeError
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
 
+SCORINGS = {
+    "labels": "the option whose label is the likeliest next token",
+    "texts": "the option whose text is the likeliest continuation of the prompt",
+    "texts-per-token": "the same by the mean over the tokens of the text, for options of unequal length",
+}
 
-def accuracy(store: ActivationStore) -> Result:
+
+def accuracy(store: ActivationStore, scoring: str = "labels") -> Result:
     """Accuracy per task and language, with Wilson 95 % intervals, beside chance.
+
+    Parameters
+    ----------
+    scoring : str
+        A key of `SCORINGS`: which option counts as the model's answer.
 
     Returns
     -------
@@ -20,12 +33,21 @@ def accuracy(store: ActivationStore) -> Result:
     Raises
     ------
     BabelScopeError
-        If no item of the store has a gold option.
+        If no item of the store has a gold option, or texts were not scored.
     """
-    answers = store.answers.dropna(subset=["correct"])
+    if scoring not in SCORINGS:
+        raise unknown_name("scoring", scoring, SCORINGS)
+    answers = store.answers
+    if scoring != "labels":
+        answers = answers.assign(correct=_correct_by_text(answers, per_token=scoring.endswith("per-token")))
+    answers = answers.dropna(subset=["correct"])
     if answers.empty:
-        raise BabelScopeError(f"{store.path}: no item has options and a gold answer", "capture with --answers")
-    score_columns = [c for c in answers if str(c).startswith("score_")]
+        wanted = "labels" if scoring == "labels" else "texts"
+        raise BabelScopeError(
+            f"{store.path}: no item has options, their scores and a gold answer", f"capture with --answers {wanted}"
+        )
+    prefix = "score_" if scoring == "labels" else "text_score_"
+    score_columns = [c for c in answers if str(c).startswith(prefix)]
     covariates = store.covariates
     task = covariates["task"] if "task" in covariates else pd.Series("all", index=covariates.index)
     answers = answers.assign(task=task.reindex(answers["item"]).to_numpy())
@@ -36,4 +58,18 @@ def accuracy(store: ActivationStore) -> Result:
         chance = (1 / part[score_columns].notna().sum(axis=1)).mean()
         rows.append((name, language, n, right / n, low, high, chance))
     table = pd.DataFrame(rows, columns=["task", "language", "n", "accuracy", "low", "high", "chance"])
-    return Result("accuracy", table, {"store": store.fingerprint, "interval": "Wilson 95 %", "unit": "item"})
+    facts = {"store": store.fingerprint, "interval": "Wilson 95 %", "unit": "item", "scoring": scoring}
+    return Result("accuracy", table, facts)
+
+
+def _correct_by_text(answers: pd.DataFrame, *, per_token: bool) -> NDArray[np.float64]:
+    """1, 0, or NaN without scores or gold."""
+    scores = answers.filter(regex=r"^text_score_\d+$").to_numpy(float)
+    if per_token:
+        tokens = answers.filter(regex=r"^text_tokens_\d+$").to_numpy(float)
+        scores = scores / np.where(tokens > 0, tokens, np.nan)
+    known = answers["gold"].notna().to_numpy() & ~np.isnan(scores).all(axis=1)
+    correct = np.full(len(answers), np.nan)
+    if known.any():
+        correct[known] = np.nanargmax(scores[known], axis=1) == answers["gold"][known].to_numpy(int)
+    return correct
