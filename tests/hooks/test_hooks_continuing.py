@@ -25,7 +25,7 @@ N = 6
 def asked() -> PromptSet:
     """Prompts of many lengths, some of them equal, with options of several tokens; one item has none."""
     texts = ("one", "two", "Which of these is larger? two or eleven:", "哪一个更大？", "Ni ipi kubwa zaidi", "six")
-    options = (("kubwa", "x", "größer als"), ("x", "larger"), ("A B C", "D"), ("更大", "一个", "D"), (), ("kubwa", "x"))
+    options = (("kubwa", "x", "größer x"), ("x", "larger"), ("A B C", "D"), ("更大", "一个", "D"), (), ("kubwa", "x"))
     return PromptSet("asked", tuple(
         Prompt(f"i{i}", "en", text, letters=tuple("ABC"[: len(o)]), options=o, gold=0 if o else None)
         for i, (text, o) in enumerate(zip(texts, options, strict=True))
