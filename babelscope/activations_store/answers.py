@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from babelscope.activations_store.reader import ActivationStore
 
 _COLUMNS = ("item", "language", "n_tokens", "last_token", "gold", "choice", "correct", "undefined")
+# Dataset of a shard -> column of each option.
+_BY_OPTION = {"scores": "score", "text_scores": "text_score", "text_tokens": "text_tokens"}
 
 
 def covariate_table(items: Sequence[str], prompts: Sequence[Prompt]) -> pd.DataFrame:
@@ -31,7 +33,8 @@ def answer_table(store: "ActivationStore", prompts: Sequence[Prompt]) -> pd.Data
     """One row per captured prompt, in row order of the store."""
     gold = {(p.item, p.language): p.gold for p in prompts}
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    scores: list[NDArray[np.generic]] = []
+    written: list[str] = []
+    by_option: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _BY_OPTION}
     for language in store.languages:
         for block in store.blocks(language):
             with store.shard(language, block) as file:
@@ -41,24 +44,33 @@ def answer_table(store: "ActivationStore", prompts: Sequence[Prompt]) -> pd.Data
                 columns["n_tokens"] += read_checked(file["rows/n_tokens"]).tolist()
                 columns["last_token"] += strings(file["rows/last_token"])
                 columns["gold"] += [gold.get((item, language)) for item in items]
-                if "answers" in file:
-                    group = file["answers"]
-                    columns["choice"] += [None if c < 0 else int(c) for c in read_checked(group["choice"])]
-                    columns["correct"] += read_checked(group["correct"]).tolist()
-                    columns["undefined"] += strings(group["undefined"])
-                    scores.append(read_checked(group["scores"]))
-                else:
-                    columns["choice"] += [None] * len(items)
-                    columns["correct"] += [np.nan] * len(items)
-                    columns["undefined"] += [""] * len(items)
-                    scores.append(np.empty((len(items), 0)))
-    options = max((s.shape[1] for s in scores), default=0)
-    padded = [np.pad(s.astype(float), ((0, 0), (0, options - s.shape[1])), constant_values=np.nan) for s in scores]
+                group = file.get("answers", {})
+                has = "choice" in group
+                columns["choice"] += [
+                    None if c < 0 else int(c) for c in (read_checked(group["choice"]) if has else [-1] * len(items))
+                ]
+                columns["correct"] += read_checked(group["correct"]).tolist() if has else [np.nan] * len(items)
+                columns["undefined"] += strings(group["undefined"]) if has else [""] * len(items)
+                for name, found in by_option.items():
+                    found.append(read_checked(group[name]) if name in group else np.empty((len(items), 0)))
+                written += strings(group["continuation"]) if "continuation" in group else []
     table = pd.DataFrame(columns)
     for name in ("n_tokens", "gold", "choice"):
         table[name] = pd.array(columns[name], dtype="int64" if name == "n_tokens" else "Int64")
     table["correct"] = np.array(columns["correct"], float)
     undefined = table.pop("undefined")
-    for option in range(options):
-        table[f"score_{option}"] = np.concatenate([s[:, option] for s in padded])
+    for name, column in _BY_OPTION.items():
+        for option, values in enumerate(_padded(by_option[name]).T):
+            table[f"{column}_{option}"] = values
+    if store.plan.continuation:
+        table["continuation"] = pd.Series(written, index=table.index, dtype="str")
     return table.assign(undefined=undefined)
+
+
+def _padded(blocks: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
+    """(item, option) of all blocks, with NaN for options that a block does not know."""
+    options = max((x.shape[1] for x in blocks), default=0)
+    return np.concatenate(
+        [np.empty((0, options)), *(np.pad(x.astype(float), ((0, 0), (0, options - x.shape[1])), constant_values=np.nan)
+                                   for x in blocks)]
+    )  # fmt: skip

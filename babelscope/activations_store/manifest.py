@@ -10,7 +10,7 @@ from typing import Any
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 SCHEMA = f"babelscope/{MAJOR}.{MINOR}"
 _SCHEMA = re.compile(r"babelscope/(\d{1,4})\.(\d{1,4})\Z")
 _LANGUAGE = re.compile(r"[a-z]{2,8}([-_][A-Za-z0-9]{1,8})*\Z")

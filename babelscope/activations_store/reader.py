@@ -202,8 +202,9 @@ class ActivationStore:
         """One row per captured prompt: item, language, n_tokens, last_token, gold, and the model's answer.
 
         choice is the index of the option, NA without options; correct is 1.0, 0.0 or NaN without gold; score_0...
-        are log-probabilities, NaN where an item has fewer options; undefined says why an item that has options
-        has no scores ("" otherwise).
+        are log-probabilities of the labels, NaN where an item has fewer options; undefined says why an item that
+        has options has no scores ("" otherwise). Where the plan asked for them, text_score_0... are log-probabilities
+        of the option texts, text_tokens_0... the number of their tokens, and continuation is what the model wrote.
         """
         return answer_table(self, self._prompts)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from babelscope.activations_store.bfloat16 import BFLOAT16, read_rows
 from babelscope.activations_store.hdf5 import read_checked
 from babelscope.activations_store.shard import group_name
-from babelscope.errors import BabelScopeError
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Position, Site
 
 if TYPE_CHECKING:
@@ -94,8 +94,13 @@ class Selection:
         assert out is not None  # _refuse_empty left at least one item
         return out[0] if len(self.sites) == 1 else out
 
-    def ragged(self) -> list[list[NDArray[np.generic]]]:
-        """Read one site at position `all`: per language, per item, (token, *unit).
+    def ragged(self, *, special: bool = True) -> list[list[NDArray[np.generic]]]:
+        """Read one site at position `all` or `words`: per language, per item, (row, *unit).
+
+        Parameters
+        ----------
+        special : bool
+            False leaves out the rows of special tokens, so that an item may have none left.
 
         Raises
         ------
@@ -103,9 +108,34 @@ class Selection:
             If several layers are selected, the position has one row per item, or no item is in every language.
         """
         if not self.position.ragged or len(self.sites) != 1:
-            raise BabelScopeError("ragged() reads one site at position all", "use .numpy()")
+            raise BabelScopeError("ragged() reads one site at position all or words", "use .numpy()")
         self._refuse_empty()
-        return [self._tokens(g) for g in self.languages]
+        found = [self._rows(g, "value") for g in self.languages]
+        if special or "special" not in self.position.coordinates:
+            return found
+        flags = self.coordinate("special")
+        return [
+            [x[flag == 0] for x, flag in zip(rows, marks, strict=True)]
+            for rows, marks in zip(found, flags, strict=True)
+        ]
+
+    def coordinate(self, name: str) -> list[list[NDArray[np.generic]]]:
+        """Read what is kept beside the rows of `ragged`: per language, per item, (row,).
+
+        Parameters
+        ----------
+        name : str
+            `token_id` or `special` (1 or 0) at position `all`; `char_start` or `char_stop` of each word at `words`.
+
+        Raises
+        ------
+        BabelScopeError
+            If this position keeps nothing of that name, or no item is in every language.
+        """
+        if name not in self.position.coordinates:
+            raise unknown_name(f"coordinate of position {self.position}", name, self.position.coordinates)
+        self._refuse_empty()
+        return [self._rows(g, name) for g in self.languages]
 
     def torch(self) -> Any:
         """`numpy()` as a torch tensor."""
@@ -167,14 +197,18 @@ class Selection:
             rows = np.flatnonzero(place[stored] >= 0)
             yield block, rows, place[stored[rows]]
 
-    def _tokens(self, language: str) -> list[NDArray[np.generic]]:
+    def _rows(self, language: str, dataset: str) -> list[NDArray[np.generic]]:
+        """The values of the first site, or a coordinate, item by item."""
         found: dict[int, NDArray[np.generic]] = {}
         for block, rows, places in self._shards(language):
             with self.store.shard(language, block) as file:
                 group = self._group(file)
                 splits = read_checked(group["row_splits"])
                 start, stop = int(splits[rows[0]]), int(splits[rows[-1] + 1])
-                values = _numeric(read_rows(group["value"], self._stored_layers[0], start, stop))
+                if dataset == "value":
+                    values = _numeric(read_rows(group["value"], self._stored_layers[0], start, stop))
+                else:
+                    values = read_checked(group[dataset])[start:stop]
             for row, place in zip(rows, places, strict=True):
                 found[int(place)] = values[splits[row] - start : splits[row + 1] - start]
         return [found[place] for place in range(len(self._chosen))]

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -99,14 +100,30 @@ def check_block(plan: CapturePlan, block: Block) -> None:
         raise _bad(block, "its items and failed items are not those of the plan, each once and in order")
     lengths = {"n_tokens": len(block.n_tokens), "last_token": len(block.last_token)}
     if block.answers is not None:
-        lengths |= {k: len(getattr(block.answers, k)) for k in ("scores", "choice", "correct")}
-    if plan.answers != (block.answers is not None) or set(lengths.values()) != {n}:
+        asked = _asked(plan)
+        found = {
+            name for name in ("text_scores", "text_tokens", "continuation") if _of(block.answers, name) is not None
+        }
+        if found != set(asked):
+            raise _bad(block, f"the plan asks for {sorted(asked)} among the answers, there are {sorted(found)}")
+        lengths |= {name: len(_of(block.answers, name)) for name in ("scores", "choice", "correct", *asked)}
+    if plan.answered != (block.answers is not None) or set(lengths.values()) != {n}:
         raise _bad(block, f"{n} items, but {lengths}")
     wanted = {(site, position) for site in plan.site_layers() for position in plan.positions}
     if set(block.rows) != wanted:
         raise _bad(block, f"rows differ from the plan at {sorted(map(str, wanted ^ set(block.rows)))}")
     for (site, position), captured in block.rows.items():
         _check_rows(plan, block, site, position, captured)
+
+
+def _asked(plan: CapturePlan) -> tuple[str, ...]:
+    """What a plan asks for among the answers beside the scores of labels."""
+    texts = ("text_scores", "text_tokens") if plan.answers == "texts" else ()
+    return (*texts, "continuation") if plan.continuation else texts
+
+
+def _of(answers: Answers, name: str) -> Any:
+    return getattr(answers, name)
 
 
 def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, captured: Rows) -> None:
@@ -117,6 +134,9 @@ def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, 
         if len(splits) != n + 1 or splits[0] != 0 or (np.diff(splits) < 0).any():
             raise _bad(block, f"{site} at {position}: row splits {splits!r}")
         n = int(splits[-1])
+    beside = {name: len(found) for name, found in captured.coordinates.items()}
+    if beside != dict.fromkeys(position.coordinates, n):
+        raise _bad(block, f"{site} at {position}: {n} rows, but coordinates {beside}")
     unit = len(SITE_KINDS[split_site(site)[1]].axes)
     if values.shape[:2] != (len(plan.site_layers()[site]), n) or values.ndim != 2 + unit:
         raise _bad(block, f"{site} at {position} has shape {values.shape}")
@@ -138,6 +158,11 @@ def _put_answers(group: h5py.Group, block: Block, answers: Answers) -> None:
     attach(put(group, "correct", np.asarray(answers.correct, np.float64)), item)
     reasons = [answers.undefined.get(row, "") for row in range(len(block.items))]
     attach(put(group, "undefined", fixed_strings(reasons)), item)
+    if answers.text_scores is not None and answers.text_tokens is not None:
+        attach(put(group, "text_scores", np.asarray(answers.text_scores, np.float64)), item, option)
+        attach(put(group, "text_tokens", np.asarray(answers.text_tokens, np.int32)), item, option)
+    if answers.continuation is not None:
+        attach(put(group, "continuation", fixed_strings(answers.continuation)), item)
 
 
 def _put_rows(
@@ -153,15 +178,17 @@ def _put_rows(
     else:
         splits = np.asarray(captured.row_splits, np.int64)
         put_scale(group, "row_splits", splits)
-        # Place of each row among the real tokens of its item.
+        # Place of each row among the rows of its item.
         within = np.arange(splits[-1]) - np.repeat(splits[:-1], np.diff(splits))
-        row = put_scale(group, "token", within.astype(np.int32))
+        row = put_scale(group, position.row_axis, within.astype(np.int32))
     axes = SITE_KINDS[split_site(site)[1]].axes
     unit = [
         put_scale(group, name, np.arange(extent, dtype=np.int32))
         for name, extent in zip(axes, captured.values.shape[2:], strict=True)
     ]
     attach(value, layer, row, *unit)
+    for name in position.coordinates:
+        attach(put(group, name, captured.coordinates[name]), row)
     absmax, nonfinite = _extremes(captured.values)
     attach(put(group, "absmax", absmax), layer, row)
     attach(put(group, "nonfinite", nonfinite), layer, row)

@@ -17,11 +17,16 @@ def run(
     languages: Languages = None,
     site: Sites = None,
     position: Annotated[
-        list[str] | None, typer.Option(help="last, first, mean, all or segment:NAME. Repeatable.")
+        list[str] | None, typer.Option(help="last, mean, segment:NAME and others (cli.py ls positions). Repeatable.")
     ] = None,
     mapping: Mapping = None,
     limit: Limit = None,
-    answers: Annotated[bool, typer.Option(help="Keep option scores, choice and correctness.")] = True,
+    answers: Annotated[
+        str, typer.Option(help="How options are scored: none, labels, or texts (labels and option texts).")
+    ] = "labels",
+    continuation: Annotated[
+        int, typer.Option("--continue", min=0, help="Let the model continue each prompt by so many tokens.")
+    ] = 0,
     texts: Annotated[bool, typer.Option(help="Keep prompt texts in the store.")] = True,
     backend: Annotated[str, typer.Option(help="cli.py ls backends.")] = "torch",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
@@ -58,11 +63,11 @@ def run(
         done = workflows.capture(
             out, model=model, prompts=prompts or [], sites=site or ("resid.post", "mlp.act"),
             positions=position or ("last",), languages=split_codes(languages), limit=limit, mapping=mapping,
-            answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, device_map=device_map,
-            quantize=quantize, adapter=adapter, merge_adapter=merge_adapter, trust_remote_code=trust_remote_code,
-            chat_template=chat_template, anatomy=anatomy, decoder=decoder, block_items=block_items, texts=texts,
-            part=part, resume=resume, overwrite=overwrite, dry_run=dry_run, self_test=self_test, progress=progress,
-            note=(lambda _: None) if workflows.is_silent() else note,
+            answers=answers, continuation=continuation, backend=backend, revision=revision, dtype=dtype, device=device,
+            device_map=device_map, quantize=quantize, adapter=adapter, merge_adapter=merge_adapter,
+            trust_remote_code=trust_remote_code, chat_template=chat_template, anatomy=anatomy, decoder=decoder,
+            block_items=block_items, texts=texts, part=part, resume=resume, overwrite=overwrite, dry_run=dry_run,
+            self_test=self_test, progress=progress, note=(lambda _: None) if workflows.is_silent() else note,
         )  # fmt: skip
     if isinstance(done, workflows.Estimate):
         print("\n".join(done.lines()))

@@ -19,6 +19,30 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(_PREFIXED_AND.sub(r"\1 ", _UNSPACED.sub(r" \g<0> ", kept)).split())
 
 
+@lru_cache(maxsize=65536)
+def word_spans(text: str) -> tuple[tuple[int, int], ...]:
+    """Characters `[start, stop)` of each word of a text, in order; what lies between them belongs to no word.
+
+    A word is a longest run of letters, digits and the marks on them, as in `words`. Chinese characters and Japanese
+    kana are a word each: nothing in the text says where their words end. Nor does it in Thai, Lao, Khmer and
+    Burmese, where a word here is whatever stands between spaces. Prefixed particles stay with their word.
+    """
+    spans: list[tuple[int, int]] = []
+    alone = True  # whether the last character is a whole word
+    for i, character in enumerate(text):
+        category = unicodedata.category(character)[0]
+        if category not in "LMN":
+            continue
+        follows = bool(spans) and spans[-1][1] == i
+        unspaced = _UNSPACED.match(character) is not None
+        if follows and (category == "M" or not (alone or unspaced)):
+            spans[-1] = (spans[-1][0], i + 1)
+        else:
+            spans.append((i, i + 1))
+            alone = unspaced
+    return tuple(spans)
+
+
 def sentences(text: str) -> list[str]:
     """The sentences of a text, without their end marks."""
     return [s for s in _SENTENCE_END.split(text) if s.strip()]

@@ -1,8 +1,8 @@
-"""How a causal model answers: log-scores of the option labels as next token."""
+"""How a causal model answers: log-scores of the option labels as next token, and of the option texts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.hooks.tokens import Encoded
 from babelscope.schema import Answers, Prompt
+
+FloatArray: TypeAlias = NDArray[np.float64]
 
 
 def labels_of(prompt: Prompt) -> tuple[str, ...]:
@@ -58,6 +61,44 @@ def _disjoint(groups: Sequence[set[int]]) -> bool:
     return sum(map(len, groups)) == len(set().union(*groups))
 
 
+def option_texts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], encoded: Sequence[Encoded], *, behind: bool
+) -> list[list[list[tuple[int, ...]]]]:
+    """Token ids of each option's text behind its prompt: prompt -> option -> spellings, one or two.
+
+    A text follows the prompt with and without a space, as labels do. Its tokens are those that stand behind the
+    prompt's own when both are encoded together; where the tokenizer would merge the two, and where the prompt ends
+    in a special token, the text is encoded by itself.
+
+    Parameters
+    ----------
+    behind : bool
+        False in encoder-decoders, where the text does not follow the prompt but what starts the decoder.
+    """
+    texts = [[spelled for option in p.options for spelled in (option, " " + option)] for p in prompts]
+    flat = [(p.text, spelled) for p, found in zip(prompts, texts, strict=True) for spelled in found]
+    alone = iter(_all_ids(tokenizer, [spelled for _, spelled in flat], add_special_tokens=False))
+    joined = iter(_all_ids(tokenizer, [text + spelled for text, spelled in flat]) if behind else [[]] * len(flat))
+    result = []
+    for prompt, tokens in zip(prompts, encoded, strict=True):
+        options = []
+        for _ in prompt.options:
+            spellings = []
+            for _ in range(2):
+                whole, ids = next(joined), next(alone)
+                n = len(tokens)
+                follows = len(whole) > n and tuple(whole[:n]) == tokens.ids
+                spellings.append(tuple(whole[n:] if follows else ids))
+            options.append(list(dict.fromkeys(spellings)))
+        result.append(options)
+    return result
+
+
+def _all_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options: bool) -> list[list[int]]:
+    found: list[list[int]] = tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
+    return found
+
+
 @contextmanager
 def last_token_only(unembedding: nn.Module, last: Tensor) -> Iterator[None]:
     """Inside, the unembedding sees one token per prompt, so logits are (prompt, 1, vocabulary).
@@ -86,14 +127,17 @@ class AnswerSheet:
     prompts : sequence of Prompt
         In the order of the rows.
     n_options : int
-        Width of the scores; the same in every block of a plan.
+        Width of the scores, the same in every block of a plan; 0 where options are not scored.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], n_options: int) -> None:
         self._prompts = prompts
         known = {labels: label_tokens(tokenizer, labels) for labels in {labels_of(p) for p in prompts} if labels}
-        self._tokens = [known.get(labels_of(p), ()) for p in prompts]
-        self._scores: NDArray[np.float64] = np.full((len(prompts), n_options), np.nan)
+        self._tokens = [known.get(labels_of(p), ()) if n_options else () for p in prompts]
+        self._scores: FloatArray = np.full((len(prompts), n_options), np.nan)
+        self._text_scores: FloatArray | None = None
+        self._text_tokens: NDArray[np.int64] | None = None
+        self._continuation: tuple[str, ...] | None = None
 
     def fill(self, rows: Sequence[int], logits: Tensor) -> None:
         """Score the prompts `rows` by their next-token logits (prompt, vocabulary)."""
@@ -103,6 +147,33 @@ class AnswerSheet:
             if not isinstance(tokens, str):
                 for option, ids in enumerate(tokens):
                     self._scores[row, option] = score[list(ids)].max()
+
+    def fill_texts(
+        self, spellings: Sequence[Sequence[Sequence[tuple[int, ...]]]], scores: Sequence[FloatArray]
+    ) -> None:
+        """Keep the better spelling of each option.
+
+        Parameters
+        ----------
+        spellings : sequence
+            `option_texts` of all prompts.
+        scores : sequence of ndarray
+            Log-probabilities of all spellings of a prompt, option after option.
+        """
+        self._text_scores = np.full_like(self._scores, np.nan)
+        self._text_tokens = np.zeros(self._scores.shape, np.int64)
+        for row, (options, found) in enumerate(zip(spellings, scores, strict=True)):
+            ends = np.cumsum([len(spelled) for spelled in options])
+            for option, spelled in enumerate(options):
+                values = found[ends[option] - len(spelled) : ends[option]]
+                if not np.isnan(values).all():
+                    best = int(np.nanargmax(values))
+                    self._text_scores[row, option] = values[best]
+                    self._text_tokens[row, option] = len(spelled[best])
+
+    def fill_continuation(self, written: Sequence[str]) -> None:
+        """Keep what the model wrote behind each prompt."""
+        self._continuation = tuple(written)
 
     def done(self) -> Answers:
         """Scores, the best option, and whether it is the gold one."""
@@ -115,4 +186,6 @@ class AnswerSheet:
             dtype=np.float64,
         )
         undefined = {i: tokens for i, tokens in enumerate(self._tokens) if isinstance(tokens, str)}
-        return Answers(self._scores, choice, correct, undefined)
+        return Answers(
+            self._scores, choice, correct, undefined, self._text_scores, self._text_tokens, self._continuation
+        )

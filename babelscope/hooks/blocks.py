@@ -8,13 +8,15 @@ import torch
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.answers import AnswerSheet, labels_of
+from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts
 from babelscope.hooks.capture import ForwardPass, Key, run_batch, to_numpy
+from babelscope.hooks.continuing import follow
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.planning import units
-from babelscope.hooks.positions import NoTokensError, tokens_at
+from babelscope.hooks.positions import NoTokensError, coordinates_of, row_sizes, tokens_at
 from babelscope.hooks.tokens import Encoded, batches, decoder_tokens, encode
 from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet, Rows
+from babelscope.schema.site import split_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def run_plan(
     if plan.prompts_sha256 != prompts.digest():
         raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")
     table = {(p.item, p.language): p for p in prompts.prompts}
-    n_options = max(len(labels_of(p)) for p in prompts.prompts)
+    n_options = max(max(len(labels_of(p)), len(p.options)) for p in prompts.prompts) if plan.answers else 0
     forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
     laws = True
     for language, index in pending:
@@ -100,7 +102,7 @@ def _capture(
 ) -> Block:
     splits = _all_splits(plan, items)
     values = _empty(plan, loaded, splits)
-    sheet = AnswerSheet(loaded.tokenizer, [x.prompt for x in items], n_options) if plan.answers else None
+    sheet = AnswerSheet(loaded.tokenizer, [x.prompt for x in items], n_options) if plan.answered else None
     law_errors: dict[str, float] = {}
     for number, batch in enumerate(batches([len(x.encoded) for x in items], plan.token_budget)):
         rows = run_batch(
@@ -109,7 +111,7 @@ def _capture(
             plan,
             [items[i].prompt for i in batch],
             [items[i].encoded for i in batch],
-            logits=sheet is not None,
+            logits=bool(plan.answers),
             laws=laws and number == 0,
         )
         law_errors.update(rows.passed.law_errors)
@@ -119,12 +121,14 @@ def _capture(
             split = splits[key]
             target = np.concatenate([np.arange(split[i], split[i + 1]) for i in batch])
             values[key][:, torch.from_numpy(target)] = found
+    if sheet is not None:
+        _follow(sheet, plan, loaded, items)
     last = loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in items])
     return Block(
         language=language,
         index=index,
         items=np.array([x.index for x in items], dtype=np.int64),
-        rows={key: Rows(to_numpy(v), splits[key] if key[1].ragged else None) for key, v in values.items()},
+        rows=_rows(values, splits, items),
         n_tokens=np.array([len(x.encoded) for x in items], dtype=np.int64),
         last_token=tuple(last),
         answers=sheet.done() if sheet else None,
@@ -133,14 +137,52 @@ def _capture(
     )
 
 
+def _follow(sheet: AnswerSheet, plan: CapturePlan, loaded: LoadedModel, items: Sequence[_Item]) -> None:
+    """What follows the prompts, if the plan asks for it: one more pass, by the model itself in every backend."""
+    if plan.answers != "texts" and not plan.continuation:
+        return
+    encoded, prompts = [x.encoded for x in items], [x.prompt for x in items]
+    decoder = [x.decoder for x in items if x.decoder is not None] if plan.decoder else None
+    spellings: list[list[list[tuple[int, ...]]]] = [[] for _ in items]
+    if plan.answers == "texts":
+        spellings = option_texts(loaded.tokenizer, prompts, encoded, behind=decoder is None)
+    candidates = [[ids for spelled in options for ids in spelled] for options in spellings]
+    found = follow(loaded, encoded, decoder, candidates, plan.continuation, plan.token_budget)
+    if plan.answers == "texts":
+        sheet.fill_texts(spellings, found.scores)
+    if plan.continuation:
+        sheet.fill_continuation(found.written)
+
+
 def _all_splits(plan: CapturePlan, items: Sequence[_Item]) -> "dict[Key, np.ndarray[tuple[int], np.dtype[np.int64]]]":
     """First row of each item, and the number of rows, for each site name and position."""
     found = {}
-    for site in plan.sites:
+    for name in plan.site_layers():
+        stack = split_site(name)[0]
         for position in plan.positions:
-            counts = [len(x.tokens(site.stack)) if position.ragged else 1 for x in items]
-            found[site.name, position] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            counts = [len(row_sizes(position, x.prompt, x.tokens(stack))) if position.ragged else 1 for x in items]
+            found[name, position] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return found
+
+
+def _rows(
+    values: dict[Key, torch.Tensor],
+    splits: "dict[Key, np.ndarray[tuple[int], np.dtype[np.int64]]]",
+    items: Sequence[_Item],
+) -> dict[Key, Rows]:
+    found = {}
+    for (name, position), captured in values.items():
+        stack = split_site(name)[0]
+        facts = [coordinates_of(position, x.prompt, x.tokens(stack)) for x in items]
+        # Typed even where there are no items.
+        beside = {c: np.concatenate([_NONE[c], *(f[c] for f in facts)]) for c in position.coordinates}
+        found[name, position] = Rows(to_numpy(captured), splits[name, position] if position.ragged else None, beside)
+    return found
+
+
+_NONE = {
+    c: np.empty(0, np.uint8 if c == "special" else np.int32) for k in ("all", "words") for c in Position(k).coordinates
+}
 
 
 def _empty(

@@ -13,7 +13,7 @@ from torch import Tensor
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import by_prompt
-from babelscope.hooks.positions import Picker, tokens_at
+from babelscope.hooks.positions import picker
 from babelscope.hooks.tap import stack_of, tap_of
 from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, make_batch
 from babelscope.schema import CapturePlan, Position, Prompt, Site
@@ -92,12 +92,7 @@ def run_batch(
     decoder = decoder_tokens(loaded, plan.decoder, prompts, encoded)
     batch = make_batch(loaded, encoded, decoder)
     pickers = {
-        tag: {
-            position: Picker(
-                position, [tokens_at(position, p, e) for p, e in zip(prompts, tokens, strict=True)], loaded.device
-            )
-            for position in plan.positions
-        }
+        tag: {position: picker(position, prompts, tokens, loaded.device) for position in plan.positions}
         for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder))
         if tokens is not None and any(site.stack == tag for site in plan.sites)
     }
@@ -105,8 +100,8 @@ def run_batch(
 
     def keep(site: Site, x: Tensor) -> None:
         stack = stack_of(loaded.anatomy, site)
-        for position, picker in pickers[site.stack].items():
-            rows = picker(by_prompt(x, batch.mask_of(site.stack)))
+        for position, pick in pickers[site.stack].items():
+            rows = pick(by_prompt(x, batch.mask_of(site.stack)))
             found[site, position] = _stored(tap_of(site.kind).reshape(rows, stack, site.layer or 0), site, plan.dtype)
 
     passed = forward(batch, keep, logits=logits, laws=laws)

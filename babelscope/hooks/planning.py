@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
+from babelscope.hooks.continuing import can_continue
 from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
-from babelscope.hooks.positions import NoTokensError, tokens_at
+from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
 from babelscope.hooks.tokens import Encoded, decoder_tokens, encode
-from babelscope.schema import DECODER_POLICIES, CapturePlan, Position, PromptSet, Site, expand_sites
+from babelscope.schema import ANSWERS, DECODER_POLICIES, CapturePlan, Position, PromptSet, Site, expand_sites
 
 # Large enough to keep a CPU or a GPU busy, small enough for the activations of one layer to stay in memory.
 TOKEN_BUDGET = 4096
@@ -22,7 +23,8 @@ def make_plan(
     *,
     sites: Sequence[str],
     positions: Sequence[str],
-    answers: bool = True,
+    answers: str = "labels",
+    continuation: int = 0,
     backend: str = "torch",
     block_items: int = 64,
     token_budget: int = TOKEN_BUDGET,
@@ -35,8 +37,10 @@ def make_plan(
     ----------
     sites, positions : sequence of str
         As `resid.post`, `mlp.act@2:6`; as `last`, `segment:question`.
-    answers : bool
-        Score the options; only causal models and prompts with options give answers.
+    answers : str
+        A key of `ANSWERS`. Labels are scored where the model predicts the next token and prompts have options.
+    continuation : int
+        Tokens that the model may continue each prompt by.
     dtype : str, optional
         Stored dtype; that of the model by default.
     decoder : str
@@ -45,8 +49,8 @@ def make_plan(
     Raises
     ------
     BabelScopeError
-        For unknown sites, layers and positions, for sites that this model lacks, and where a segment is in
-        none of the prompts.
+        For unknown sites, layers and positions, for sites that this model lacks, where a segment is in none of
+        the prompts, and where texts are asked of a model that writes none.
     """
     if not sites or not positions:
         raise BabelScopeError(
@@ -62,6 +66,7 @@ def make_plan(
         place_of(loaded.anatomy, site)
     if decoder not in DECODER_POLICIES:
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
+    _check_answers(answers, continuation, loaded, prompts)
     chosen = tuple(dict.fromkeys(Position.parse(p) for p in positions))
     _check_segments(chosen, loaded, prompts)
     plan = CapturePlan(
@@ -71,24 +76,43 @@ def make_plan(
         items=prompts.items,
         sites=expanded,
         positions=chosen,
-        answers=answers and loaded.answers_questions and any(labels_of(p) for p in prompts.prompts),
+        answers=answers if answers != "none" and loaded.answers_questions and _any_options(prompts) else "",
         backend=backend,
         block_items=block_items,
         token_budget=token_budget,
         dtype=stored,
         decoder=decoder if loaded.ref.n_encoder_layers else "",
+        continuation=continuation,
     )
     units(plan, loaded)
     check_experts(plan, loaded.anatomy)
     return plan
 
 
+def _any_options(prompts: PromptSet) -> bool:
+    return any(labels_of(p) for p in prompts.prompts)
+
+
+def _check_answers(answers: str, continuation: int, loaded: LoadedModel, prompts: PromptSet) -> None:
+    if answers not in ANSWERS:
+        raise unknown_name("way to answer", str(answers), ANSWERS)
+    if continuation < 0:
+        raise BabelScopeError(f"prompts cannot be continued by {continuation} tokens", "give 0 or more")
+    if (answers == "texts" or continuation) and not can_continue(loaded):
+        raise BabelScopeError(
+            f"{loaded.anatomy.name} does not continue a text token by token from keys and values",
+            "leave out --continue, and give --answers labels or none",
+        )
+    if answers == "texts" and not any(p.options for p in prompts.prompts):
+        raise BabelScopeError(f"no prompt of {prompts.name!r} has options", "leave out --answers texts")
+
+
 def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts: PromptSet) -> None:
     named = {s.name for p in prompts.prompts for s in p.segments}
     for position in positions:
-        if position.kind != "segment":
+        if position.kind not in ("segment", "words"):
             continue
-        if position.segment not in named:
+        if position.segment and position.segment not in named:
             raise BabelScopeError(
                 f"no prompt of {prompts.name!r} has a segment called {position.segment!r}",
                 f"segments there: {', '.join(sorted(named)) or 'none'}",
@@ -96,7 +120,7 @@ def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts:
         if not loaded.tokenizer.is_fast:
             raise BabelScopeError(
                 f"the tokenizer of {loaded.ref.source} does not say which characters its tokens cover",
-                "leave out segment positions, or save the model with a fast tokenizer (tokenizer.json)",
+                "leave out segments and words, or save the model with a fast tokenizer (tokenizer.json)",
             )
 
 
@@ -134,8 +158,7 @@ def _rows(positions: Sequence[Position], prompts: PromptSet, encoded: Sequence[E
     for prompt, tokens in zip(prompts.prompts, encoded, strict=True):
         for position in positions:
             try:
-                found = len(tokens_at(position, prompt, tokens))
+                rows += len(row_sizes(position, prompt, tokens))
             except NoTokensError:
                 continue
-            rows += found if position.ragged else 1
     return rows

@@ -23,10 +23,14 @@ class Encoded:
         Special tokens included, as the tokenizer adds them.
     spans : tuple of (int, int), or None
         Character span `[start, stop)` of each token, (0, 0) for special ones; None from slow tokenizers.
+    special : frozenset of int
+        Indices of the special tokens: those that stand for no text, added by the tokenizer or written out in the
+        text ([CLS], <s>, <|im_start|>). The token for unknown text is not one.
     """
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...] | None
+    special: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,12 +47,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Enc
         return_attention_mask=False,
         return_token_type_ids=False,
         return_offsets_mapping=tokenizer.is_fast,
+        return_special_tokens_mask=True,
         verbose=False,
     )
     spans = found["offset_mapping"] if tokenizer.is_fast else [None] * len(texts)
+    named = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     return [
-        Encoded(tuple(ids), None if span is None else tuple((a, b) for a, b in span))
-        for ids, span in zip(found["input_ids"], spans, strict=True)
+        Encoded(
+            tuple(ids),
+            None if span is None else tuple((a, b) for a, b in span),
+            frozenset(i for i, (token, added) in enumerate(zip(ids, mask, strict=True)) if added or token in named),
+        )
+        for ids, span, mask in zip(found["input_ids"], spans, found["special_tokens_mask"], strict=True)
     ]
 
 
@@ -128,11 +138,22 @@ def decoder_tokens(
         return None
     start = _decoder_start(loaded)
     if policy == "copy":
-        return [Encoded((start, *e.ids), None if e.spans is None else ((0, 0), *e.spans)) for e in encoded]
+        return [
+            Encoded(
+                (start, *e.ids),
+                None if e.spans is None else ((0, 0), *e.spans),
+                frozenset({0, *(i + 1 for i in e.special)}),
+            )
+            for e in encoded
+        ]
     if policy == "language":
         named = {g: language_token(loaded.tokenizer, g) for g in dict.fromkeys(p.language for p in prompts)}
-        return [Encoded((start, named[p.language]), None) for p in prompts]
-    return [Encoded((start,), None) for _ in prompts]
+        return [_no_text(start, named[p.language]) for p in prompts]
+    return [_no_text(start) for _ in prompts]
+
+
+def _no_text(*ids: int) -> Encoded:
+    return Encoded(ids, ((0, 0),) * len(ids), frozenset(range(len(ids))))
 
 
 def _decoder_start(loaded: LoadedModel) -> int:

@@ -20,10 +20,14 @@ class Rows:
         the plan in plan order (one for sites without layers). bfloat16 travels as `ml_dtypes.bfloat16`.
     row_splits : ndarray of int64 or None
         For ragged positions, (item + 1,): rows of item i are `row_splits[i]:row_splits[i + 1]`.
+    coordinates : mapping
+        For ragged positions, `Position.coordinates` -> (row,): `token_id` (int32) and `special` (uint8), or
+        `char_start` and `char_stop` (int32).
     """
 
     values: NDArray[np.generic]
     row_splits: NDArray[np.int64] | None = None
+    coordinates: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,22 @@ class Answers:
         (item,): 1.0, 0.0, or NaN where there is no gold option.
     undefined : mapping
         Row -> reason, for items whose options cannot be told apart by one token; their scores are NaN.
+    text_scores : ndarray of float64 or None
+        (item, option): log-probability of all tokens of the option's text as continuation of the prompt, the better
+        of the text with and without a leading space; NaN where there is none, or where it leaves the context.
+    text_tokens : ndarray of int64 or None
+        (item, option): how many tokens these are; 0 where the score is NaN.
+    continuation : tuple of str or None
+        What the model wrote, item by item.
     """
 
     scores: NDArray[np.float64]
     choice: NDArray[np.int64]
     correct: NDArray[np.float64]
     undefined: Mapping[int, str] = field(default_factory=dict)
+    text_scores: NDArray[np.float64] | None = None
+    text_tokens: NDArray[np.int64] | None = None
+    continuation: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,13 @@ DECODER_POLICIES = {
     "copy": "the prompt again, behind the token that starts a decoder",
 }
 
+# How prompts that have options are answered.
+ANSWERS = {
+    "none": "not at all",
+    "labels": "log-probability of each option's label as next token",
+    "texts": "that, and the log-probability of each option's text as continuation of the prompt",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -70,8 +77,8 @@ class CapturePlan:
         Row order of the store.
     sites : tuple of Site
     positions : tuple of Position
-    answers : bool
-        Whether option log-scores are kept for items that have options.
+    answers : str
+        What is kept for items that have options: "labels", "texts" (a key of `ANSWERS`), or "" for nothing.
     backend : str
     block_items : int
         Items per shard. No forward batch mixes two blocks.
@@ -81,6 +88,8 @@ class CapturePlan:
         Stored dtype: "float32", "float16" or "bfloat16".
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; "" in other models.
+    continuation : int
+        Most tokens that the model continues each prompt by; 0 for none.
     """
 
     model: ModelRef
@@ -89,12 +98,13 @@ class CapturePlan:
     items: tuple[str, ...]
     sites: tuple[Site, ...]
     positions: tuple[Position, ...]
-    answers: bool
+    answers: str
     backend: str
     block_items: int
     token_budget: int
     dtype: str
     decoder: str = ""
+    continuation: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
@@ -126,6 +136,11 @@ class CapturePlan:
         """Hex sha256 of the canonical JSON of `identity`."""
         text = json.dumps(self.identity(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything is kept of what the model says."""
+        return bool(self.answers or self.continuation)
 
     @property
     def n_blocks(self) -> int:

@@ -60,7 +60,8 @@ def capture(
     languages: Sequence[str] | None = None,
     limit: int | None = None,
     mapping: AnyMapping = None,
-    answers: bool = True,
+    answers: str = "labels",
+    continuation: int = 0,
     backend: str = "torch",
     revision: str | None = None,
     dtype: str = "auto",
@@ -101,8 +102,10 @@ def capture(
         First items of each source.
     mapping : optional
         What the columns of prompt files mean.
-    answers : bool
-        Keep how the model answers prompts that have options.
+    answers : str
+        How the model answers prompts that have options: none, labels, or texts (labels and option texts).
+    continuation : int
+        Let the model continue each prompt by at most so many tokens, greedily.
     backend, revision, dtype, device : str
         What runs the model, which revision of a hub id, in which precision, where.
     anatomy : path, optional
@@ -165,7 +168,7 @@ def capture(
     hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
-        decoder=decoder,
+        decoder=decoder, continuation=continuation,
     )  # fmt: skip
     estimate = _estimate(path, plan, loaded, prompt_set)
     if dry_run:

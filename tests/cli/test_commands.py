@@ -159,7 +159,18 @@ def test_a_dry_run_writes_nothing(cli: Cli, tiny_model: Path) -> None:
 
 
 def test_overwrite_replaces_a_store_and_texts_can_be_left_out(cli: Cli, tiny_model: Path) -> None:
-    options = ["--model", tiny_model, "--prompts", "knowledge", "--languages", "en,sw", "--limit", 4, "--no-answers"]
+    options = [
+        "--model",
+        tiny_model,
+        "--prompts",
+        "knowledge",
+        "--languages",
+        "en,sw",
+        "--limit",
+        4,
+        "--answers",
+        "none",
+    ]
     assert cli("capture", "run.acts", *options).code == 0
     done = cli("capture", "run.acts", *options, "--overwrite", "--no-texts", "--position", "mean", "--no-self-test")
     assert done.code == 0, done.err

@@ -39,7 +39,7 @@ def sites_of(name: str) -> list[str]:
 
 
 def captured(loaded: LoadedModel, prompts: PromptSet, sites: list[str], *positions: str, **more: object) -> list[Block]:
-    plan = make_plan(loaded, prompts, sites=sites, positions=positions, answers=False, block_items=3, **more)
+    plan = make_plan(loaded, prompts, sites=sites, positions=positions, answers="none", block_items=3, **more)
     return list(run_plan(plan, loaded, prompts, [(language, i) for language in plan.languages for i in range(2)]))
 
 
@@ -129,7 +129,7 @@ def test_listening_leaves_every_bit_of_the_logits(
 @pytest.mark.parametrize("name", MIXTURES)
 def test_bfloat16_experts_keep_their_laws(name: str, folder_of: Callable[[str], Path], prompts: PromptSet) -> None:
     loaded = load_model(folder_of(name), dtype="bfloat16", device="cpu")
-    plan = make_plan(loaded, prompts, sites=sites_of(name), positions=["last"], answers=False)
+    plan = make_plan(loaded, prompts, sites=sites_of(name), positions=["last"], answers="none")
     assert {f"law of {end}" for end in ENDS} < set(self_test(loaded, prompts, plan))
 
 
@@ -249,7 +249,7 @@ def test_indices_that_the_stored_dtype_cannot_count_to_are_refused(tmp_path: Pat
 
 def test_a_store_gives_back_experts_with_their_axes(tmp_path: Path, load: Load, prompts: PromptSet) -> None:
     loaded = load("qwen3-moe")
-    plan = make_plan(loaded, prompts, sites=list(ENDS), positions=["last"], answers=False)
+    plan = make_plan(loaded, prompts, sites=list(ENDS), positions=["last"], answers="none")
     blocks = run_plan(plan, loaded, prompts, [(language, 0) for language in plan.languages])
     with StoreWriter.create(tmp_path / "run.acts", plan, prompts, {}) as writer:
         for block in blocks:

@@ -85,7 +85,7 @@ def test_batches_are_a_partition_within_the_budget(lengths: list[int], budget: i
 def test_an_item_without_the_segment_fails_with_a_reason_and_the_others_go_on(load: Load, prompts: PromptSet) -> None:
     loaded = load("llama")
     mixed = PromptSet("mixed", (*prompts.of("en"), Prompt("bare", "en", "no segments here")))
-    plan = make_plan(loaded, mixed, sites=["resid.post"], positions=["segment:question"], answers=False)
+    plan = make_plan(loaded, mixed, sites=["resid.post"], positions=["segment:question"], answers="none")
     (block,) = run_plan(plan, loaded, mixed, [("en", 0)])
     assert block.failed == {5: "no segment 'question' (segments: none)"}
     np.testing.assert_array_equal(block.items, range(5))
@@ -95,7 +95,7 @@ def test_an_item_without_the_segment_fails_with_a_reason_and_the_others_go_on(lo
 def test_an_item_missing_in_a_language_fails_there_only(load: Load, prompts: PromptSet) -> None:
     loaded = load("llama")
     gap = PromptSet("gap", tuple(p for p in prompts.prompts if (p.item, p.language) != ("item-2", "sw")))
-    plan = make_plan(loaded, gap, sites=["resid.post"], positions=["last"], answers=False)
+    plan = make_plan(loaded, gap, sites=["resid.post"], positions=["last"], answers="none")
     english, swahili = run_plan(plan, loaded, gap, [("en", 0), ("sw", 0)])
     assert not english.failed
     assert swahili.failed == {2: "not among the prompts in 'sw'"}
@@ -115,7 +115,7 @@ def test_a_block_of_failures_is_empty_and_whole(load: Load, prompts: PromptSet) 
 def test_the_last_token_is_named(load: Load, prompts: PromptSet) -> None:
     for name, token in (("llama", ":"), ("bert", "</s>")):
         loaded = load(name)
-        plan = make_plan(loaded, prompts, sites=["embed"], positions=["last"], answers=False)
+        plan = make_plan(loaded, prompts, sites=["embed"], positions=["last"], answers="none")
         (block,) = run_plan(plan, loaded, prompts, [("en", 0)])
         assert set(block.last_token) == {token}
         lengths = [len(loaded.tokenizer(p.text)["input_ids"]) for p in prompts.of("en")]

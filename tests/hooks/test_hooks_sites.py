@@ -24,7 +24,7 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 
 def plan_of(loaded: LoadedModel, prompts: PromptSet, *positions: str, sites: Sequence[str] = ALL_SITES, **more: object):
-    options = {"answers": False, "block_items": 3, **more}
+    options = {"answers": "none", "block_items": 3, **more}
     return make_plan(loaded, prompts, sites=sites, positions=positions or ("last",), **options)
 
 
@@ -157,7 +157,7 @@ def test_right_padding_agrees_with_left_padding(name: str, load: Load, prompts: 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "bert", "phi3"])
 def test_the_self_test_passes_and_says_what_it_measured(name: str, load: Load, prompts: PromptSet) -> None:
     loaded = load(name)
-    found = self_test(loaded, prompts, plan_of(loaded, prompts, "last", answers=True))
+    found = self_test(loaded, prompts, plan_of(loaded, prompts, "last", answers="labels"))
     assert {f"law of {kind}" for kind in ALL_SITES} < set(found)
     assert max(found.values()) < 1e-5
 
@@ -233,14 +233,14 @@ def test_no_hook_stays_when_the_forward_pass_fails(
 
     monkeypatch.setattr(layers_of(loaded)[1].down_projection, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        captured(plan_of(loaded, prompts, answers=True), loaded, prompts)
+        captured(plan_of(loaded, prompts, answers="labels"), loaded, prompts)
     assert count_hooks(loaded.model) == before
 
 
 def test_no_hook_stays_between_blocks(load: Load, prompts: PromptSet) -> None:
     loaded = load("llama")
     before = count_hooks(loaded.model)
-    plan = plan_of(loaded, prompts, answers=True)
+    plan = plan_of(loaded, prompts, answers="labels")
     run = run_plan(plan, loaded, prompts, [("en", 0), ("en", 1)])
     next(run)
     assert count_hooks(loaded.model) == before
@@ -312,7 +312,7 @@ def test_values_that_float16_cannot_hold_are_refused(
 def test_answers_leave_the_rows_as_they_are(name: str, load: Load, prompts: PromptSet) -> None:
     loaded = load(name)
     plain = captured(plan_of(loaded, prompts, sites=["resid.post@-1"]), loaded, prompts)
-    asked = captured(plan_of(loaded, prompts, sites=["resid.post@-1"], answers=True), loaded, prompts)
+    asked = captured(plan_of(loaded, prompts, sites=["resid.post@-1"], answers="labels"), loaded, prompts)
     for a, b in zip(plain, asked, strict=True):
         key = ("resid.post", Position("last"))
         np.testing.assert_array_equal(a.rows[key].values, b.rows[key].values)

@@ -20,7 +20,7 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}  # float32 passes in another batch shape
 
 def captured(loaded: LoadedModel, prompts: PromptSet, *positions: str, **options: object) -> list[Block]:
     sites = options.pop("sites", SITES)
-    plan = make_plan(loaded, prompts, sites=sites, positions=positions, answers=False, block_items=3, **options)
+    plan = make_plan(loaded, prompts, sites=sites, positions=positions, answers="none", block_items=3, **options)
     pending = [(language, i) for language in plan.languages for i in range(plan.n_blocks)]
     return list(run_plan(plan, loaded, prompts, pending))
 

@@ -7,7 +7,7 @@ from babelscope.schema import CapturePlan, ModelRef, Position, Site
 MODEL = ModelRef("path/to/model", "LlamaForCausalLM", 4, "float32", "w" * 64, "t" * 64)
 PLAN = CapturePlan(
     MODEL, "p" * 64, ("en", "de"), tuple(f"i{i}" for i in range(10)), (Site("mlp.act", 0), Site("mlp.act", 2)),
-    (Position("last"), Position("segment", "question")), True, "torch", 4, 2048, "float32",
+    (Position("last"), Position("segment", "question")), "labels", "torch", 4, 2048, "float32",
 )  # fmt: skip
 
 
@@ -25,8 +25,9 @@ def test_the_fingerprint_ignores_where_the_model_lies():
     "change",
     [
         {"prompts_sha256": "q" * 64}, {"languages": ("de", "en")}, {"items": ("i0",)}, {"sites": (Site("mlp.act", 0),)},
-        {"positions": (Position("first"),)}, {"answers": False}, {"backend": "nnsight"}, {"block_items": 5},
-        {"token_budget": 1}, {"dtype": "float16"}, {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
+        {"positions": (Position("first"),)}, {"answers": "texts"}, {"continuation": 4}, {"backend": "nnsight"},
+        {"block_items": 5}, {"token_budget": 1}, {"dtype": "float16"},
+        {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, tokenizer_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, adapter_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, adapter_merged=True)},

@@ -1,12 +1,14 @@
 """Plans and blocks made by hand, every value a function of where it stands."""
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.schema import Answers, Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, Site
 
-LAST, ALL = Position("last"), Position("all")
+LAST, ALL, WORDS = Position("last"), Position("all"), Position("words")
 WIDTH = {"resid.post": (6,), "attn.heads": (2, 3), "embed": (6,)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -24,7 +26,7 @@ def make_plan(prompts, dtype="float32", positions=(LAST,), block_items=2, **chan
     model = ModelRef("tiny", "LlamaForCausalLM", 3, dtype, "w" * 64, "t" * 64)
     values = {
         "model": model, "prompts_sha256": prompts.digest(), "languages": prompts.languages, "items": prompts.items,
-        "sites": sites, "positions": positions, "answers": True, "backend": "torch", "block_items": block_items,
+        "sites": sites, "positions": positions, "answers": "labels", "backend": "torch", "block_items": block_items,
         "token_budget": 64, "dtype": dtype,
     }  # fmt: skip
     return CapturePlan(**(values | changes))
@@ -43,9 +45,16 @@ def make_block(plan, language, index, failed=()):
                 for layer in layers
             ])  # fmt: skip
             splits = np.concatenate([[0], np.cumsum(tokens)]) if position.ragged else None
-            rows[site, position] = Rows(values.astype(DTYPES[plan.dtype]), splits)
+            n = len(values[0])
+            beside = {c: np.arange(n, dtype=np.uint8 if c == "special" else np.int32) % 2 for c in position.coordinates}
+            rows[site, position] = Rows(values.astype(DTYPES[plan.dtype]), splits, beside)
     correct = np.array([i % 2 == 0 for i in items], float)
     answers = Answers(np.tile([-0.5, -1.0], (len(items), 1)), np.zeros(len(items), np.int64), correct)
+    if plan.answers == "texts":
+        texts = np.array([[-5.0, -6.0 - i / 10] for i in items]).reshape(-1, 2)
+        answers = replace(answers, text_scores=texts, text_tokens=np.tile([1, 2], (len(items), 1)))
+    if plan.continuation:
+        answers = replace(answers, continuation=tuple(f"são {i}" for i in items))
     reasons = {i: f"too long in {language}" for i in plan.block(index) if i in failed}
     return Block(
         language,
@@ -54,7 +63,7 @@ def make_block(plan, language, index, failed=()):
         rows,
         tokens,
         tuple("ü" for _ in items),
-        answers if plan.answers else None,
+        answers if plan.answered else None,
         reasons,
     )
 

@@ -37,7 +37,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     prompts = make_prompts()
     fill(tmp_path / "s.acts", make_plan(prompts), prompts)
     manifest = tmp_path / "s.acts/store.json"
-    text = manifest.read_text().replace("babelscope/1.0", "babelscope/2.0")
+    text = manifest.read_text().replace("babelscope/1.1", "babelscope/2.0")
     manifest.chmod(0o644)
     manifest.write_text(text)
     with pytest.raises(BabelScopeError, match=r"schema babelscope/2\.0"):

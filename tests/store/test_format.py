@@ -12,7 +12,7 @@ import xarray
 
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.schema import Position, Prompt, PromptSet, Segment
-from tests.store.stores import ALL, DTYPES, LAST, fill, make_block, make_plan, make_prompts, value
+from tests.store.stores import ALL, DTYPES, LAST, WORDS, fill, make_block, make_plan, make_prompts, value
 
 DOCUMENT = Path(__file__).parents[2] / "docs/store-format.md"
 
@@ -48,12 +48,17 @@ def test_the_hash_of_the_plan_is_what_the_document_says(tmp_path):
 
 def test_the_tables_of_the_document_name_every_dataset_and_no_other(tmp_path):
     prompts = make_prompts()
-    fill(tmp_path / "s.acts", make_plan(prompts, positions=(LAST, ALL)), prompts, failed={"sw": (2,)})
+    fill(
+        tmp_path / "s.acts",
+        make_plan(prompts, positions=(LAST, ALL, WORDS), answers="texts", continuation=3),
+        prompts,
+        failed={"sw": (2,)},
+    )
     found = set()
 
     def note(name, thing):
         if isinstance(thing, h5py.Dataset):
-            found.add(re.sub(r"(resid\.post|attn\.heads|embed)\.(last|all)/", "SITE.POSITION/", name))
+            found.add(re.sub(r"(resid\.post|attn\.heads|embed)\.(last|all|words)/", "SITE.POSITION/", name))
             raw = thing.id
             stored = np.empty(thing.shape, raw.dtype)
             raw.read(h5py.h5s.ALL, h5py.h5s.ALL, stored) if stored.size else None
@@ -67,7 +72,7 @@ def test_the_tables_of_the_document_name_every_dataset_and_no_other(tmp_path):
     named = set(re.findall(r"`([^`]+)`", table)) - set(json.loads((tmp_path / "s.acts/store.json").read_text()))
     # Coordinates of axes, described in the text.
     scales = {"answers/item", "answers/option"} | {
-        f"SITE.POSITION/{n}" for n in ("item", "token", "row_splits", "head", "dim")
+        f"SITE.POSITION/{n}" for n in ("item", "token", "word", "row_splits", "head", "dim")
     }
     assert found - scales == named
 
@@ -77,7 +82,7 @@ def test_tokens_answers_and_failures_are_where_the_document_says(tmp_path):
     plan = make_plan(prompts, positions=(LAST, ALL))
     fill(tmp_path / "s.acts", plan, prompts, failed={"sw": (2,)})
     with shard(tmp_path / "s.acts") as file:
-        assert file.attrs["schema"] == b"babelscope/1.0"
+        assert file.attrs["schema"] == b"babelscope/1.1"
         assert (file.attrs["language"], file.attrs["block"], file.attrs["item_from"]) == (b"sw", 1, 2)
         assert list(file["rows/item"]) == [3]
         assert file["rows/last_token"].asstr()[0] == "ü"

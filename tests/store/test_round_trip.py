@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babelscope.activations_store import ActivationStore, StoreWriter
+from babelscope.analyses.behavior.accuracy import accuracy
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Answers
-from tests.store.stores import ALL, DTYPES, LAST, fill, make_block, make_plan, make_prompts, value
+from tests.store.stores import ALL, DTYPES, LAST, WORDS, fill, make_block, make_plan, make_prompts, value
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -193,7 +194,7 @@ def test_an_answer_that_is_undefined_is_missing_and_says_why(tmp_path):
 
 def test_a_store_without_answers_has_the_columns_and_no_values(tmp_path):
     prompts = make_prompts(2, ("en",))
-    answers = fill(tmp_path / "s.acts", make_plan(prompts, answers=False), prompts).answers
+    answers = fill(tmp_path / "s.acts", make_plan(prompts, answers=""), prompts).answers
     assert len(answers) == 2
     assert answers[["choice", "correct"]].isna().all().all()
     assert "score_0" not in answers
@@ -236,3 +237,49 @@ def test_what_the_store_does_not_hold_is_refused_by_name(tmp_path, call, names):
     with pytest.raises(BabelScopeError, match=names) as caught:
         call(store)
     assert caught.value.hint
+
+
+def test_rows_of_special_tokens_can_be_left_out(tmp_path):
+    prompts = make_prompts()
+    store = fill(tmp_path / "s.acts", make_plan(prompts, positions=(ALL, WORDS)), prompts)
+    chosen = store.select("embed", position="all", items=["item/4", "item/2"])
+    everything, flags = chosen.ragged(), chosen.coordinate("special")
+    assert any(flag.any() for flag in flags[0])
+    for rows, marks, kept in zip(everything[1], flags[1], chosen.ragged(special=False)[1], strict=True):
+        np.testing.assert_array_equal(rows[marks == 0], kept)
+    words = store.select("embed", position="words")
+    assert [len(x) for x in words.coordinate("char_start")[0]] == [len(x) for x in words.ragged(special=False)[0]]
+    with pytest.raises(BabelScopeError, match="coordinate of position words called 'special'"):
+        words.coordinate("special")
+
+
+def test_texts_and_continuations_come_back_beside_the_answers(tmp_path):
+    prompts = make_prompts()
+    plan = make_plan(prompts, answers="texts", continuation=4)
+    answers = fill(tmp_path / "s.acts", plan, prompts, failed={"sw": (2,)}).answers
+    assert list(answers["continuation"]) == [f"são {i}" for i in (0, 1, 2, 3, 4, 0, 1, 3, 4)]
+    assert list(answers["text_score_1"][:3]) == [-6, -6.1, -6.2]
+    assert set(answers["text_tokens_1"]) == {2}
+    assert {"score_0", "score_1"} <= set(answers)
+
+
+def test_a_continuation_can_be_kept_without_scores(tmp_path):
+    prompts = make_prompts(2, ("en",))
+    answers = fill(tmp_path / "s.acts", make_plan(prompts, answers="", continuation=4), prompts).answers
+    assert list(answers["continuation"]) == ["são 0", "são 1"]
+
+
+# Gold is 0, 1, 0, 1, 0. By sums the text of option 0 is the better one everywhere, per token that of option 1.
+@pytest.mark.parametrize(("scoring", "right"), [("labels", 3 / 5), ("texts", 3 / 5), ("texts-per-token", 2 / 5)])
+def test_accuracy_counts_the_option_that_the_scoring_prefers(tmp_path, scoring, right):
+    prompts = make_prompts(5, ("en",))
+    store = fill(tmp_path / "s.acts", make_plan(prompts, answers="texts"), prompts)
+    assert accuracy(store, scoring).table["accuracy"].tolist() == [right]
+
+
+def test_accuracy_by_texts_needs_texts(tmp_path):
+    prompts = make_prompts(2, ("en",))
+    store = fill(tmp_path / "s.acts", make_plan(prompts), prompts)
+    with pytest.raises(BabelScopeError, match="no item has options") as caught:
+        accuracy(store, "texts")
+    assert "--answers texts" in caught.value.hint

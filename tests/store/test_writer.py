@@ -112,8 +112,8 @@ def test_each_field_of_a_plan_is_part_of_its_identity(tmp_path, name):
     StoreWriter.create(tmp_path / "s.acts", plan, prompts, {})
     other = {
         "prompts_sha256": "0" * 64, "languages": ("sw",), "items": ("item/0",), "sites": plan.sites[:1],
-        "positions": (ALL,), "answers": False, "backend": "nnsight", "block_items": 9, "token_budget": 9,
-        "dtype": "float16", "decoder": "copy",
+        "positions": (ALL,), "answers": "", "backend": "nnsight", "block_items": 9, "token_budget": 9,
+        "dtype": "float16", "decoder": "copy", "continuation": 3,
     }  # fmt: skip
     with pytest.raises(BabelScopeError, match=rf"plan: {name}\b"):
         StoreWriter.resume(tmp_path / "s.acts", replace(plan, **{name: other[name]}))
@@ -245,11 +245,13 @@ def test_a_language_that_is_no_code_never_becomes_a_path(tmp_path, code):
             "splits",
         ),
         (lambda b: b.rows.update({("embed", ALL): Rows(np.zeros((1, 2, 6), np.float32))}), "splits"),
+        (lambda b: b.rows.update({("embed", ALL): replace(b.rows["embed", ALL], coordinates={})}), "coordinates"),
         (lambda b: b.rows.pop(("embed", LAST)), "differ from the plan"),
         (lambda b: b.failed.update({1: "too long"}), "each once"),
         (lambda b: replace(b, items=b.items[::-1]), "in order"),
         (lambda b: replace(b, n_tokens=b.n_tokens[:1]), "n_tokens"),
         (lambda b: replace(b, answers=None), "2 items"),
+        (lambda b: replace(b, answers=replace(b.answers, continuation=("x", "y"))), "asks for"),
         (lambda b: replace(b, index=7), "no such block"),
         (lambda b: replace(b, language="../x"), "no such block"),
     ],

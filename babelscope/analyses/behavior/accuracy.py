@@ -2,16 +2,29 @@
 
 from importlib.metadata import version
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
 from babelscope.activations_store import ActivationStore
-from babelscope.errors import BabelScopeError
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
 
+SCORINGS = {
+    "labels": "the option whose label is the likeliest next token",
+    "texts": "the option whose text is the likeliest continuation of the prompt",
+    "texts-per-token": "the same by the mean over the tokens of the text, for options of unequal length",
+}
 
-def accuracy(store: ActivationStore) -> Result:
+
+def accuracy(store: ActivationStore, scoring: str = "labels") -> Result:
     """Accuracy per task and language, with Wilson 95 % intervals, beside chance.
+
+    Parameters
+    ----------
+    scoring : str
+        A key of `SCORINGS`: which option counts as the model's answer.
 
     Returns
     -------
@@ -23,12 +36,21 @@ def accuracy(store: ActivationStore) -> Result:
     Raises
     ------
     BabelScopeError
-        If no item of the store has a gold option.
+        If no item of the store has a gold option, or texts were not scored.
     """
-    answers = store.answers.dropna(subset=["correct"])
+    if scoring not in SCORINGS:
+        raise unknown_name("scoring", scoring, SCORINGS)
+    answers = store.answers
+    if scoring != "labels":
+        answers = answers.assign(correct=_correct_by_text(answers, per_token=scoring.endswith("per-token")))
+    answers = answers.dropna(subset=["correct"])
     if answers.empty:
-        raise BabelScopeError(f"{store.path}: no item has options and a gold answer", "capture with --answers")
-    score_columns = [c for c in answers if str(c).startswith("score_")]
+        wanted = "labels" if scoring == "labels" else "texts"
+        raise BabelScopeError(
+            f"{store.path}: no item has options, their scores and a gold answer", f"capture with --answers {wanted}"
+        )
+    prefix = "score_" if scoring == "labels" else "text_score_"
+    score_columns = [c for c in answers if str(c).startswith(prefix)]
     answers = answers.assign(task=_tasks(store).reindex(answers["item"]).to_numpy())
     rows = []
     for (name, language), part in answers.groupby(["task", "language"], sort=False):
@@ -39,7 +61,8 @@ def accuracy(store: ActivationStore) -> Result:
     table = pd.DataFrame(rows, columns=["task", "language", "n", "accuracy", "low", "high", "chance"])
     about = {
         "store": store.fingerprint, "version": version("babelscope"), "languages": store.languages,
-        "interval": "Wilson 95 %", "unit": "item", "task": "covariate task, else dataset, else all",
+        "interval": "Wilson 95 %", "unit": "item", "scoring": scoring,
+        "task": "covariate task, else dataset, else all",
     }  # fmt: skip
     return Result("accuracy", table, about)
 
@@ -48,3 +71,16 @@ def _tasks(store: ActivationStore) -> "pd.Series[str]":
     """Task by item. Grouping would drop items without one, and their answers with them."""
     names = store.covariates.reindex(columns=["task", "dataset"]).astype(object)
     return names["task"].fillna(names["dataset"]).fillna("all").astype(str)
+
+
+def _correct_by_text(answers: pd.DataFrame, *, per_token: bool) -> NDArray[np.float64]:
+    """1, 0, or NaN without scores or gold."""
+    scores = answers.filter(regex=r"^text_score_\d+$").to_numpy(float)
+    if per_token:
+        tokens = answers.filter(regex=r"^text_tokens_\d+$").to_numpy(float)
+        scores = scores / np.where(tokens > 0, tokens, np.nan)
+    known = answers["gold"].notna().to_numpy() & ~np.isnan(scores).all(axis=1)
+    correct = np.full(len(answers), np.nan)
+    if known.any():
+        correct[known] = np.nanargmax(scores[known], axis=1) == answers["gold"][known].to_numpy(int)
+    return correct

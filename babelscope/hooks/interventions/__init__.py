@@ -1,0 +1,28 @@
+"""Interventions: what a model answers when an activation is changed, and how an answer depends on each of them."""
+
+from babelscope.hooks.interventions.batch import PromptBatch, read_prompts
+from babelscope.hooks.interventions.editing import Activations, activations, edited
+from babelscope.hooks.interventions.edits import Edit, mean, patch, resample, steer, zero
+from babelscope.hooks.interventions.effects import Effect, effect, gold_score, next_logits, option_scores
+from babelscope.hooks.interventions.gradients import Gradient, gradients
+
+__all__ = [
+    "Activations",
+    "Edit",
+    "Effect",
+    "Gradient",
+    "PromptBatch",
+    "activations",
+    "edited",
+    "effect",
+    "gold_score",
+    "gradients",
+    "mean",
+    "next_logits",
+    "option_scores",
+    "patch",
+    "read_prompts",
+    "resample",
+    "steer",
+    "zero",
+]
