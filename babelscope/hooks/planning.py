@@ -71,7 +71,7 @@ def make_plan(
         sites=expanded,
         positions=chosen,
         answers=answers and loaded.answers_questions and any(labels_of(p) for p in prompts.prompts),
-        backend=backend,
+        backend=backend.replace("_", "-"),  # one spelling, since it is part of the identity of a store
         block_items=block_items,
         token_budget=token_budget,
         dtype=stored,

@@ -118,6 +118,11 @@ class CapturePlan:
         """Blocks of items per language."""
         return -(-len(self.items) // self.block_items)
 
+    @property
+    def blocks(self) -> tuple[tuple[str, int], ...]:
+        """Every (language, block index), in row order."""
+        return tuple((language, index) for language in self.languages for index in range(self.n_blocks))
+
     def block(self, index: int) -> range:
         """Item indices of one block."""
         return range(index * self.block_items, min((index + 1) * self.block_items, len(self.items)))

@@ -143,13 +143,15 @@ def capture(
         return estimate
     # What a resumed capture holds already is checked against the plan before any room is asked for.
     begun = StoreWriter.resume(path, plan) if resume and path.exists() else None
-    _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / _n_blocks(plan))
+    _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
     checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
+    # Before there is a store, since the backend may refuse a site.
+    blocks = hooks.run_plan(plan, loaded, prompt_set, begun.pending() if begun else plan.blocks)
     writer = begun or StoreWriter.create(
         path, plan, prompt_set, _provenance(loaded, prompt_set, checks), texts=texts, overwrite=overwrite
     )
     with writer:
-        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, writer.pending()), progress)
+        _fill(writer, blocks, progress)
     return ActivationStore.open(path)
 
 
@@ -183,10 +185,6 @@ def _check_room(path: Path, estimate: Estimate, share: float) -> None:
         )
 
 
-def _n_blocks(plan: CapturePlan) -> int:
-    return len(plan.languages) * plan.n_blocks
-
-
 def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet) -> Estimate:
     from babelscope import hooks
 
@@ -196,7 +194,7 @@ def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: Pro
 
 
 def _fill(writer: StoreWriter, blocks: Iterator[Block], progress: Progress | None) -> None:
-    total = _n_blocks(writer.plan)
+    total = len(writer.plan.blocks)
     done = total - len(writer.pending())
     with stop_requested() as stopped:
         for block in blocks:
@@ -213,13 +211,14 @@ def _fill(writer: StoreWriter, blocks: Iterator[Block], progress: Progress | Non
 
 def _provenance(loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float]) -> dict[str, Any]:
     packages = ("babelscope", "torch", "transformers", "h5py", "numpy")
+    imported = tuple(p for p in ("transformer-lens", "nnsight", "peft") if p.replace("-", "_") in sys.modules)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in packages},
+        "versions": {p: version(p) for p in packages + imported},
         "device": str(loaded.device),
         "model": loaded.ref.source,
         "prompts": {"name": prompts.name, "source": prompts.source},
