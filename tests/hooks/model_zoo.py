@@ -314,6 +314,17 @@ FURTHER: dict[str, Callable[[], PreTrainedModel]] = {
     "distilbert": _distilbert,
 }  # fmt: skip
 FURTHER_ENCODERS = ("distilbert",)
+
+
+def saved(name: str, folder: Path) -> Path:
+    """Build and write the model of any name that stands in this file."""
+    torch.manual_seed(0)
+    if name in FURTHER or name == "mixtral":
+        return save(FURTHER.get(name, mixtral)(), folder, special=name in FURTHER_ENCODERS)
+    family = {**FAMILIES, **ENCODER_DECODERS}[name]
+    return save(family.build(), folder, special=name in ENCODER_DECODERS or getattr(family, "encoder", False))
+
+
 # --- End of the further architectures.
 
 

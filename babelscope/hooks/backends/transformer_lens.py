@@ -32,7 +32,7 @@ from babelscope.hooks.tap import place_of
 from babelscope.hooks.tokens import Batch
 from babelscope.schema import CapturePlan, Site
 
-NAME, MINIMUM = "transformer_lens", "4.3"
+NAME, MINIMUM = "transformer-lens", "4.3"
 
 BLOCKS = {"": "blocks", "enc": "encoder_blocks", "dec": "decoder_blocks"}
 
