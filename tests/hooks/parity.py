@@ -10,6 +10,7 @@ from pathlib import Path
 
 import model_zoo
 import numpy as np
+from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import LoadedModel, load_model, make_plan, run_plan
@@ -167,6 +168,7 @@ def write_page(parities: Mapping[str, Parity]) -> None:
 
 
 if __name__ == "__main__":
+    transformers_logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as scratch:
         write_page(
             {

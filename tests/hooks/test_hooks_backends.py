@@ -22,6 +22,7 @@ from babelscope.errors import BabelScopeError
 from babelscope.hooks import LoadedModel, extras, load_model, make_plan, run_plan
 from babelscope.hooks.backends import nnsight, nnsight_remote, transformer_lens
 from babelscope.hooks.locate import locate
+from babelscope.hooks.reach import sample_batch
 from babelscope.schema import PromptSet
 from babelscope.workflows import capture
 
@@ -160,6 +161,23 @@ def test_a_path_to_another_module_is_refused(load: Load, short: PromptSet, monke
     assert "site resid.post@1 is not reachable with the backend nnsight, because what it gives is another" in problem(
         load("llama"), short, "nnsight", "resid.post@1"
     )
+
+
+@pytest.mark.parametrize("backend", ["transformer-lens", "nnsight"])
+def test_blocks_that_nobody_reads_are_not_run(backend: str, load: Load, short: PromptSet) -> None:
+    loaded = load("llama")
+    plan = make_plan(loaded, short, sites=["resid.post@0"], positions=["last"], answers=False, backend=backend)
+    opened = plugins.load("backend", backend).open(loaded, plan)
+    blocks = opened.bridge.blocks if backend == "transformer-lens" else loaded.anatomy.body.layers
+    ran: list[int] = []
+    handles = [b.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, b in enumerate(blocks)]
+    kept: list[object] = []
+    opened(sample_batch(loaded), lambda site, _: kept.append(site), logits=False, laws=False)
+    assert (len(kept), set(ran) - {0}) == (1, set())
+    opened(sample_batch(loaded), lambda site, _: kept.append(site), logits=True, laws=False)
+    assert (len(kept), ran[-1]) == (2, 2)
+    for handle in handles:
+        handle.remove()
 
 
 # --- Adapters.

@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from babelscope.hooks.extras import import_extra
 from babelscope.hooks.interface import goes_through_interface
 from babelscope.hooks.laws import check_laws
 from babelscope.hooks.models import LoadedModel
-from babelscope.hooks.place import Place, tapped
+from babelscope.hooks.place import Place, Stop, tapped
 from babelscope.hooks.reach import check_agreement, not_reachable, refuse_unknown
 from babelscope.hooks.tap import place_of
 from babelscope.hooks.tokens import Batch
@@ -82,8 +82,10 @@ class BridgePass:
             unseen.discard(site)
             # The bridge splits what the output projection reads into heads, which our taps do themselves.
             keep(site, x.flatten(-2) if len(site.axes) == 2 and x.ndim == 4 else x)
+            if not unseen and not logits:
+                raise Stop
 
-        inputs = batch.inputs() | without_cache(self.loaded.model)
+        inputs, output = batch.inputs() | without_cache(self.loaded.model), None
         with torch.inference_mode(), ExitStack() as stack:
             stack.enter_context(tapped(self.places, kept))
             listening: list[tuple[str, Any]] = [
@@ -92,11 +94,12 @@ class BridgePass:
             if logits:
                 listening.append(("unembed.hook_in", partial(_last_only, batch.output_mask.sum(1) - 1)))
             stack.enter_context(self.bridge.hooks(fwd_hooks=listening))
+            stack.enter_context(suppress(Stop))
             output = self.bridge(inputs.pop("input_ids"), return_type="logits", **inputs)
         if unseen:
             site = min(unseen)
             raise not_reachable(f"site {site}", NAME, f"{self.hooks.get(site, 'its module')} never fires there")
-        return Passed(output[:, 0] if logits else None, errors)
+        return Passed(output[:, 0] if output is not None else None, errors)
 
 
 def _hear(kept: Any, x: Tensor, hook: Any) -> None:
