@@ -133,7 +133,7 @@ class StoreWriter:
     def pending(self) -> list[tuple[str, int]]:
         """(language, block) pairs that are not committed yet, in row order."""
         done = self._committed()
-        return [pair for pair in self.plan.blocks if pair not in done]
+        return [block for block in self.plan.blocks if block not in done]
 
     def put(self, block: Block) -> None:
         """Commit a block: when this returns, it survives a power cut. One that is there already stays as it is.

@@ -37,27 +37,40 @@ def run_plan(
 ) -> Iterator[Block]:
     """Capture the pending blocks, in the order given, with length-sorted batches that never cross a block.
 
+    The backend is opened by the call itself, so that what it refuses is told before the first block is asked for.
+
     Parameters
     ----------
     pending : sequence of (language, block index)
 
-    Yields
-    ------
-    Block
+    Returns
+    -------
+    iterator of Block
         The first one carries the errors of the laws, observed on its first batch.
 
     Raises
     ------
     BabelScopeError
-        If the plan belongs to another model or other prompts, if a law fails, or if values overflow.
+        If the plan belongs to another model or other prompts, or if the backend cannot give a site; while blocks
+        are made, if a law fails or if values overflow.
     """
     if plan.model.nameless != loaded.ref.nameless:
         raise BabelScopeError("the plan was made for another model", "make the plan again, with make_plan")
     if plan.prompts_sha256 != prompts.digest():
         raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")
+    forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
+    return _blocks(forward, plan, loaded, prompts, pending)
+
+
+def _blocks(
+    forward: ForwardPass,
+    plan: CapturePlan,
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    pending: Sequence[tuple[str, int]],
+) -> Iterator[Block]:
     table = {(p.item, p.language): p for p in prompts.prompts}
     n_options = max(max(len(labels_of(p)), len(p.options)) for p in prompts.prompts) if plan.answers else 0
-    forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
     laws = True
     for language, index in pending:
         found = {i: table.get((plan.items[i], language)) for i in plan.block(index)}

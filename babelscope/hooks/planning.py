@@ -77,7 +77,7 @@ def make_plan(
         sites=expanded,
         positions=chosen,
         answers=answers if answers != "none" and loaded.answers_questions and _any_options(prompts) else "",
-        backend=backend,
+        backend=backend.replace("_", "-"),  # one spelling, since it is part of the identity of a store
         block_items=block_items,
         token_budget=token_budget,
         dtype=stored,

@@ -177,14 +177,17 @@ def capture(
     begun = StoreWriter.resume(path, plan) if resume and path.exists() else None
     _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
     checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
+    # Before there is a store, since the backend may refuse a site; which blocks are left is known only after joining.
+    pending: list[tuple[str, int]] = []
+    blocks = hooks.run_plan(plan, loaded, prompt_set, pending)
     about = _provenance(loaded, prompt_set, checks, trust_remote_code=trust_remote_code)
     if begun is None and not share.whole:
         begun = StoreWriter.join(path, plan, prompt_set, about, texts=texts)
     writer = begun or StoreWriter.create(path, plan, prompt_set, about, texts=texts, overwrite=overwrite)
     with writer:
-        blocks = share.of(plan.blocks)
-        pending = [block for block in writer.pending() if block in blocks]
-        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, pending), len(blocks), len(pending), progress)
+        mine = share.of(plan.blocks)
+        pending += [block for block in writer.pending() if block in mine]
+        _fill(writer, blocks, len(mine), len(pending), progress)
     return ActivationStore.open(path)
 
 
@@ -244,16 +247,15 @@ def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int
 def _provenance(
     loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float], *, trust_remote_code: bool
 ) -> dict[str, Any]:
-    packages = ["babelscope", "torch", "transformers", "h5py", "numpy"]
-    if loaded.ref.adapter:
-        packages.append("peft")
+    packages = ("babelscope", "torch", "transformers", "h5py", "numpy")
+    imported = tuple(p for p in ("transformer-lens", "nnsight", "peft") if p.replace("-", "_") in sys.modules)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in packages},
+        "versions": {p: version(p) for p in packages + imported},
         "device": str(loaded.device),
         "device_map": getattr(loaded.model, "hf_device_map", None),
         "model": loaded.ref.source,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import model_zoo
 import pytest
-import torch
 from transformers.utils import logging as transformers_logging
 
 from babelscope.hooks import LoadedModel, load_model
@@ -23,11 +22,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     def folder(name: str) -> Path:
         if name not in made:
-            torch.manual_seed(0)
-            family = {**model_zoo.FAMILIES, **model_zoo.ENCODER_DECODERS}.get(name)
-            model = model_zoo.MIXTURES[name]() if family is None else family.build()
-            special = name in model_zoo.ENCODER_DECODERS or getattr(family, "encoder", False)
-            made[name] = model_zoo.save(model, tmp_path_factory.mktemp(name), special=special)
+            made[name] = model_zoo.saved(name, tmp_path_factory.mktemp(name))
         return made[name]
 
     return folder

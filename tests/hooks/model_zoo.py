@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
@@ -279,6 +280,70 @@ MIXTURES = {
         GptOssConfig, GptOssForCausalLM, num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=8,
     ),
 }  # fmt: skip
+
+
+# --- Further architectures, for the contract of the backends: built here, compared with each other, no paths by hand.
+def _falcon() -> PreTrainedModel:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    return FalconForCausalLM(
+        FalconConfig(vocab_size=320, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+                     ffn_hidden_size=NEURONS, multi_query=True, parallel_attn=True, bias=False, bos_token_id=0,
+                     eos_token_id=2, pad_token_id=1)
+    )  # fmt: skip
+
+
+def _xglm() -> PreTrainedModel:
+    from transformers import XGLMConfig, XGLMForCausalLM
+
+    return XGLMForCausalLM(
+        XGLMConfig(vocab_size=320, d_model=WIDTH, ffn_dim=NEURONS, num_layers=LAYERS, attention_heads=HEADS,
+                   max_position_embeddings=128, bos_token_id=0, eos_token_id=2, pad_token_id=1)
+    )  # fmt: skip
+
+
+def _distilbert() -> PreTrainedModel:
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
+
+    return DistilBertForMaskedLM(
+        DistilBertConfig(vocab_size=320, dim=WIDTH, hidden_dim=NEURONS, n_layers=LAYERS, n_heads=HEADS,
+                         max_position_embeddings=130, pad_token_id=1)
+    )  # fmt: skip
+
+
+def _of_transformers(name: str, **more: object) -> Callable[[], PreTrainedModel]:
+    def build() -> PreTrainedModel:
+        config = getattr(transformers, f"{name}TextConfig", None) or getattr(transformers, f"{name}Config")
+        return _llama_like(config, getattr(transformers, f"{name}ForCausalLM"), **more)()
+
+    return build
+
+
+FURTHER: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma3": _of_transformers(
+        "Gemma3", head_dim=16, sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "falcon": _falcon,
+    "xglm": _xglm,
+    "olmo2": _of_transformers("Olmo2"),
+    "cohere": _of_transformers("Cohere", layer_norm_bias=False),
+    "distilbert": _distilbert,
+}  # fmt: skip
+FURTHER_ENCODERS = ("distilbert",)
+
+
+def saved(name: str, folder: Path) -> Path:
+    """Build and write the model of any name that stands in this file."""
+    torch.manual_seed(0)
+    plain = {**MIXTURES, **FURTHER}
+    if name in plain:
+        return save(plain[name](), folder, special=name in FURTHER_ENCODERS)
+    family = {**FAMILIES, **ENCODER_DECODERS}[name]
+    return save(family.build(), folder, special=name in ENCODER_DECODERS or getattr(family, "encoder", False))
+
+
+# --- End of the further architectures.
 
 
 def save(model: PreTrainedModel, folder: Path, *, special: bool, padding_side: str = "right") -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from babelscope.hooks.answers import last_token_only
 from babelscope.hooks.capture import Keep, Passed
@@ -46,9 +47,12 @@ class TorchPass:
 def forward(loaded: LoadedModel, batch: Batch, *, head: bool, **options: bool) -> Any:
     """Call the model, or only its body, without a cache; position ids are its own affair under right padding."""
     module = loaded.model if head else loaded.anatomy.body
-    if "use_cache" in inspect.signature(module.forward).parameters:
-        options["use_cache"] = False
-    return module(**batch.inputs(), **options)
+    return module(**batch.inputs(), **without_cache(module), **options)
+
+
+def without_cache(module: nn.Module) -> dict[str, bool]:
+    """The argument that keeps keys and values from being cached; encoders know none."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
 
 
 def last_place(loaded: LoadedModel, plan: CapturePlan) -> Place:
