@@ -76,7 +76,7 @@ def _usable(
     for row, (i, prompt) in enumerate(present.items()):
         item = _Item(i, prompt, encoded[row], decoder[row] if decoder else None)
         try:
-            for stack in {site.stack for site in plan.sites}:
+            for stack in {site.row_stack for site in plan.sites}:
                 for position in (*plan.positions, Position("last")):
                     tokens_at(position, prompt, item.tokens(stack))
         except NoTokensError as reason:
@@ -138,7 +138,7 @@ def _all_splits(plan: CapturePlan, items: Sequence[_Item]) -> "dict[Key, np.ndar
     found = {}
     for site in plan.sites:
         for position in plan.positions:
-            counts = [len(x.tokens(site.stack)) if position.ragged else 1 for x in items]
+            counts = [len(x.tokens(site.row_stack)) if position.ragged else 1 for x in items]
             found[site.name, position] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return found
 

@@ -1,6 +1,7 @@
 """Where a model keeps its parts: found by structure and by what one small forward pass shows, never by a table."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ def _layer(seen: Probe, block: Call) -> Layer:
         if projection is not None and projection.returned is not None:
             tensors[f"{kind}.out"] = projection.returned
         excluded |= _inside(attending.module, block.module) | ({id(projection.module)} if projection else set())
-        attentions[kind] = Attention(attending.module, projection.module if projection else None, attending.n_heads)
+        attentions[kind] = _attention(seen, attending, projection)
     mlp = find_mlp([c for c in once if id(c.module) not in excluded], width)
     if mlp is not None:
         tensors["mlp.out"] = mlp.out
@@ -137,6 +138,15 @@ def _layer(seen: Probe, block: Call) -> Layer:
         gate=mlp.gate if mlp else None,
         residual=find_residual(calls, tensors),
     )
+
+
+def _attention(seen: Probe, attending: Attending, projection: Call | None) -> Attention:
+    found = Attention(attending.module, projection.module if projection else None, attending.n_heads)
+    given = seen.handed_over.get(id(attending.module))
+    if given is None:
+        return found
+    unchanged = projection is not None and _same(projection.read, given.attended.flatten(-2))
+    return replace(found, query=given.query, key=given.key, value=given.value, is_read_unchanged=unchanged)
 
 
 def _attending(seen: Probe, block: Call) -> list[Attending]:

@@ -49,6 +49,29 @@ def _segment(name: str, prompt: Prompt, encoded: Encoded) -> NDArray[np.int64]:
     return np.array(inside, dtype=np.int64)
 
 
+def segment_tokens(
+    device: torch.device,
+    segments: Sequence[str],
+    prompts: Sequence[Prompt],
+    encoded: Sequence[Encoded],
+) -> Tensor:
+    """Which tokens belong to which segment.
+
+    Returns
+    -------
+    Tensor
+        float32, (prompt, token, segment): 1 or 0; NaN in prompts that have no token of the segment.
+    """
+    found = np.zeros((len(prompts), max(map(len, encoded)), len(segments)), np.float32)
+    for row, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
+        for column, name in enumerate(segments):
+            try:
+                found[row, tokens_at(Position("segment", name), prompt, tokens), column] = 1
+            except NoTokensError:
+                found[row, :, column] = np.nan
+    return torch.from_numpy(found).to(device)
+
+
 class Picker:
     """Takes the rows of one position out of tensors of one batch.
 
@@ -67,6 +90,11 @@ class Picker:
             torch.arange(len(chosen), device=device), torch.tensor([len(c) for c in chosen], device=device)
         )
         self._columns = torch.cat(self._chosen)
+
+    @property
+    def prompts(self) -> Tensor:
+        """The prompt of each row, as its place in the batch."""
+        return torch.arange(len(self._chosen), device=self._rows.device) if self._averages else self._rows
 
     def __call__(self, x: Tensor) -> Tensor:
         """(prompt, token, *unit) -> (row, *unit), a copy."""

@@ -116,9 +116,15 @@ def _single(
 ) -> float:
     alone = [run_batch(run, loaded, plan, [p], [e]) for p, e in zip(prompts, encoded, strict=True)]
     return max(
-        typical_error(torch.cat([rows.values[key] for rows in alone], dim=1), batched)
+        _defined_error(torch.cat([rows.values[key] for rows in alone], dim=1), batched)
         for key, batched in together.values.items()
     )
+
+
+def _defined_error(found: Tensor, expected: Tensor) -> float:
+    """Error of rows in which NaN stands for what is undefined, such as scores of unseen keys; both must say so."""
+    undefined = found.isnan() & expected.isnan()
+    return typical_error(found.masked_fill(undefined, 0), expected.masked_fill(undefined, 0))
 
 
 def _masked(loaded: LoadedModel, batch: Batch) -> float:

@@ -17,6 +17,10 @@ DECODER_POLICIES = {
 }
 
 
+# What every captured row of attention is reduced to; the mass on each segment of the prompts follows.
+ROW_SUMMARIES = ("entropy_nats", "first_token", "mean_distance")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """A model as it was loaded: where from, and a hash of what was loaded.
@@ -68,6 +72,10 @@ class CapturePlan:
         Stored dtype: "float32", "float16" or "bfloat16".
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; "" in other models.
+    n_keys : int
+        Extent of the axis `key`, the longest prompt in tokens; 0 where no site has that axis.
+    segments : tuple of str
+        Segment names of all prompts, sorted; empty where no site has the axis `summary`.
     """
 
     model: ModelRef
@@ -82,12 +90,17 @@ class CapturePlan:
     token_budget: int
     dtype: str
     decoder: str = ""
+    n_keys: int = 0
+    segments: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
         record = asdict(self)
         record["sites"] = [str(s) for s in self.sites]
         record["positions"] = [str(p) for p in self.positions]
+        for name in ("n_keys", "segments"):  # left out where they say nothing, so that such plans keep their hash
+            if not record[name]:
+                del record[name]
         return record
 
     @classmethod
@@ -97,8 +110,8 @@ class CapturePlan:
         values["model"] = ModelRef(**values["model"])
         values["sites"] = tuple(Site.parse(s) for s in values["sites"])
         values["positions"] = tuple(Position.parse(p) for p in values["positions"])
-        for name in ("languages", "items"):
-            values[name] = tuple(values[name])
+        for name in ("languages", "items", "segments"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
     def identity(self) -> dict[str, Any]:
@@ -112,6 +125,16 @@ class CapturePlan:
         """Hex sha256 of the canonical JSON of `identity`."""
         text = json.dumps(self.identity(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def summaries(self) -> tuple[str, ...]:
+        """Names along the axis `summary`: entropy, mass on the first token, mean distance, mass on each segment."""
+        return (*ROW_SUMMARIES, *(f"segment:{name}" for name in self.segments))
+
+    def extents(self, site: Site) -> tuple[int, ...]:
+        """Extents of those axes of a site that depend on the prompts; they stand behind those of the model."""
+        known = {"key": self.n_keys, "summary": len(self.summaries)}
+        return tuple(known[axis] for axis in site.axes if axis in known)
 
     @property
     def n_blocks(self) -> int:
