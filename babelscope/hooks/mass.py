@@ -102,7 +102,7 @@ class Reduction:
             return self._last_row(dots)
         if _has_fused_kernel(dots):
             return self._fused(dots)
-        # Elsewhere the kernel keeps its log-sum-exp to itself: one prompt of one layer at a time.
+        # Elsewhere one prompt of one layer at a time.
         at = torch.arange(dots.query.shape[2], device=dots.query.device)[None]
         return torch.cat([self._reduced(_pattern(dots, i), at, slice(i, i + 1)) for i in range(len(dots.query))])
 
@@ -160,9 +160,8 @@ class Reduction:
         if mask is not None and self._is_plainly_causal(mask):
             mask, is_causal = None, True  # right padding is not seen by real tokens; the kernel skips half the work
         if mask is not None:
-            if mask.dtype == torch.bool:
-                mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
-            mask = mask.to(query.dtype).expand(len(query), -1, query.shape[2], key.shape[2])
+            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+            mask = mask.expand(len(query), -1, query.shape[2], key.shape[2])
 
         def attend(values: Tensor) -> tuple[Tensor, Tensor]:
             out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -245,5 +244,9 @@ def _pattern(dots: DotProducts, prompt: int) -> Tensor:
 
 
 def _has_fused_kernel(dots: DotProducts) -> bool:
-    """Whether the kernel that returns its log-sum-exp takes these tensors."""
-    return dots.query.device.type == "cpu" and dots.query.shape[-1] == dots.key.shape[-1] and dots.key.stride(-1) == 1
+    """Whether the kernel that returns its log-sum-exp takes these tensors, and the mean score is a product with keys.
+
+    A bias that depends on query and key (T5) adds its own mean to that of the scores, which no column gives.
+    """
+    unbiased = dots.mask is None or dots.mask.dtype == torch.bool
+    return unbiased and dots.query.device.type == "cpu" and dots.query.shape[-1] == dots.key.shape[-1]

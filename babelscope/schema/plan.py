@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from babelscope.schema.position import Position
-from babelscope.schema.site import Site
+from babelscope.schema.site import Site, SiteKind
 
 # What the decoder of an encoder-decoder reads while the encoder reads the prompt.
 DECODER_POLICIES = {
@@ -131,7 +131,7 @@ class CapturePlan:
         """Names along the axis `summary`: entropy, mass on the first token, mean distance, mass on each segment."""
         return (*ROW_SUMMARIES, *(f"segment:{name}" for name in self.segments))
 
-    def extents(self, site: Site) -> tuple[int, ...]:
+    def extents(self, site: Site | SiteKind) -> tuple[int, ...]:
         """Extents of those axes of a site that depend on the prompts; they stand behind those of the model."""
         known = {"key": self.n_keys, "summary": len(self.summaries)}
         return tuple(known[axis] for axis in site.axes if axis in known)
