@@ -74,6 +74,11 @@ class ActivationStore:
         """Names of the stored sites, without layers."""
         return tuple(self.plan.site_layers())
 
+    @property
+    def summaries(self) -> tuple[str, ...]:
+        """Names along the axis `summary` of attention mass: `entropy_nats`, ..., `segment:question`."""
+        return self.plan.summaries
+
     def layers(self, site_name: str) -> tuple[int | None, ...]:
         """Return the stored layers of a site named without its layer."""
         known = self.plan.site_layers()

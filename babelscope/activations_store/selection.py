@@ -146,6 +146,8 @@ class Selection:
         values = self.numpy()
         names = ["language", "item", *self.sites[0].axes]
         coordinates: dict[str, Any] = {"language": list(self.languages), "item": list(self.items)}
+        if "summary" in names:
+            coordinates["summary"] = list(self.store.summaries)
         if len(self.sites) > 1:
             names = ["layer", *names]
             coordinates["layer"] = list(self.layers)

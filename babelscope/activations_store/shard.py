@@ -137,8 +137,10 @@ def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, 
     beside = {name: len(found) for name, found in captured.coordinates.items()}
     if beside != dict.fromkeys(position.coordinates, n):
         raise _bad(block, f"{site} at {position}: {n} rows, but coordinates {beside}")
-    unit = len(SITE_KINDS[split_site(site)[1]].axes)
-    if values.shape[:2] != (len(plan.site_layers()[site]), n) or values.ndim != 2 + unit:
+    kind = SITE_KINDS[split_site(site)[1]]
+    expected = plan.extents(kind)
+    wrong = values.ndim != 2 + len(kind.axes) or values.shape[values.ndim - len(expected) :] != expected
+    if values.shape[:2] != (len(plan.site_layers()[site]), n) or wrong:
         raise _bad(block, f"{site} at {position} has shape {values.shape}")
     if values.dtype != DTYPES[plan.dtype]:
         raise _bad(block, f"{site} at {position} is {values.dtype}, the plan says {plan.dtype}")
@@ -183,7 +185,9 @@ def _put_rows(
         row = put_scale(group, position.row_axis, within.astype(np.int32))
     axes = SITE_KINDS[split_site(site)[1]].axes
     unit = [
-        put_scale(group, name, np.arange(extent, dtype=np.int32))
+        put_scale(
+            group, name, fixed_strings(plan.summaries) if name == "summary" else np.arange(extent, dtype=np.int32)
+        )
         for name, extent in zip(axes, captured.values.shape[2:], strict=True)
     ]
     attach(value, layer, row, *unit)

@@ -25,11 +25,19 @@ class Attention:
         The linear that reads what attention returned.
     n_heads : int or None
         Query heads; None where tokens are mixed without a softmax over keys, as by linear attention.
+    query, key, value : tuple of (int, int), or None
+        Heads and dim of one token; None where the model file does not hand them over.
+    is_read_unchanged : bool
+        Whether the output projection reads exactly what attention gives, with no gate or norm between.
     """
 
     module: nn.Module
     output_projection: nn.Module | None
     n_heads: int | None
+    query: tuple[int, int] | None = None
+    key: tuple[int, int] | None = None
+    value: tuple[int, int] | None = None
+    is_read_unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

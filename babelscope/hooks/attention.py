@@ -1,5 +1,9 @@
 """Taps that self-attention and attention to the encoder share: `attn.*` and `cross.*` differ in the module alone."""
 
+from collections.abc import Callable
+from typing import Literal
+
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -8,6 +12,7 @@ from babelscope.hooks.anatomy import Attention, Stack
 from babelscope.hooks.place import Place
 from babelscope.hooks.probe import columns_read
 from babelscope.hooks.tap import Tap, Tensors
+from babelscope.hooks.tolerance import PASS
 
 PROVED = {
     "attn": ("attention", "output projection", "an equation that proves attention"),
@@ -83,3 +88,107 @@ def heads_tap(family: str) -> Tap:
         return rearrange(x, "... (head dim) -> ... head dim", head=attention_at(stack, site, layer).n_heads)
 
     return Tap(site, f"output projection({site}) = {family}.out", place, unit, law, heads)
+
+
+def handed_over_tap(family: str, name: Literal["query", "key", "value"]) -> Tap:
+    """`attn.q`, `attn.k`, `attn.v` and the same of attention to the encoder: one row of a token per head."""
+    site = f"{family}.{name[0]}"
+
+    def unit(stack: Stack, layer: int) -> tuple[int, ...]:
+        found = attention_at(stack, site, layer)
+        shape: tuple[int, int] | None = getattr(found, name)
+        if shape is None:
+            raise BabelScopeError(
+                f"site {site}@{layer}: not reachable, because the model file of {stack.name} computes attention by "
+                "itself instead of handing queries, keys and values to transformers' AttentionInterface",
+                f"leave it out; {family}.heads, {family}.pattern and {family}.mass can be reached",
+            )
+        return shape
+
+    def place(stack: Stack, layer: int) -> Place:
+        unit(stack, layer)
+        return Place(attention_at(stack, site, layer).module, name)
+
+    def shape_law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor]:
+        found = attention_at(stack, site, layer)
+        heads, dim = unit(stack, layer)
+        expected = (found.n_heads if name == "query" else heads, dim)
+        return torch.tensor(seen[site].shape[1:], dtype=torch.float32), torch.tensor(expected, dtype=torch.float32)
+
+    def value_law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor]:
+        values, pattern = seen[site], seen[f"{family}.pattern"]
+        expected = seen[f"{family}.attended"]
+        if attention_at(stack, site, layer).is_read_unchanged:
+            expected = seen[f"{family}.heads"]
+        if pattern.shape[1] % values.shape[1]:
+            return values, expected  # shapes differ, so the law fails
+        repeated = values.repeat_interleave(pattern.shape[1] // values.shape[1], 1)
+        return torch.einsum("qhk,khd->qhd", pattern, repeated), expected
+
+    if name == "value":
+        return Tap(site, f"{family}.pattern x {site} = {family}.heads", place, unit, value_law)
+    return Tap(site, f"{site} has the heads and the dim of the model", place, unit, shape_law)
+
+
+# No score lies so low: model files hide a key with the minimum of some dtype, of which float16 has the largest.
+HIDDEN = torch.finfo(torch.float16).min / 2
+
+
+def softmax_tap(family: str, name: Literal["scores", "pattern"]) -> Tap:
+    """`attn.scores` or `attn.pattern`, and the same of attention to the encoder: a row over the keys per head."""
+    site = f"{family}.{name}"
+
+    def pattern_law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor]:
+        total = seen[site].float().sum(-1) + seen[f"{family}.sinks"].float().sum(-1)
+        total = total.to(seen[site].dtype)
+        return total, torch.ones_like(total)
+
+    def scores_law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor]:
+        weights = seen[site].float().nan_to_num(-torch.inf).softmax(-1)
+        on_keys = 1 - seen[f"{family}.sinks"].float().sum(-1, keepdim=True)
+        pattern = seen[f"{family}.pattern"]
+        return (weights * on_keys).to(pattern.dtype), pattern
+
+    def seen_keys(rows: Tensor, stack: Stack, layer: int) -> Tensor:
+        return rows.masked_fill(rows < HIDDEN, torch.nan)
+
+    if name == "pattern":
+        equation = f"rows of {site} sum to 1 over the real keys"
+        return Tap(site, equation, *_per_head(site, name), pattern_law, beyond=0.0)
+    return Tap(site, f"softmax({site}) = {family}.pattern", *_per_head(site, name), scores_law, seen_keys)
+
+
+def mass_tap(family: str) -> Tap:
+    """`attn.mass` or `cross.mass`: the pattern of each token, summed up (see `mass`)."""
+    site = f"{family}.mass"
+
+    def law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor]:
+        found, expected = seen[site], seen[f"{family}.reduced"]
+        undefined = found.isnan() & expected.isnan()
+        # Tokens and nats and shares of 1: each summary is measured against its own largest value.
+        size = expected.nan_to_num().abs().amax((0, 1)).clamp_min(1e-3)
+        sides = ((x / size).masked_fill(undefined, 0).to(seen[f"{family}.pattern"].dtype) for x in (found, expected))
+        return next(sides), next(sides)
+
+    equation = f"{site} is the same reduction of {family}.pattern"
+    # Without a pattern the model may compute in another order, so the two sides come from two passes.
+    return Tap(site, equation, *_per_head(site, "mass"), law, limits=PASS)
+
+
+def _per_head(
+    site: str, end: Literal["scores", "pattern", "mass"]
+) -> tuple[Callable[[Stack, int], Place], Callable[[Stack, int], tuple[int, ...]]]:
+    """Place and unit of what attention computes for each query token and head."""
+
+    def unit(stack: Stack, layer: int) -> tuple[int, ...]:
+        heads = attention_at(stack, site, layer).n_heads
+        if heads is None:
+            stack.require(site, layer, "attention heads")
+        assert heads is not None
+        return (heads,)
+
+    def place(stack: Stack, layer: int) -> Place:
+        unit(stack, layer)
+        return Place(attention_at(stack, site, layer).module, end)
+
+    return place, unit

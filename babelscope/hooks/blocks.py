@@ -15,7 +15,7 @@ from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.planning import units
 from babelscope.hooks.positions import NoTokensError, coordinates_of, row_sizes, tokens_at
 from babelscope.hooks.tokens import Encoded, batches, decoder_tokens, encode
-from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet, Rows
+from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet, Rows, Site
 from babelscope.schema.site import split_site
 
 
@@ -91,7 +91,7 @@ def _usable(
     for row, (i, prompt) in enumerate(present.items()):
         item = _Item(i, prompt, encoded[row], decoder[row] if decoder else None)
         try:
-            for stack in {site.stack for site in plan.sites}:
+            for stack in {site.row_stack for site in plan.sites}:
                 for position in (*plan.positions, Position("last")):
                     tokens_at(position, prompt, item.tokens(stack))
         except NoTokensError as reason:
@@ -170,8 +170,7 @@ def _follow(sheet: AnswerSheet, plan: CapturePlan, loaded: LoadedModel, items: S
 def _all_splits(plan: CapturePlan, items: Sequence[_Item]) -> "dict[Key, np.ndarray[tuple[int], np.dtype[np.int64]]]":
     """First row of each item, and the number of rows, for each site name and position."""
     found = {}
-    for name in plan.site_layers():
-        stack = split_site(name)[0]
+    for name, stack in {site.name: site.row_stack for site in plan.sites}.items():
         for position in plan.positions:
             counts = [len(row_sizes(position, x.prompt, x.tokens(stack))) if position.ragged else 1 for x in items]
             found[name, position] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -185,7 +184,8 @@ def _rows(
 ) -> dict[Key, Rows]:
     found = {}
     for (name, position), captured in values.items():
-        stack = split_site(name)[0]
+        tag, kind, _ = split_site(name)
+        stack = Site(kind, None, tag).row_stack
         facts = [coordinates_of(position, x.prompt, x.tokens(stack)) for x in items]
         # Typed even where there are no items.
         beside = {c: np.concatenate([_NONE[c], *(f[c] for f in facts)]) for c in position.coordinates}

@@ -1,7 +1,7 @@
 """One batch through the model: the rows of every site and position, and the logits where they are wanted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import ml_dtypes
@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import by_prompt
-from babelscope.hooks.positions import picker
+from babelscope.hooks.positions import picker, segment_tokens
 from babelscope.hooks.tap import stack_of, tap_of
 from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, make_batch
 from babelscope.schema import CapturePlan, Position, Prompt, Site
@@ -91,21 +92,34 @@ def run_batch(
     """
     decoder = decoder_tokens(loaded, plan.decoder, prompts, encoded)
     batch = make_batch(loaded, encoded, decoder)
+    stacks = {tag: tokens for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder)) if tokens is not None}
+    if plan.segments:
+        found_in = {tag: segment_tokens(loaded.device, plan.segments, prompts, x) for tag, x in stacks.items()}
+        batch = replace(batch, segments=found_in)
     pickers = {
         tag: {position: picker(position, prompts, tokens, loaded.device) for position in plan.positions}
-        for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder))
-        if tokens is not None and any(site.stack == tag for site in plan.sites)
+        for tag, tokens in stacks.items()
+        if any(site.row_stack == tag for site in plan.sites)
     }
     found: dict[tuple[Site, Position], Tensor] = {}
 
     def keep(site: Site, x: Tensor) -> None:
         stack = stack_of(loaded.anatomy, site)
-        for position, pick in pickers[site.stack].items():
-            rows = pick(by_prompt(x, batch.mask_of(site.stack)))
-            found[site, position] = _stored(tap_of(site.kind).reshape(rows, stack, site.layer or 0), site, plan.dtype)
+        for position, pick in pickers[site.row_stack].items():
+            rows = pick(by_prompt(x, batch.mask_of(site.row_stack)))
+            rows = tap_of(site.kind).reshape(rows, stack, site.layer or 0)
+            if "key" in site.axes:
+                keys = batch.key_mask(site)[pick.prompts].to(rows.device)
+                rows = _over_all_keys(rows, keys, plan.n_keys, tap_of(site.kind).beyond)
+            found[site, position] = _stored(rows, site, plan.dtype)
 
     passed = forward(batch, keep, logits=logits, laws=laws)
     return BatchRows(_stacked(plan, found), passed)
+
+
+def _over_all_keys(rows: Tensor, keys: Tensor, n_keys: int, beyond: float) -> Tensor:
+    """(row, head, key) with `beyond` behind the keys of each row's own prompt, up to the longest prompt of the plan."""
+    return functional.pad(rows.masked_fill(~keys.bool()[:, None], beyond), (0, n_keys - rows.shape[-1]), value=beyond)
 
 
 def _stored(rows: Tensor, site: Site, dtype: str) -> Tensor:

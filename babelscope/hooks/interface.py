@@ -93,19 +93,36 @@ def attention_through(model: PreTrainedModel, handler: Handler, *, eager: bool =
         with _added(_RUNNING[-1], handler):
             yield
         return
-    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}.values()
-    before = [(config, config._attn_implementation_internal) for config in configs]
     own = model.config._attn_implementation or "eager"
     _RUNNING.append(_Running("eager" if eager and own in _built_in() else own))
     try:
-        for config, _ in before:
-            config._attn_implementation_internal = NAME
-        with _added(_RUNNING[-1], handler):
+        with _switched(model, NAME), _added(_RUNNING[-1], handler):
             yield
     finally:
-        for config, name in before:
-            config._attn_implementation_internal = name
         _RUNNING.pop()
+
+
+@contextmanager
+def eagerly(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, a model that bypasses the interface computes attention step by step; a custom one is left alone."""
+    if (model.config._attn_implementation or "eager") in _built_in():
+        with _switched(model, "eager"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _switched(model: PreTrainedModel, name: str) -> Iterator[None]:
+    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}.values()
+    before = [(config, config._attn_implementation_internal) for config in configs]
+    try:
+        for config, _ in before:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, own in before:
+            config._attn_implementation_internal = own
 
 
 @contextmanager

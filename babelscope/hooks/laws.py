@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from babelscope.errors import BabelScopeError
-from babelscope.hooks.anatomy import Anatomy, Stack
+from babelscope.hooks.anatomy import Anatomy
+from babelscope.hooks.interior_laws import attention_errors
 from babelscope.hooks.place import Place, by_prompt, tapped
-from babelscope.hooks.tap import Tap, all_taps
+from babelscope.hooks.tap import Tap, taps_of
 from babelscope.hooks.tokens import Batch
-from babelscope.hooks.tolerance import LAW, largest_error
 
 # Laws hold token by token, so a sample of them bounds the memory: all layers of it are held at once.
 SAMPLED_TOKENS = 32
@@ -51,7 +50,7 @@ class Observation:
                     sides = tap.law(stack, layer, seen)
                     if sides is not None:
                         name = f"{tag}.{tap.kind}" if tag else tap.kind
-                        error = _check(stack, tap, f"{name}@{layer}", *sides)
+                        error = tap.error(stack, f"{name}@{layer}", *sides)
                         found[name] = max(found.get(name, 0.0), error)
         return found
 
@@ -65,23 +64,15 @@ class Observation:
         return seen
 
 
-def _check(stack: Stack, tap: Tap, site: str, found: Tensor, expected: Tensor) -> float:
-    tolerance = LAW[expected.dtype]
-    dtype = str(expected.dtype).removeprefix("torch.")
-    error = largest_error(found, expected) if found.shape == expected.shape else float("inf")
-    if not error <= tolerance:  # NaN fails as well
-        raise BabelScopeError(
-            f"site {site} of {stack.name} breaks its law ({tap.equation}): "
-            f"relative error {error:.1e}, at most {tolerance:.0e} expected in {dtype}",
-            "this model keeps its parts elsewhere; leave the site out, and report the model",
-        )
-    return error
-
-
 @contextmanager
 def observing(anatomy: Anatomy, batch: Batch) -> Iterator[Observation]:
-    """Collect what the laws need from the forward passes of this batch that are run inside."""
-    taps = {(tag, i): tuple(_provable(s, i)) for tag, s in anatomy.stacks.items() for i in range(len(s.layers))}
+    """Collect what the laws need from the forward passes of this batch that are run inside.
+
+    Laws of sites inside attention need all keys of a prompt, and step-by-step computation: see `interior_laws`.
+    """
+    taps = {
+        (tag, i): tuple(taps_of(s, i, inside=False)) for tag, s in anatomy.stacks.items() for i in range(len(s.layers))
+    }
     samples = {tag: _sample(batch.mask_of(tag)) for tag in anatomy.stacks}
     seen = Observation(anatomy, taps)
     reshape = {Seen(*key, tap.kind): tap.reshape for key, found in taps.items() for tap in found}
@@ -109,7 +100,7 @@ def _sample(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_laws(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
-    """Run one batch through the model and check every law on a sample of its tokens.
+    """Run one batch through the model and check every law on a sample of its tokens, or of its prompts.
 
     Returns
     -------
@@ -123,16 +114,7 @@ def check_laws(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
     """
     with torch.inference_mode(), observing(anatomy, batch) as seen:
         anatomy.body(**batch.inputs())
-    return seen.errors()
-
-
-def _provable(stack: Stack, layer: int) -> Iterator[Tap]:
-    for tap in all_taps():
-        try:
-            tap.place(stack, layer)
-        except BabelScopeError:
-            continue  # this model has no such part in this layer: nothing is captured there either
-        yield tap
+    return seen.errors() | attention_errors(anatomy, batch)
 
 
 def _places(anatomy: Anatomy, taps: Mapping[tuple[str, int], tuple[Tap, ...]]) -> dict[Seen, Place]:

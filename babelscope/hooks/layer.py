@@ -1,8 +1,9 @@
 """The parts of one block, from the calls that a probe saw inside it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from babelscope.errors import BabelScopeError
@@ -52,7 +53,7 @@ def find_layer(
         if projection is not None and projection.returned is not None:
             tensors[f"{kind}.out"] = projection.returned
         excluded |= _inside(attending.module, block.module) | ({id(projection.module)} if projection else set())
-        attentions[kind] = Attention(attending.module, projection.module if projection else None, attending.n_heads)
+        attentions[kind] = _attention(seen, attending, projection)
     outside = [c for c in once if id(c.module) not in excluded or c.module is named.down_projection]
     found = _feed_forward(seen, calls, find_mlps(outside, width, named), tensors)
     _check_named(named, attentions.get("attn"), found, f"layer {block.layer[1]} of {name}")
@@ -68,6 +69,16 @@ def find_layer(
         gate=dense.gate if dense else None,
         residual=found.residual,
     )
+
+
+def _attention(seen: Probe, attending: Attending, projection: Call | None) -> Attention:
+    found = Attention(attending.module, projection.module if projection else None, attending.n_heads)
+    given = seen.handed_over.get(id(attending.module))
+    if given is None:
+        return found
+    read, attended = projection.read if projection else None, given.attended.flatten(-2)
+    unchanged = read is not None and read.shape == attended.shape and torch.equal(read, attended)
+    return replace(found, query=given.query, key=given.key, value=given.value, is_read_unchanged=unchanged)
 
 
 def _check_named(named: NamedParts, attention: Attention | None, found: "_FeedForward", where: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a tensor passes: the input or the output of a module, and how to read it there."""
+"""Where a tensor passes: the input or the output of a module, or the inside of attention, and how to read it there."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -7,18 +7,26 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from babelscope.hooks import experts
 from babelscope.hooks.experts import ExpertsEnd
+from babelscope.hooks.interior import INTERIOR, Interior, Listener, listening_inside
+from babelscope.hooks.mass import Reduction
 
 K = TypeVar("K")
 
 
 class Place(NamedTuple):
-    """One end of a module."""
+    """One end of a module, or a tensor inside an attention module (see `interior`)."""
 
     module: nn.Module
-    end: Literal["input", "output"] | ExpertsEnd
+    end: Literal["input", "output"] | ExpertsEnd | Interior
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether no module ends here, so that attention itself has to be listened to."""
+        return self.end in INTERIOR
 
 
 class Stop(Exception):  # noqa: N818 - not an error: everything asked for has been seen
@@ -51,7 +59,12 @@ def by_prompt(x: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def tapped(
-    places: Mapping[K, Place], keep: Callable[[K, Tensor], None], stop_at: Place | None = None
+    places: Mapping[K, Place],
+    keep: Callable[[K, Tensor], None],
+    stop_at: Place | None = None,
+    *,
+    model: PreTrainedModel | None = None,
+    reductions: Mapping[K, Reduction] | None = None,
 ) -> Iterator[None]:
     """Call `keep(key, tensor)` whenever a tensor passes one of the places; every hook is gone on leaving.
 
@@ -63,14 +76,27 @@ def tapped(
         Must copy what it wants to hold on to: some models go on to change their tensors in place.
     stop_at : Place, optional
         The forward pass is ended here, after `keep`; the `Stop` it raises does not leave this context.
+    model : PreTrainedModel, optional
+        The model that the modules belong to; needed for places inside attention.
+    reductions : mapping, optional
+        Key -> how attention is reduced, for the places that end in `mass`.
     """
+    inside = [
+        (place.module, Listener(place.end, partial(keep, key), (reductions or {}).get(key)))
+        for key, place in places.items()
+        if place.is_inside
+    ]
 
     def stop(_: Tensor) -> None:
         raise Stop
 
     with ExitStack() as stack:
         for key, place in places.items():
-            stack.callback(_listen(place, partial(keep, key)).remove)
+            if not place.is_inside:
+                stack.callback(_listen(place, partial(keep, key)).remove)
+        if inside:
+            assert model is not None, "places inside attention are reached through the model"
+            stack.enter_context(listening_inside(model, inside))
         if stop_at is not None:
             stack.callback(_listen(stop_at, stop).remove)
         try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
@@ -68,7 +69,8 @@ def make_plan(
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
     _check_answers(answers, continuation, loaded, prompts)
     chosen = tuple(dict.fromkeys(Position.parse(p) for p in positions))
-    _check_segments(chosen, loaded, prompts)
+    segments = _segments(expanded, prompts)
+    _check_segments([*chosen, *(Position("segment", name) for name in segments)], loaded, prompts)
     plan = CapturePlan(
         model=loaded.ref,
         prompts_sha256=prompts.digest(),
@@ -83,7 +85,10 @@ def make_plan(
         dtype=stored,
         decoder=decoder if loaded.ref.n_encoder_layers else "",
         continuation=continuation,
+        segments=segments,
     )
+    if any("key" in site.axes for site in expanded):
+        plan = replace(plan, n_keys=_longest(plan, loaded, prompts))
     units(plan, loaded)
     check_experts(plan, loaded.anatomy)
     return plan
@@ -107,6 +112,20 @@ def _check_answers(answers: str, continuation: int, loaded: LoadedModel, prompts
         raise BabelScopeError(f"no prompt of {prompts.name!r} has options", "leave out --answers texts")
 
 
+def _segments(sites: Sequence[Site], prompts: PromptSet) -> tuple[str, ...]:
+    """Segment names of all prompts, where a site sums attention up over them."""
+    if not any("summary" in site.axes for site in sites):
+        return ()
+    return tuple(sorted({s.name for p in prompts.prompts for s in p.segments}))
+
+
+def _longest(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> int:
+    """Tokens of the longest prompt that any stack reads."""
+    encoded = encode(loaded.tokenizer, [p.text for p in prompts.prompts])
+    decoder = decoder_tokens(loaded, plan.decoder, prompts.prompts, encoded)
+    return max(map(len, [*encoded, *(decoder or [])]))
+
+
 def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts: PromptSet) -> None:
     named = {s.name for p in prompts.prompts for s in p.segments}
     for position in positions:
@@ -120,7 +139,7 @@ def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts:
         if not loaded.tokenizer.is_fast:
             raise BabelScopeError(
                 f"the tokenizer of {loaded.ref.source} does not say which characters its tokens cover",
-                "leave out segments and words, or save the model with a fast tokenizer (tokenizer.json)",
+                "leave out segments, words and mass, or save the model with a fast tokenizer (tokenizer.json)",
             )
 
 
@@ -129,7 +148,7 @@ def units(plan: CapturePlan, loaded: LoadedModel) -> dict[str, tuple[int, ...]]:
     named: dict[str, list[Site]] = {}
     for site in plan.sites:
         named.setdefault(site.name, []).append(site)
-    return {name: unit_of(loaded.anatomy, sites) for name, sites in named.items()}
+    return {name: unit_of(loaded.anatomy, sites) + plan.extents(sites[0]) for name, sites in named.items()}
 
 
 def estimate(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> tuple[int, int]:
@@ -147,7 +166,7 @@ def estimate(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> tupl
     shapes = units(plan, loaded)
     size = 0
     for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder)):
-        values = sum(math.prod(shapes[site.name]) for site in plan.sites if site.stack == tag)
+        values = sum(math.prod(shapes[site.name]) for site in plan.sites if site.row_stack == tag)
         if values and tokens is not None:
             size += values * _rows(plan.positions, prompts, tokens) * (4 if plan.dtype == "float32" else 2)
     return sum(map(len, [*encoded, *(decoder or [])])), size

@@ -11,6 +11,8 @@ from babelscope.datasets.text_units import word_spans
 from babelscope.hooks.tokens import Encoded
 from babelscope.schema import Position, Prompt
 
+AVERAGES = ("mean", "weighted-mean", "segment", "answer")  # one row per prompt, over several tokens
+
 
 class NoTokensError(LookupError):
     """A position that picks nothing in a prompt; the message is the reason the item is left out."""
@@ -104,6 +106,29 @@ def _overlaps(spans: NDArray[np.int64], encoded: Encoded) -> NDArray[np.bool_]:
     return found
 
 
+def segment_tokens(
+    device: torch.device,
+    segments: Sequence[str],
+    prompts: Sequence[Prompt],
+    encoded: Sequence[Encoded],
+) -> Tensor:
+    """Which tokens belong to which segment.
+
+    Returns
+    -------
+    Tensor
+        float32, (prompt, token, segment): 1 or 0; NaN in prompts that have no token of the segment.
+    """
+    found = np.zeros((len(prompts), max(map(len, encoded)), len(segments)), np.float32)
+    for row, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
+        for column, name in enumerate(segments):
+            try:
+                found[row, tokens_at(Position("segment", name), prompt, tokens), column] = 1
+            except NoTokensError:
+                found[row, :, column] = np.nan
+    return torch.from_numpy(found).to(device)
+
+
 class Picker:
     """Takes the rows of one position out of tensors of one batch.
 
@@ -134,11 +159,18 @@ class Picker:
             assert sizes is not None, "words need the sizes of their rows"
             self._sizes = torch.from_numpy(np.concatenate(sizes)).to(device)
 
+    @property
+    def prompts(self) -> Tensor:
+        """The prompt of each row, as its place in the batch."""
+        if self._kind == "words":
+            return self._rows[self._sizes.cumsum(0) - self._sizes]
+        return torch.arange(len(self._chosen), device=self._rows.device) if self._kind in AVERAGES else self._rows
+
     def __call__(self, x: Tensor) -> Tensor:
         """(prompt, token, *unit) -> (row, *unit), a copy."""
         if self._kind == "words":
             return self._word_means(x)
-        if self._kind not in ("mean", "weighted-mean", "segment", "answer"):
+        if self._kind not in AVERAGES:
             return x[self._rows.to(x.device), self._columns.to(x.device)]
         # Prompt by prompt and in float64: the mean then depends neither on the padding nor on the batch.
         rows = [self._mean(x[i, tokens.to(x.device)].double()) for i, tokens in enumerate(self._chosen)]

@@ -14,12 +14,12 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.generic import ModelOutput
 
 from babelscope.hooks.experts import is_experts, routed
+from babelscope.hooks.interface import Attend, Attended, AttentionCall, attention_through, goes_through_interface
+from babelscope.hooks.interior import SOFTMAX
 from babelscope.hooks.placement import input_device
 
 # Nine distinct ids in no arithmetic order, so that no tensor of positions can be mistaken for them.
 PROBE_IDS = (7, 4, 12, 5, 9, 6, 11, 8, 10)
-
-_SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
 
 
 Blocks: TypeAlias = Mapping[str, Sequence[nn.Module]]  # of each stack
@@ -47,15 +47,26 @@ class Attending:
     n_heads: int | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HandedOver:
+    """What a model file gave to its attention function, (heads, dim) each, and got back, (prompt, token, head, dim)."""
+
+    query: tuple[int, int]
+    key: tuple[int, int]
+    value: tuple[int, int]
+    attended: Tensor
+
+
 @dataclass(slots=True)
 class Probe:
-    """What happened in the pass, in order of completion."""
+    """What happened in the pass, in order of completion; `handed_over` by the identity of the attention module."""
 
     ids: Tensor
     decoder_ids: Tensor
     calls: list[Call] = field(default_factory=list)
     attending: list[Attending] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)  # id of an experts module -> experts that read one token
+    handed_over: dict[int, HandedOver] = field(default_factory=dict)
 
     def in_layer(self, layer: tuple[str, int]) -> list[Call]:
         """Calls inside one block, in order of completion."""
@@ -106,7 +117,7 @@ class _AttentionWatch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
             self._seen(args[0].shape[1] if args else kwargs["query"].shape[1])
-        elif func in _SOFTMAX:
+        elif func in SOFTMAX:
             scores = args[0] if args else kwargs["input"]
             # (batch, head, query, key) or (batch * head, query, key) of one prompt; sinks add a key.
             if scores.ndim >= 3 and scores.shape[-2] == self._n_tokens and scores.shape[-1] >= self._n_tokens:
@@ -137,7 +148,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Probe:
     training = body.training
     body.eval()
     try:
-        with torch.inference_mode(), _recording(result, body, blocks):
+        with torch.inference_mode(), _recording(result, model, body, blocks):
             body(input_ids=ids, attention_mask=torch.ones_like(ids), **decoder)
     finally:
         body.train(training)
@@ -145,7 +156,7 @@ def probe(model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Probe:
 
 
 @contextmanager
-def _recording(result: Probe, body: nn.Module, blocks: Blocks) -> Iterator[None]:
+def _recording(result: Probe, model: PreTrainedModel, body: nn.Module, blocks: Blocks) -> Iterator[None]:
     index = {id(block): (tag, i) for tag, stack in blocks.items() for i, block in enumerate(stack)}
     clock = iter(range(10**9))
     running: list[tuple[nn.Module, int, Tensor | None]] = []
@@ -169,7 +180,15 @@ def _recording(result: Probe, body: nn.Module, blocks: Blocks) -> Iterator[None]
     def attention(n_heads: int) -> None:
         result.attending.append(Attending(running[-1][0], next(clock), layer_now(), n_heads))
 
+    def handed_over(call: AttentionCall, own: Attend) -> Attended:
+        out, pattern = own(call)
+        query, key, value = ((x.shape[1], x.shape[-1]) for x in (call.query, call.key, call.value))
+        result.handed_over[id(call.module)] = HandedOver(query, key, value, out.clone())
+        return out, pattern
+
     with ExitStack() as stack:
+        if goes_through_interface(model):
+            stack.enter_context(attention_through(model, handed_over))
         for module in _outermost(body):
             stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(after).remove)

@@ -121,9 +121,15 @@ def _single(
     # Experts of nearly equal weight change places with the last bit; what they add up to does not.
     compared = [key for key in together.values if key[0].rpartition("moe.")[2] not in ("expert", "neurons")]
     return max(
-        (typical_error(torch.cat([r.values[key] for r in alone], dim=1), together.values[key]) for key in compared),
+        (_defined_error(torch.cat([r.values[key] for r in alone], dim=1), together.values[key]) for key in compared),
         default=0.0,
     )
+
+
+def _defined_error(found: Tensor, expected: Tensor) -> float:
+    """Error of rows in which NaN stands for what is undefined, such as scores of unseen keys; both must say so."""
+    undefined = found.isnan() & expected.isnan()
+    return typical_error(found.masked_fill(undefined, 0), expected.masked_fill(undefined, 0))
 
 
 def _masked(loaded: LoadedModel, batch: Batch) -> float:

@@ -1,15 +1,17 @@
 """A tap: where a kind of site lies in terms of parts, the shape of its rows, and the equation that proves it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy, Stack
 from babelscope.hooks.place import Place
+from babelscope.hooks.tolerance import LAW, largest_error
 from babelscope.schema import Site
 
 # Tensors of one layer by site kind, the same tokens in each, and beside them
@@ -38,11 +40,15 @@ class Tap:
     place : callable
         (stack, layer) -> Place; raises BabelScopeError naming the parts that this model lacks.
     unit : callable
-        (stack, layer) -> shape of one row.
+        (stack, layer) -> shape of one row, without the axes whose extent the prompts decide.
     law : callable
         (stack, layer, tensors) -> the two sides of the equation, or None where it says nothing.
     reshape : callable
         (tensor, stack, layer) -> tensor with the axes of the site last.
+    beyond : float
+        What stands for keys beyond those of a prompt, in sites with the axis `key`.
+    limits : mapping
+        Dtype -> largest error of the law.
     """
 
     kind: str
@@ -51,6 +57,27 @@ class Tap:
     unit: Callable[[Stack, int], tuple[int, ...]]
     law: Callable[[Stack, int, Tensors], tuple[Tensor, Tensor] | None]
     reshape: Callable[[Tensor, Stack, int], Tensor] = _unchanged
+    beyond: float = float("nan")
+    limits: Mapping[torch.dtype, float] = field(default_factory=lambda: LAW)
+
+    def error(self, stack: Stack, site: str, found: Tensor, expected: Tensor) -> float:
+        """Relative error between the two sides of the law.
+
+        Raises
+        ------
+        BabelScopeError
+            If it is larger than rounding allows.
+        """
+        tolerance = self.limits[expected.dtype]
+        dtype = str(expected.dtype).removeprefix("torch.")
+        error = largest_error(found, expected) if found.shape == expected.shape else float("inf")
+        if not error <= tolerance:  # NaN fails as well
+            raise BabelScopeError(
+                f"site {site} of {stack.name} breaks its law ({self.equation}): "
+                f"relative error {error:.1e}, at most {tolerance:.0e} expected in {dtype}",
+                "this model keeps its parts elsewhere; leave the site out, and report the model",
+            )
+        return error
 
 
 @cache  # asked for in every hook; files do not come and go while a model runs
@@ -64,6 +91,17 @@ def tap_of(kind: str) -> Tap:
 def all_taps() -> tuple[Tap, ...]:
     """Every tap, the plugins of other distributions included."""
     return tuple(plugins.load("tap", name) for name in plugins.names("tap"))
+
+
+def taps_of(stack: Stack, layer: int, *, inside: bool) -> Iterator[Tap]:
+    """The taps of a layer that this model has the parts for: those inside attention, or all others."""
+    for tap in all_taps():
+        try:
+            place = tap.place(stack, layer)
+        except BabelScopeError:
+            continue  # this model has no such part in this layer: nothing is captured there either
+        if place.is_inside == inside:
+            yield tap
 
 
 def stack_of(anatomy: Anatomy, site: Site) -> Stack:

@@ -1,7 +1,7 @@
 """Texts to tokens, and tokens to right-padded batches."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.language_tokens import language_token
+from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
-from babelscope.schema import Prompt, PromptSet
+from babelscope.schema import Prompt, PromptSet, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +84,25 @@ class Batch:
 
     Right padding with a mask is exact in every family; left padding without position ids is not in GPT-2 and
     BERT. The tokenizer's own `padding_side` is never asked. The decoder's are None but in encoder-decoders.
+
+    `segments` holds by stack, (prompt, token, segment), which tokens belong to the segments that a plan names: 1 or 0,
+    NaN in prompts that lack the segment.
     """
 
     ids: Tensor
     mask: Tensor
     decoder_ids: Tensor | None = None
     decoder_mask: Tensor | None = None
+    segments: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def of(self, prompts: Sequence[int]) -> "Batch":
+        """Some of the prompts, padded as before."""
+        rows = list(prompts)
+        ids, mask = (None if x is None else x[rows] for x in (self.decoder_ids, self.decoder_mask))
+        return Batch(self.ids[rows], self.mask[rows], ids, mask, {tag: x[rows] for tag, x in self.segments.items()})
 
     def mask_of(self, stack: str) -> Tensor:
         """The mask of the tokens that a stack reads."""
@@ -99,6 +110,17 @@ class Batch:
             return self.mask
         assert self.decoder_mask is not None, "a decoder was asked about without its input"
         return self.decoder_mask
+
+    def key_mask(self, site: Site) -> Tensor:
+        """The mask of the tokens whose keys a site of attention reads."""
+        return self.mask_of("enc" if site.kind.startswith("cross.") else site.stack)
+
+    def reduction(self, site: Site, *, last_only: bool = False) -> Reduction:
+        """How a site such as `attn.mass` reduces attention in this batch."""
+        key_stack = "enc" if site.kind.startswith("cross.") else site.stack
+        keys = self.key_mask(site)
+        segments = self.segments.get(key_stack, keys.new_zeros((*keys.shape, 0), dtype=torch.float32))
+        return Reduction(self.mask_of(site.stack), keys, segments, key_stack == site.stack, last_only)
 
     @property
     def output_mask(self) -> Tensor:

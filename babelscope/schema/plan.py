@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from babelscope.schema.position import Position
-from babelscope.schema.site import Site
+from babelscope.schema.site import Site, SiteKind
 
 # What the decoder of an encoder-decoder reads while the encoder reads the prompt.
 DECODER_POLICIES = {
@@ -22,6 +22,10 @@ ANSWERS = {
     "labels": "log-probability of each option's label as next token",
     "texts": "that, and the log-probability of each option's text as continuation of the prompt",
 }
+
+
+# What every captured row of attention is reduced to; the mass on each segment of the prompts follows.
+ROW_SUMMARIES = ("entropy_nats", "first_token", "mean_distance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class CapturePlan:
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; "" in other models.
     continuation : int
         Most tokens that the model continues each prompt by; 0 for none.
+    n_keys : int
+        Extent of the axis `key`, the longest prompt in tokens; 0 where no site has that axis.
+    segments : tuple of str
+        Segment names of all prompts, sorted; empty where no site has the axis `summary`.
     """
 
     model: ModelRef
@@ -105,6 +113,8 @@ class CapturePlan:
     dtype: str
     decoder: str = ""
     continuation: int = 0
+    n_keys: int = 0
+    segments: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
@@ -120,8 +130,8 @@ class CapturePlan:
         values["model"] = ModelRef(**values["model"])
         values["sites"] = tuple(Site.parse(s) for s in values["sites"])
         values["positions"] = tuple(Position.parse(p) for p in values["positions"])
-        for name in ("languages", "items"):
-            values[name] = tuple(values[name])
+        for name in ("languages", "items", "segments"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
     def identity(self) -> dict[str, Any]:
@@ -141,6 +151,16 @@ class CapturePlan:
     def answered(self) -> bool:
         """Whether anything is kept of what the model says."""
         return bool(self.answers or self.continuation)
+
+    @property
+    def summaries(self) -> tuple[str, ...]:
+        """Names along the axis `summary`: entropy, mass on the first token, mean distance, mass on each segment."""
+        return (*ROW_SUMMARIES, *(f"segment:{name}" for name in self.segments))
+
+    def extents(self, site: Site | SiteKind) -> tuple[int, ...]:
+        """Extents of those axes of a site that depend on the prompts; they stand behind those of the model."""
+        known = {"key": self.n_keys, "summary": len(self.summaries)}
+        return tuple(known[axis] for axis in site.axes if axis in known)
 
     @property
     def n_blocks(self) -> int:

@@ -10,7 +10,10 @@ from babelscope.errors import BabelScopeError, unknown_name
 
 @dataclass(frozen=True, slots=True)
 class SiteKind:
-    """What a kind of site holds: its axes after (layer, item) and whether it exists once per layer."""
+    """What a kind of site holds: its axes after (layer, item) and whether it exists once per layer.
+
+    The extents of `key` and `summary` depend on the prompts, those of all other axes on the model alone.
+    """
 
     axes: tuple[str, ...]
     tensor: str
@@ -27,6 +30,12 @@ SITE_KINDS: Mapping[str, SiteKind] = MappingProxyType(
         "mlp.act": SiteKind(("neuron",), "output of the non-linearity"),
         "mlp.neurons": SiteKind(("neuron",), "input of the down projection"),
         "attn.heads": SiteKind(("head", "dim"), "per-head output before the output projection"),
+        "attn.q": SiteKind(("head", "dim"), "queries as they enter the dot product, behind norms and rotations"),
+        "attn.k": SiteKind(("head", "dim"), "keys as they enter the dot product; heads of their own number"),
+        "attn.v": SiteKind(("head", "dim"), "values that the pattern averages; as many heads as keys"),
+        "attn.scores": SiteKind(("head", "key"), "input of the softmax; NaN for keys that the token cannot see"),
+        "attn.pattern": SiteKind(("head", "key"), "attention weights of a token over the keys; 0 beyond its prompt"),
+        "attn.mass": SiteKind(("head", "summary"), "entropy, mean distance, mass on the first token and on segments"),
         "moe.neurons": SiteKind(
             ("expert_slot", "neuron"), "input of the down projection of each expert that reads the token"
         ),
@@ -34,6 +43,12 @@ SITE_KINDS: Mapping[str, SiteKind] = MappingProxyType(
         "moe.weight": SiteKind(("expert_slot",), "weight of the expert in each slot"),
         "cross.out": SiteKind(("dim",), "what attention to the encoder adds to the residual stream"),
         "cross.heads": SiteKind(("head", "dim"), "per-head output of attention to the encoder"),
+        "cross.q": SiteKind(("head", "dim"), "queries of attention to the encoder"),
+        "cross.k": SiteKind(("head", "dim"), "keys that the decoder reads from the encoder, a row per encoder token"),
+        "cross.v": SiteKind(("head", "dim"), "values that the decoder reads from the encoder, a row per encoder token"),
+        "cross.scores": SiteKind(("head", "key"), "input of the softmax over encoder tokens"),
+        "cross.pattern": SiteKind(("head", "key"), "attention weights of a decoder token over encoder tokens"),
+        "cross.mass": SiteKind(("head", "summary"), "entropy of attention to the encoder, mass on its segments"),
     }
 )
 
@@ -66,6 +81,11 @@ class Site:
     def name(self) -> str:
         """The site without its layer: what one stored dataset holds, over all its layers."""
         return f"{self.stack}.{self.kind}" if self.stack else self.kind
+
+    @property
+    def row_stack(self) -> str:
+        """The stack whose tokens the rows are: keys and values of attention to the encoder belong to its tokens."""
+        return "enc" if self.kind in ("cross.k", "cross.v") else self.stack
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from transformers import (
     BertForMaskedLM,
     BloomConfig,
     BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -48,6 +50,8 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    XGLMConfig,
+    XGLMForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
@@ -61,6 +65,9 @@ LINES = (
     "इनमें से कौन बड़ा है? उत्तर दें।",
 )
 LAYERS, WIDTH, HEADS, NEURONS = 3, 32, 4, 48
+# Sites inside attention, and the families whose model file hands over no queries, keys and values.
+INSIDE = tuple(f"{f}.{part}" for f in ("attn", "cross") for part in ("q", "k", "v", "scores", "pattern", "mass"))
+BYPASSING = ("bloom", "falcon", "xglm")
 
 
 def tokenizer(*, special: bool, padding_side: str = "right") -> PreTrainedTokenizerFast:
@@ -142,6 +149,22 @@ def _bloom() -> PreTrainedModel:
     )  # fmt: skip
 
 
+def _falcon() -> PreTrainedModel:
+    return FalconForCausalLM(
+        FalconConfig(vocab_size=320, hidden_size=WIDTH, ffn_hidden_size=NEURONS, num_hidden_layers=LAYERS,
+                     num_attention_heads=HEADS, max_position_embeddings=128, pad_token_id=1, bos_token_id=0,
+                     eos_token_id=2)
+    )  # fmt: skip
+
+
+def _xglm() -> PreTrainedModel:
+    return XGLMForCausalLM(
+        XGLMConfig(vocab_size=320, d_model=WIDTH, ffn_dim=NEURONS, num_layers=LAYERS, attention_heads=HEADS,
+                   max_position_embeddings=128, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+                   decoder_start_token_id=2)
+    )  # fmt: skip
+
+
 def _opt() -> PreTrainedModel:
     return OPTForCausalLM(
         OPTConfig(vocab_size=320, hidden_size=WIDTH, ffn_dim=NEURONS, num_hidden_layers=LAYERS,
@@ -185,6 +208,14 @@ FAMILIES = {
     "xlm-r": Family(
         _bert_like(XLMRobertaConfig, XLMRobertaForMaskedLM), "roberta.encoder.layer", "attention.output.dense",
         "output.dense", "intermediate.intermediate_act_fn", "roberta.embeddings", None, encoder=True,
+    ),
+    # Attention of their own, as BLOOM: Falcon's shares one key among all heads and uses SDPA.
+    "falcon": Family(
+        _falcon, "transformer.h", "self_attention.dense", "mlp.dense_4h_to_h", "mlp.act",
+        "transformer.word_embeddings", "transformer.ln_f",
+    ),
+    "xglm": Family(
+        _xglm, "model.layers", "self_attn.out_proj", "fc2", "activation_fn", None, "model.layer_norm",
     ),
     # Beyond the ten of the issue: tokens flattened for the MLP, scaled residuals, and a fused gate.
     "opt": Family(
@@ -283,25 +314,6 @@ MIXTURES = {
 
 
 # --- Further architectures, for the contract of the backends: built here, compared with each other, no paths by hand.
-def _falcon() -> PreTrainedModel:
-    from transformers import FalconConfig, FalconForCausalLM
-
-    return FalconForCausalLM(
-        FalconConfig(vocab_size=320, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-                     ffn_hidden_size=NEURONS, multi_query=True, parallel_attn=True, bias=False, bos_token_id=0,
-                     eos_token_id=2, pad_token_id=1)
-    )  # fmt: skip
-
-
-def _xglm() -> PreTrainedModel:
-    from transformers import XGLMConfig, XGLMForCausalLM
-
-    return XGLMForCausalLM(
-        XGLMConfig(vocab_size=320, d_model=WIDTH, ffn_dim=NEURONS, num_layers=LAYERS, attention_heads=HEADS,
-                   max_position_embeddings=128, bos_token_id=0, eos_token_id=2, pad_token_id=1)
-    )  # fmt: skip
-
-
 def _distilbert() -> PreTrainedModel:
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
@@ -324,8 +336,6 @@ FURTHER: dict[str, Callable[[], PreTrainedModel]] = {
         "Gemma3", head_dim=16, sliding_window=8,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
     ),
-    "falcon": _falcon,
-    "xglm": _xglm,
     "olmo2": _of_transformers("Olmo2"),
     "cohere": _of_transformers("Cohere", layer_norm_bias=False),
     "distilbert": _distilbert,

@@ -88,7 +88,7 @@ def test_a_backend_gives_the_rows_and_answers_of_the_model(
     sites, cells = reached(name)
     given = [site for site in sites if not cells[backend, site].reason]
     if not given:
-        assert all("TransformerLens" in cells[backend, site].reason for site in sites)
+        assert "TransformerLens" in cells[backend, "resid.post"].reason
         return
     native = parity.blocks_of(loaded, short, "torch", given)
     expected = parity.rows_of(native)
@@ -100,7 +100,8 @@ def test_a_backend_gives_the_rows_and_answers_of_the_model(
     assert ("answers" in together) == loaded.answers_questions
     assert largest(together, expected) <= tolerance(backend)
     assert largest(alone, expected) <= max(tolerance(backend), BATCH)
-    assert blocks[0].law_errors == native[0].law_errors
+    # The laws inside attention are checked by `torch` where the plan reads there, by the others always.
+    assert native[0].law_errors.items() <= blocks[0].law_errors.items()
 
 
 @pytest.mark.parametrize("backend", parity.BACKENDS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_zoo import DECODERS, FAMILIES, HEADS, save
+from model_zoo import BYPASSING, DECODERS, FAMILIES, HEADS, INSIDE, save
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import LoadedModel, check_laws, load_model, make_plan, run_plan, self_test
@@ -17,7 +17,7 @@ from babelscope.hooks.selftest import count_hooks
 from babelscope.hooks.tokens import Batch, encode, make_batch
 from babelscope.schema import SITE_KINDS, Block, CapturePlan, Position, PromptSet
 
-ALL_SITES = tuple(kind for kind in SITE_KINDS if not kind.startswith(("cross.", "moe.")))
+ALL_SITES = tuple(kind for kind in SITE_KINDS if not kind.startswith(("cross.", "moe.")) and kind not in INSIDE)
 Load = Callable[[str], LoadedModel]
 # float32 passes in another batch shape: 3e-7 of the largest value was measured, a wrong row is off by its size.
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
@@ -90,8 +90,12 @@ def reference(name: str, loaded: LoadedModel, text: str) -> dict[str, np.ndarray
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_law_holds_exactly(name: str, load: Load, prompts: PromptSet) -> None:
     errors = check_laws(load(name).anatomy, batch_of(load(name), prompts))
-    assert set(errors) == set(ALL_SITES)
-    assert max(errors.values()) < 1e-6  # a few float32 roundings (6e-8 each) of one block
+    inside = {kind for kind in INSIDE if kind.startswith("attn.")}
+    unreachable = {"attn.q", "attn.k", "attn.v"} if name in BYPASSING else set()
+    assert set(errors) == set(ALL_SITES) | inside - unreachable
+    # A few float32 roundings (6e-8 each) of one block; mass compares two passes, SDPA and step by step.
+    assert max(error for site, error in errors.items() if site != "attn.mass") < 1e-6
+    assert errors["attn.mass"] < 1e-5
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -143,7 +147,7 @@ def test_right_padding_agrees_with_left_padding(name: str, load: Load, prompts: 
     ids = torch.tensor([[1] * (length - len(e)) + list(e.ids) for e in encoded])
     mask = torch.tensor([[0] * (length - len(e)) + [1] * len(e) for e in encoded])
     extra = {}
-    if name in ("gpt2", "bert"):  # these two count positions from the left edge unless they are told
+    if name in ("gpt2", "bert", "xglm"):  # these count positions from the left edge unless they are told
         extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
         body = loaded.model.base_model
@@ -218,7 +222,7 @@ def test_a_model_that_ignores_its_mask_fails_the_self_test(
     loaded = load("bert")
     body, honest = loaded.anatomy.body, loaded.anatomy.body.forward
     monkeypatch.setattr(body, "forward", lambda input_ids, attention_mask=None, **kw: honest(input_ids, **kw))
-    with pytest.raises(BabelScopeError, match=r"self-test.*(single equals batched|mask is honored)"):
+    with pytest.raises(BabelScopeError, match=r"attn.mass@0 .* breaks its law|mask is honored"):
         self_test(loaded, prompts, plan_of(loaded, prompts, "last", sites=["resid.post"]))
 
 

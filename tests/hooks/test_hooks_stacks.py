@@ -33,7 +33,9 @@ def test_every_law_holds_in_both_stacks(name: str, load: Load, prompts: PromptSe
     decoder = decoder_tokens(loaded, "copy", prompts.prompts, encoded)
     errors = check_laws(loaded.anatomy, make_batch(loaded, encoded, decoder))
     assert set(errors) == set(SITES)
-    assert max(errors.values()) < 1e-6  # a few float32 roundings (6e-8 each) of one block
+    # A few float32 roundings (6e-8 each) of one block; mass compares two passes, SDPA and step by step.
+    assert max(error for site, error in errors.items() if not site.endswith("mass")) < 1e-6
+    assert max(errors.values()) < 1e-5
 
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)

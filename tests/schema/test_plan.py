@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -11,8 +12,20 @@ PLAN = CapturePlan(
 )  # fmt: skip
 
 
-def test_a_plan_survives_json():
-    assert CapturePlan.from_json(PLAN.to_json()) == PLAN
+ATTENTION = dataclasses.replace(PLAN, sites=(Site("attn.mass", 0), Site("attn.scores", 0)), n_keys=9, segments=("b",))
+
+
+@pytest.mark.parametrize("plan", [PLAN, ATTENTION])
+def test_a_plan_survives_json(plan):
+    assert CapturePlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_keys_and_segments_decide_numbers_and_shapes():
+    assert len({p.fingerprint for p in (ATTENTION, *(dataclasses.replace(ATTENTION, **c) for c in
+                                                     ({"n_keys": 8}, {"segments": ()})))}) == 3  # fmt: skip
+    assert ATTENTION.extents(Site("attn.mass", 0)) == (4,)
+    assert ATTENTION.extents(Site("attn.scores", 0)) == (9,)
+    assert ATTENTION.extents(Site("mlp.act", 0)) == ()
 
 
 def test_the_fingerprint_ignores_where_the_model_lies():

@@ -9,7 +9,9 @@ from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.schema import Answers, Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, Site
 
 LAST, ALL, WORDS = Position("last"), Position("all"), Position("words")
-WIDTH = {"resid.post": (6,), "attn.heads": (2, 3), "embed": (6,)}
+WIDTH = {
+    "resid.post": (6,), "attn.heads": (2, 3), "embed": (6,), "attn.mass": (2, 5), "attn.pattern": (2, 4),
+}  # fmt: skip
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 

@@ -11,7 +11,8 @@ import pytest
 import xarray
 
 from babelscope.activations_store import ActivationStore, StoreWriter
-from babelscope.schema import Position, Prompt, PromptSet, Segment
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Position, Prompt, PromptSet, Segment, Site
 from tests.store.stores import ALL, DTYPES, LAST, WORDS, fill, make_block, make_plan, make_prompts, value
 
 DOCUMENT = Path(__file__).parents[2] / "docs/store-format.md"
@@ -155,3 +156,33 @@ def test_a_shard_is_a_function_of_its_block_and_bears_no_time(tmp_path, dtype):
         assert set(stamps) == {0}
     laws = [json.loads(p.read_text()) for p in (tmp_path / "a.acts/runs").glob("*.laws.*")]
     assert [record["law_errors"] for record in laws] == [{"residual": 1e-6}]
+
+
+ATTENTION = {"sites": (Site("attn.mass", 1), Site("attn.pattern", 1)), "n_keys": 4, "segments": ("cue", "fråga")}
+
+
+def test_the_axis_of_attention_mass_is_named_in_the_file_and_by_the_reader(tmp_path):
+    prompts = make_prompts(2, ("en",))
+    store = fill(tmp_path / "s.acts", make_plan(prompts, **ATTENTION), prompts)
+    names = ("entropy_nats", "first_token", "mean_distance", "segment:cue", "segment:fråga")
+    assert store.summaries == names
+    path = tmp_path / "s.acts/shards/l-en/000000000-000000002.h5"
+    with h5py.File(path) as file:
+        value = file["attn.mass.last/value"]
+        assert [d.label or d[0].name.rpartition("/")[2] for d in value.dims] == ["layer", "item", "head", "summary"]
+        assert tuple(file["attn.mass.last/summary"].asstr()) == names
+        assert file["attn.pattern.last/value"].shape == (1, 2, 2, 4)
+    array = store.select("attn.mass@1").xarray()
+    assert array.dims == ("language", "item", "head", "summary")
+    np.testing.assert_array_equal(array.sel(summary="segment:cue").values, store.select("attn.mass@1").numpy()[..., 3])
+    pytest.importorskip("h5netcdf", reason="xarray reads HDF5 files through h5netcdf")
+    with xarray.open_dataset(path, group="attn.mass.last", engine="h5netcdf") as data:
+        assert data["value"].dims == ("layer", "item", "head", "summary")
+
+
+@pytest.mark.parametrize("change", [{"n_keys": 5}, {"segments": ("cue",)}])
+def test_rows_of_another_number_of_keys_or_summaries_are_refused(tmp_path, change):
+    prompts = make_prompts(2, ("en",))
+    plan = make_plan(prompts, **ATTENTION | change)
+    with pytest.raises(BabelScopeError, match="has shape"):
+        fill(tmp_path / "s.acts", plan, prompts)

@@ -10,12 +10,14 @@ from torch import nn
 
 from babelscope.hooks.answers import last_token_only
 from babelscope.hooks.capture import Keep, Passed
+from babelscope.hooks.interior_laws import attention_errors
 from babelscope.hooks.laws import observing
+from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.place import Place, tapped
 from babelscope.hooks.tap import place_of
 from babelscope.hooks.tokens import Batch
-from babelscope.schema import CapturePlan
+from babelscope.schema import CapturePlan, Position, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,20 @@ class TorchPass:
             observed = stack.enter_context(observing(anatomy, batch)) if laws else None
             if logits and anatomy.unembedding is not None:
                 stack.enter_context(last_token_only(anatomy.unembedding, batch.output_mask.sum(1) - 1))
-            stack.enter_context(tapped(places, keep, stop_at))
+            stack.enter_context(
+                tapped(places, keep, stop_at, model=self.loaded.model, reductions=self._reductions(batch))
+            )
             output = forward(self.loaded, batch, head=logits)  # stays None where the pass is stopped on its way
-        return Passed(output.logits[:, 0] if logits else None, observed.errors() if observed else {})
+        errors = observed.errors() if observed else {}
+        if laws and any(place.is_inside for place in places.values()):
+            # A pass of its own: computing step by step for the laws would change the rounding of the rows.
+            errors |= attention_errors(anatomy, batch)
+        return Passed(output.logits[:, 0] if logits else None, errors)
+
+    def _reductions(self, batch: Batch) -> dict[Site, Reduction]:
+        last_only = self.plan.positions == (Position("last"),)
+        named = {s.name: batch.reduction(s, last_only=last_only) for s in self.plan.sites if "summary" in s.axes}
+        return {site: named[site.name] for site in self.plan.sites if site.name in named}
 
 
 def forward(loaded: LoadedModel, batch: Batch, *, head: bool, **options: bool) -> Any:
