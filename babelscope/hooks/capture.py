@@ -1,7 +1,7 @@
 """One batch through the model: the rows of every site and position, and the logits where they are wanted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import ml_dtypes
@@ -44,7 +44,8 @@ class ForwardPass(Protocol):
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """Run a batch, and call `keep` once for each site of the plan with its tensor, (prompt, token, *unit).
 
-        `keep` copies what it wants, so a tensor may be changed in place afterwards.
+        `keep` copies what it wants, so a tensor may be changed in place afterwards. Where a plan asks for last
+        tokens only, the tensor may hold those alone: (prompt, 1, *unit).
         """
 
 
@@ -70,6 +71,7 @@ def run_batch(
     prompts: Sequence[Prompt],
     encoded: Sequence[Encoded],
     *,
+    shared: tuple[int, ...] = (),
     logits: bool = False,
     laws: bool = False,
 ) -> BatchRows:
@@ -79,6 +81,8 @@ def run_batch(
     ----------
     prompts, encoded : sequence
         The same prompts; every position must pick something in each.
+    shared : tuple of int
+        Lengths of the nested runs of tokens that all of them begin with.
     logits : bool
         Run the unembedding, on the last tokens only.
     laws : bool
@@ -90,7 +94,7 @@ def run_batch(
         If a law fails, or if values overflow the stored dtype.
     """
     decoder = decoder_tokens(loaded, plan.decoder, prompts, encoded)
-    batch = make_batch(loaded, encoded, decoder)
+    batch = replace(make_batch(loaded, encoded, decoder), shared=shared)
     pickers = {
         tag: {
             position: Picker(
@@ -106,7 +110,9 @@ def run_batch(
     def keep(site: Site, x: Tensor) -> None:
         stack = stack_of(loaded.anatomy, site)
         for position, picker in pickers[site.stack].items():
-            rows = picker(by_prompt(x, batch.mask_of(site.stack)))
+            # One column is the row itself: a pass that computes last tokens alone, or prompts of one token.
+            alone = x.shape[:2] == (len(batch), 1)
+            rows = x[:, 0].clone() if alone else picker(by_prompt(x, batch.mask_of(site.stack)))
             found[site, position] = _stored(tap_of(site.kind).reshape(rows, stack, site.layer or 0), site, plan.dtype)
 
     passed = forward(batch, keep, logits=logits, laws=laws)

@@ -9,7 +9,7 @@ from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, tokens_at
 from babelscope.hooks.tap import place_of, unit_of
 from babelscope.hooks.tokens import Encoded, decoder_tokens, encode
-from babelscope.schema import DECODER_POLICIES, CapturePlan, Position, PromptSet, Site, expand_sites
+from babelscope.schema import DECODER_POLICIES, LEVERS, CapturePlan, Position, PromptSet, Site, expand_sites
 
 # Large enough to keep a CPU or a GPU busy, small enough for the activations of one layer to stay in memory.
 TOKEN_BUDGET = 4096
@@ -27,6 +27,7 @@ def make_plan(
     token_budget: int = TOKEN_BUDGET,
     dtype: str | None = None,
     decoder: str = "start",
+    levers: Sequence[str] = tuple(LEVERS),
 ) -> CapturePlan:
     """What will be captured, with every name checked against this model.
 
@@ -40,6 +41,8 @@ def make_plan(
         Stored dtype; that of the model by default.
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; other models ignore it.
+    levers : sequence of str
+        Keys of `LEVERS` that may be used; the plan names those that apply to it.
 
     Raises
     ------
@@ -61,6 +64,9 @@ def make_plan(
         place_of(loaded.anatomy, site)
     if decoder not in DECODER_POLICIES:
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
+    for lever in levers:
+        if lever not in LEVERS:
+            raise unknown_name("lever", lever, LEVERS)
     chosen = tuple(dict.fromkeys(Position.parse(p) for p in positions))
     _check_segments(chosen, loaded, prompts)
     plan = CapturePlan(
@@ -76,9 +82,17 @@ def make_plan(
         token_budget=token_budget,
         dtype=stored,
         decoder=decoder if loaded.ref.n_encoder_layers else "",
+        levers=tuple(x for x in LEVERS if x in levers and _levers_apply(loaded, backend, expanded, chosen)),
     )
     units(plan, loaded)
     return plan
+
+
+def _levers_apply(loaded: LoadedModel, backend: str, sites: Sequence[Site], positions: Sequence[Position]) -> bool:
+    """Whether last tokens of one stack are all that is taken, and nothing inside of attention."""
+    inside = {site.kind for site in sites if site.kind.startswith("attn.")} - {"attn.out", "attn.heads"}
+    last = all(position.kind == "last" for position in positions)
+    return backend == "torch" and last and not inside and set(loaded.anatomy.stacks) == {""}
 
 
 def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts: PromptSet) -> None:

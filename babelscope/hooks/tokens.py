@@ -73,12 +73,14 @@ class Batch:
 
     Right padding with a mask is exact in every family; left padding without position ids is not in GPT-2 and
     BERT. The tokenizer's own `padding_side` is never asked. The decoder's are None but in encoder-decoders.
+    `shared` are lengths of nested runs of tokens that all prompts begin with; a backend may ignore them.
     """
 
     ids: Tensor
     mask: Tensor
     decoder_ids: Tensor | None = None
     decoder_mask: Tensor | None = None
+    shared: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,6 +91,12 @@ class Batch:
             return self.mask
         assert self.decoder_mask is not None, "a decoder was asked about without its input"
         return self.decoder_mask
+
+    def head(self, n: int) -> "Batch":
+        """The first `n` prompts."""
+        if self.decoder_ids is None or self.decoder_mask is None:
+            return Batch(self.ids[:n], self.mask[:n])
+        return Batch(self.ids[:n], self.mask[:n], self.decoder_ids[:n], self.decoder_mask[:n])
 
     @property
     def output_mask(self) -> Tensor:

@@ -16,6 +16,13 @@ DECODER_POLICIES = {
     "copy": "the prompt again, behind the token that starts a decoder",
 }
 
+# Ways to compute less for the rows of last tokens. They round differently, so they belong to the identity.
+LEVERS = {
+    "unmasked": "causal models read right-padded batches without a mask",
+    "pruned": "the last block that is run computes the last token of each prompt alone",
+    "prefixes": "what the prompts of a block share at their start is run once",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -68,6 +75,8 @@ class CapturePlan:
         Stored dtype: "float32", "float16" or "bfloat16".
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; "" in other models.
+    levers : tuple of str
+        Keys of `LEVERS`; a backend leaves out those that change the numbers of its model.
     """
 
     model: ModelRef
@@ -82,6 +91,7 @@ class CapturePlan:
     token_budget: int
     dtype: str
     decoder: str = ""
+    levers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
@@ -97,8 +107,8 @@ class CapturePlan:
         values["model"] = ModelRef(**values["model"])
         values["sites"] = tuple(Site.parse(s) for s in values["sites"])
         values["positions"] = tuple(Position.parse(p) for p in values["positions"])
-        for name in ("languages", "items"):
-            values[name] = tuple(values[name])
+        for name in ("languages", "items", "levers"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
     def identity(self) -> dict[str, Any]:
