@@ -263,8 +263,9 @@ def test_layers_above_the_last_site_and_the_unembedding_are_not_run(load: Load, 
 
 def test_stopping_early_does_not_change_the_rows(load: Load, prompts: PromptSet) -> None:
     loaded = load("bloom")
-    short = captured(plan_of(loaded, prompts, sites=["resid.post@0"]), loaded, prompts)
-    full = captured(plan_of(loaded, prompts, sites=["resid.post"]), loaded, prompts)
+    # Without levers: which block is pruned depends on where the pass ends.
+    short = captured(plan_of(loaded, prompts, sites=["resid.post@0"], levers=()), loaded, prompts)
+    full = captured(plan_of(loaded, prompts, sites=["resid.post"], levers=()), loaded, prompts)
     for a, b in zip(short, full, strict=True):
         key = ("resid.post", Position("last"))
         np.testing.assert_array_equal(a.rows[key].values[0], b.rows[key].values[0])
