@@ -32,6 +32,10 @@ def run(
     ] = "start",
     block_items: Annotated[int, typer.Option(min=1, help="Items per shard.")] = 64,
     self_test: Annotated[bool, typer.Option(help="Check the sites of this model on a few prompts first.")] = True,
+    lever: Annotated[
+        list[str] | None,
+        typer.Option(help="Ways to save time: unmasked, pruned, prefixes. Repeatable. Default: all; none for none."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted capture.")] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and write nothing.")] = False,
@@ -44,6 +48,6 @@ def run(
             answers=answers, backend=backend, revision=revision, dtype=dtype, device=device, decoder=decoder,
             block_items=block_items,
             texts=texts, resume=resume, overwrite=overwrite, dry_run=dry_run,
-            self_test=self_test, progress=progress, note=note,
+            self_test=self_test, levers=[] if lever == ["none"] else lever, progress=progress, note=note,
         )  # fmt: skip
     print("\n".join(done.lines()) if isinstance(done, workflows.Estimate) else done)

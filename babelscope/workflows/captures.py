@@ -4,7 +4,9 @@ import os
 import platform
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,13 +17,16 @@ from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
-from babelscope.schema import Block, CapturePlan, PromptSet
+from babelscope.schema import LEVERS, Block, CapturePlan, PromptSet
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.prompts import AnyMapping, prompts_of
 from babelscope.workflows.signals import Note, Progress, stop_requested
 
 if TYPE_CHECKING:
     from babelscope.hooks import LoadedModel
+
+# Blocks that are captured and not yet written.
+QUEUE = 2
 
 
 class CaptureStoppedError(BabelScopeError):
@@ -71,6 +76,7 @@ def capture(
     overwrite: bool = False,
     dry_run: bool = False,
     self_test: bool = True,
+    levers: Sequence[str] | None = None,
     progress: Progress | None = None,
     note: Note = lambda _: None,
 ) -> "ActivationStore | Estimate":
@@ -110,6 +116,8 @@ def capture(
         Estimate only; nothing is written.
     self_test : bool
         Check sites, batching and masks of this model on a few prompts first.
+    levers : sequence of str, optional
+        Keys of `LEVERS` that may save time; every one of them by default, none of them with an empty sequence.
     progress, note : callable, optional
         Called with (blocks done, blocks in all, what), and with lines for a log.
 
@@ -136,7 +144,7 @@ def capture(
     hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
-        decoder=decoder,
+        decoder=decoder, levers=tuple(LEVERS) if levers is None else levers,
     )  # fmt: skip
     estimate = _estimate(path, plan, loaded, prompt_set)
     if dry_run:
@@ -149,7 +157,7 @@ def capture(
         path, plan, prompt_set, _provenance(loaded, prompt_set, checks), texts=texts, overwrite=overwrite
     )
     with writer:
-        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, writer.pending()), progress)
+        _fill(writer, hooks.run_plan(plan, loaded, prompt_set, writer.pending(), note), progress)
     return ActivationStore.open(path)
 
 
@@ -196,19 +204,34 @@ def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: Pro
 
 
 def _fill(writer: StoreWriter, blocks: Iterator[Block], progress: Progress | None) -> None:
+    """Write blocks on a thread of their own, so that hashing and fsync overlap with the next forward passes.
+
+    Whatever ends the loop, the blocks that wait are still written: leaving the executor waits for them.
+    """
     total = _n_blocks(writer.plan)
     done = total - len(writer.pending())
-    with stop_requested() as stopped:
-        for block in blocks:
-            writer.put(block)
+    waiting: deque[tuple[str, Future[None]]] = deque()
+
+    def settle(at_most: int) -> None:
+        nonlocal done
+        while len(waiting) > at_most:
+            language, future = waiting.popleft()
+            future.result()  # raises what went wrong in writing
             done += 1
             if progress:
-                progress(done, total, f"capture {block.language}")
-            if stopped() and done < total:
+                progress(done, total, f"capture {language}")
+
+    with stop_requested() as stopped, ThreadPoolExecutor(1, "writer") as thread:
+        for block in blocks:
+            waiting.append((block.language, thread.submit(writer.put, block)))
+            stop = stopped()
+            settle(at_most=0 if stop else QUEUE)
+            if stop and done < total:
                 raise CaptureStoppedError(
                     f"{writer.path}: stopped after {done} of {total} blocks; everything up to there is kept",
                     "run the same command with --resume to continue",
                 )
+        settle(at_most=0)
 
 
 def _provenance(loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float]) -> dict[str, Any]:
