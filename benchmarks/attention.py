@@ -69,7 +69,7 @@ def prepare(folder: Path, dtype: str, prompts, token_budget: int) -> Arms:
 
     run = {BODY: [lambda rows=rows: body(rows) for rows in groups]}
     for name, (site, position) in ARMS.items():
-        plan = hooks.make_plan(loaded, prompts, sites=[site], positions=[position], answers=False)
+        plan = hooks.make_plan(loaded, prompts, sites=[site], positions=[position], answers="none")
         one_pass = backend.open(loaded, plan)
         run[name] = [
             lambda rows=rows, plan=plan, one_pass=one_pass: run_batch(

@@ -53,6 +53,10 @@ def run(
     part: Annotated[
         str | None, typer.Option(help="As 3/8: only this share of the blocks. torchrun deals them out by itself.")
     ] = None,
+    lever: Annotated[
+        list[str] | None,
+        typer.Option(help="Ways to save time: unmasked, pruned, prefixes. Repeatable. Default: all; none for none."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted capture.")] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimate and write nothing.")] = False,
@@ -67,7 +71,8 @@ def run(
             device_map=device_map, quantize=quantize, adapter=adapter, merge_adapter=merge_adapter,
             trust_remote_code=trust_remote_code, chat_template=chat_template, anatomy=anatomy, decoder=decoder,
             block_items=block_items, texts=texts, part=part, resume=resume, overwrite=overwrite, dry_run=dry_run,
-            self_test=self_test, progress=progress, note=(lambda _: None) if workflows.is_silent() else note,
+            self_test=self_test, levers=[] if lever == ["none"] else lever, progress=progress,
+            note=(lambda _: None) if workflows.is_silent() else note,
         )  # fmt: skip
     if isinstance(done, workflows.Estimate):
         print("\n".join(done.lines()))

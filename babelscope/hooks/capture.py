@@ -45,7 +45,8 @@ class ForwardPass(Protocol):
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """Run a batch, and call `keep` once for each site of the plan with its tensor, (prompt, token, *unit).
 
-        `keep` copies what it wants, so a tensor may be changed in place afterwards.
+        `keep` copies what it wants, so a tensor may be changed in place afterwards. Where a plan asks for last
+        tokens only, the tensor may hold those alone: (prompt, 1, *unit).
         """
 
 
@@ -71,6 +72,7 @@ def run_batch(
     prompts: Sequence[Prompt],
     encoded: Sequence[Encoded],
     *,
+    shared: tuple[int, ...] = (),
     logits: bool = False,
     laws: bool = False,
 ) -> BatchRows:
@@ -80,6 +82,8 @@ def run_batch(
     ----------
     prompts, encoded : sequence
         The same prompts; every position must pick something in each.
+    shared : tuple of int
+        Lengths of the nested runs of tokens that all of them begin with.
     logits : bool
         Run the unembedding, on the last tokens only.
     laws : bool
@@ -91,7 +95,7 @@ def run_batch(
         If a law fails, or if values overflow the stored dtype.
     """
     decoder = decoder_tokens(loaded, plan.decoder, prompts, encoded)
-    batch = make_batch(loaded, encoded, decoder)
+    batch = replace(make_batch(loaded, encoded, decoder), shared=shared)
     stacks = {tag: tokens for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder)) if tokens is not None}
     if plan.segments:
         found_in = {tag: segment_tokens(loaded.device, plan.segments, prompts, x) for tag, x in stacks.items()}
@@ -106,7 +110,9 @@ def run_batch(
     def keep(site: Site, x: Tensor) -> None:
         stack = stack_of(loaded.anatomy, site)
         for position, pick in pickers[site.row_stack].items():
-            rows = pick(by_prompt(x, batch.mask_of(site.row_stack)))
+            # One column is the last token itself, from a pass that computes no other.
+            alone = position.kind == "last" and x.shape[:2] == (len(batch), 1)
+            rows = x[:, 0].clone() if alone else pick(by_prompt(x, batch.mask_of(site.row_stack)))
             rows = tap_of(site.kind).reshape(rows, stack, site.layer or 0)
             if "key" in site.axes:
                 keys = batch.key_mask(site)[pick.prompts].to(rows.device)

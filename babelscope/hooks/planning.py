@@ -12,7 +12,16 @@ from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
 from babelscope.hooks.tokens import Encoded, decoder_tokens, encode
-from babelscope.schema import ANSWERS, DECODER_POLICIES, CapturePlan, Position, PromptSet, Site, expand_sites
+from babelscope.schema import (
+    ANSWERS,
+    DECODER_POLICIES,
+    LEVERS,
+    CapturePlan,
+    Position,
+    PromptSet,
+    Site,
+    expand_sites,
+)
 
 # Large enough to keep a CPU or a GPU busy, small enough for the activations of one layer to stay in memory.
 TOKEN_BUDGET = 4096
@@ -31,6 +40,7 @@ def make_plan(
     token_budget: int = TOKEN_BUDGET,
     dtype: str | None = None,
     decoder: str = "start",
+    levers: Sequence[str] = tuple(LEVERS),
 ) -> CapturePlan:
     """What will be captured, with every name checked against this model.
 
@@ -46,6 +56,8 @@ def make_plan(
         Stored dtype; that of the model by default.
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; other models ignore it.
+    levers : sequence of str
+        Keys of `LEVERS` that may be used; the plan names those that apply to it.
 
     Raises
     ------
@@ -68,6 +80,9 @@ def make_plan(
     if decoder not in DECODER_POLICIES:
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
     _check_answers(answers, continuation, loaded, prompts)
+    for lever in levers:
+        if lever not in LEVERS:
+            raise unknown_name("lever", lever, LEVERS)
     chosen = tuple(dict.fromkeys(Position.parse(p) for p in positions))
     segments = _segments(expanded, prompts)
     _check_segments([*chosen, *(Position("segment", name) for name in segments)], loaded, prompts)
@@ -86,6 +101,7 @@ def make_plan(
         decoder=decoder if loaded.ref.n_encoder_layers else "",
         continuation=continuation,
         segments=segments,
+        levers=tuple(x for x in LEVERS if x in levers and _levers_apply(loaded, backend, expanded, chosen)),
     )
     if any("key" in site.axes for site in expanded):
         plan = replace(plan, n_keys=_longest(plan, loaded, prompts))
@@ -124,6 +140,13 @@ def _longest(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> int:
     encoded = encode(loaded.tokenizer, [p.text for p in prompts.prompts])
     decoder = decoder_tokens(loaded, plan.decoder, prompts.prompts, encoded)
     return max(map(len, [*encoded, *(decoder or [])]))
+
+
+def _levers_apply(loaded: LoadedModel, backend: str, sites: Sequence[Site], positions: Sequence[Position]) -> bool:
+    """Whether last tokens of one stack are all that is taken, and nothing inside of attention or of experts."""
+    inside = {s.kind for s in sites if s.kind.startswith(("attn.", "moe."))} - {"attn.out", "attn.heads"}
+    last = all(position.kind == "last" for position in positions)
+    return backend == "torch" and last and not inside and set(loaded.anatomy.stacks) == {""}
 
 
 def _check_segments(positions: Sequence[Position], loaded: LoadedModel, prompts: PromptSet) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.backends.torch import TorchPass
+from babelscope.hooks.backends import torch as native
 from babelscope.hooks.capture import ForwardPass
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.place import by_prompt
@@ -57,7 +57,7 @@ def check_agreement(forward: ForwardPass, loaded: LoadedModel, plan: CapturePlan
         "not reachable, because ...": naming a site that never came or holds something else.
     """
     batch, head = sample_batch(loaded), loaded.anatomy.unembedding is not None
-    expected, bare = _seen(TorchPass(loaded, plan), loaded, batch, logits=head)
+    expected, bare = _seen(native.backend.open(loaded, plan), loaded, batch, logits=head)
     found, logits = _seen(forward, loaded, batch, logits=head)
     for site in plan.sites:
         if site not in found:

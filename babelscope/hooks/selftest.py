@@ -70,7 +70,8 @@ def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dic
                 f"error {error:.1e}, at most {tolerance:.0e} expected",
                 "try --dtype float32 or another attention implementation; --no-self-test goes on regardless",
             )
-    return {**found, **checks, "hooks left behind": float(left)}
+    levers = {f"lever {name}": error for name, error in getattr(run, "lever_errors", {}).items()}
+    return {**found, **checks, **levers, "hooks left behind": float(left)}
 
 
 def count_hooks(model: nn.Module) -> int:

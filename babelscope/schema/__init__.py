@@ -1,7 +1,7 @@
 """The nouns: frozen values that every other part speaks in. No torch, no h5py."""
 
 from babelscope.schema.captured import Answers, Block, Rows
-from babelscope.schema.plan import ANSWERS, DECODER_POLICIES, CapturePlan, ModelRef
+from babelscope.schema.plan import ANSWERS, DECODER_POLICIES, LEVERS, CapturePlan, ModelRef
 from babelscope.schema.position import Position
 from babelscope.schema.prompts import Prompt, PromptSet, Segment, concatenate
 from babelscope.schema.results import Result
@@ -10,6 +10,7 @@ from babelscope.schema.site import SITE_KINDS, Site, expand_sites
 __all__ = [
     "ANSWERS",
     "DECODER_POLICIES",
+    "LEVERS",
     "SITE_KINDS",
     "Answers",
     "Block",

@@ -27,6 +27,13 @@ ANSWERS = {
 # What every captured row of attention is reduced to; the mass on each segment of the prompts follows.
 ROW_SUMMARIES = ("entropy_nats", "first_token", "mean_distance")
 
+# Ways to compute less for the rows of last tokens. They round differently, so they belong to the identity.
+LEVERS = {
+    "unmasked": "causal models read right-padded batches without a mask",
+    "pruned": "the last block that is run computes the last token of each prompt alone",
+    "prefixes": "what the prompts of a block share at their start is run once",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -98,6 +105,8 @@ class CapturePlan:
         Extent of the axis `key`, the longest prompt in tokens; 0 where no site has that axis.
     segments : tuple of str
         Segment names of all prompts, sorted; empty where no site has the axis `summary`.
+    levers : tuple of str
+        Keys of `LEVERS`; a backend leaves out those that change the numbers of its model.
     """
 
     model: ModelRef
@@ -115,6 +124,7 @@ class CapturePlan:
     continuation: int = 0
     n_keys: int = 0
     segments: tuple[str, ...] = ()
+    levers: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
@@ -130,7 +140,7 @@ class CapturePlan:
         values["model"] = ModelRef(**values["model"])
         values["sites"] = tuple(Site.parse(s) for s in values["sites"])
         values["positions"] = tuple(Position.parse(p) for p in values["positions"])
-        for name in ("languages", "items", "segments"):
+        for name in ("languages", "items", "segments", "levers"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 

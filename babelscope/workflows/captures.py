@@ -4,7 +4,9 @@ import os
 import platform
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +17,7 @@ from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
-from babelscope.schema import Block, CapturePlan, PromptSet
+from babelscope.schema import LEVERS, Block, CapturePlan, PromptSet
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.parts import part_of
 from babelscope.workflows.prompts import AnyMapping, prompts_of
@@ -23,6 +25,9 @@ from babelscope.workflows.signals import Note, Progress, stop_requested
 
 if TYPE_CHECKING:
     from babelscope.hooks import LoadedModel
+
+# Blocks that are captured and not yet written.
+QUEUE = 2
 
 
 class CaptureStoppedError(BabelScopeError):
@@ -81,6 +86,7 @@ def capture(
     overwrite: bool = False,
     dry_run: bool = False,
     self_test: bool = True,
+    levers: Sequence[str] | None = None,
     progress: Progress | None = None,
     note: Note = lambda _: None,
 ) -> "ActivationStore | Estimate":
@@ -131,6 +137,8 @@ def capture(
         Estimate only; nothing is written.
     self_test : bool
         Check sites, batching and masks of this model on a few prompts first.
+    levers : sequence of str, optional
+        Keys of `LEVERS` that may save time; every one of them by default, none of them with an empty sequence.
     progress, note : callable, optional
         Called with (blocks done, blocks in all, what), and with lines for a log.
 
@@ -168,7 +176,7 @@ def capture(
     hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
-        decoder=decoder, continuation=continuation,
+        decoder=decoder, continuation=continuation, levers=tuple(LEVERS) if levers is None else levers,
     )  # fmt: skip
     estimate = _estimate(path, plan, loaded, prompt_set)
     if dry_run:
@@ -179,7 +187,7 @@ def capture(
     checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
     # Before there is a store, since the backend may refuse a site; which blocks are left is known only after joining.
     pending: list[tuple[str, int]] = []
-    blocks = hooks.run_plan(plan, loaded, prompt_set, pending)
+    blocks = hooks.run_plan(plan, loaded, prompt_set, pending, note)
     about = _provenance(loaded, prompt_set, checks, trust_remote_code=trust_remote_code)
     if begun is None and not share.whole:
         begun = StoreWriter.join(path, plan, prompt_set, about, texts=texts)
@@ -230,18 +238,34 @@ def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: Pro
 
 
 def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int, progress: Progress | None) -> None:
+    """Write blocks on a thread of their own, so that hashing and fsync overlap with the next forward passes.
+
+    Whatever ends the loop, the blocks that wait are still written: leaving the executor waits for them.
+    """
     done = total - pending
-    with stop_requested() as stopped:
-        for block in blocks:
-            writer.put(block)
+    waiting: deque[tuple[str, Future[None]]] = deque()
+
+    def settle(at_most: int) -> None:
+        nonlocal done
+        while waiting and (len(waiting) > at_most or waiting[0][1].done()):
+            language, future = waiting.popleft()
+            future.result()  # raises what went wrong in writing
             done += 1
             if progress:
-                progress(done, total, f"capture {block.language}")
+                progress(done, total, f"capture {language}")
+
+    with stop_requested() as stopped, ThreadPoolExecutor(1, "writer") as thread:
+        for block in blocks:
+            waiting.append((block.language, thread.submit(writer.put, block)))
+            settle(at_most=QUEUE)
+            if stopped():
+                settle(at_most=0)
             if stopped() and done < total:
                 raise CaptureStoppedError(
                     f"{writer.path}: stopped after {done} of {total} blocks; everything up to there is kept",
                     "run the same command with --resume to continue",
                 )
+        settle(at_most=0)
 
 
 def _provenance(

@@ -139,7 +139,7 @@ def test_mass_does_not_leave_sdpa(name: str, load: Load, asked: PromptSet, monke
 def test_capturing_mass_changes_no_other_row(name: str, load: Load, asked: PromptSet) -> None:
     loaded = load(name)
     stack = "dec.resid.post" if loaded.ref.n_encoder_layers else "resid.post"
-    plain = make_plan(loaded, asked, sites=[stack], positions=["last"], answers="none", decoder="copy")
+    plain = make_plan(loaded, asked, sites=[stack], positions=["last"], answers="none", decoder="copy", levers=())
     mass = plan_of(loaded, asked, "mass")
     both = replace(mass, sites=(*mass.sites, *plain.sites))
     for a, b in zip(captured(plain, loaded, asked), captured(both, loaded, asked), strict=True):

@@ -262,13 +262,14 @@ def test_layers_above_the_last_site_and_the_unembedding_are_not_run(load: Load, 
     finally:
         for handle in handles:
             handle.remove()
-    assert ran == ["layer 1"]  # once, for the laws of the first batch
+    assert ran == ["layer 1"] * 3  # the passes for the laws of the first batch, and no other
 
 
 def test_stopping_early_does_not_change_the_rows(load: Load, prompts: PromptSet) -> None:
     loaded = load("bloom")
-    short = captured(plan_of(loaded, prompts, sites=["resid.post@0"]), loaded, prompts)
-    full = captured(plan_of(loaded, prompts, sites=["resid.post"]), loaded, prompts)
+    # Without levers: which block is pruned depends on where the pass ends.
+    short = captured(plan_of(loaded, prompts, sites=["resid.post@0"], levers=()), loaded, prompts)
+    full = captured(plan_of(loaded, prompts, sites=["resid.post"], levers=()), loaded, prompts)
     for a, b in zip(short, full, strict=True):
         key = ("resid.post", Position("last"))
         np.testing.assert_array_equal(a.rows[key].values[0], b.rows[key].values[0])
@@ -286,7 +287,7 @@ def test_a_block_comes_out_the_same_bits_again_on_its_own(load: Load, prompts: P
 
 def test_only_the_first_block_carries_law_errors(load: Load, prompts: PromptSet) -> None:
     blocks = captured(plan_of(load("llama"), prompts, sites=["embed"]), load("llama"), prompts)
-    assert set(blocks[0].law_errors) == set(ALL_SITES)
+    assert set(blocks[0].law_errors) == {*ALL_SITES, *(kind for kind in INSIDE if kind.startswith("attn."))}
     assert not any(b.law_errors for b in blocks[1:])
 
 

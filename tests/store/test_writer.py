@@ -114,7 +114,7 @@ def test_each_field_of_a_plan_is_part_of_its_identity(tmp_path, name):
         "prompts_sha256": "0" * 64, "languages": ("sw",), "items": ("item/0",), "sites": plan.sites[:1],
         "positions": (ALL,), "answers": "", "backend": "nnsight", "block_items": 9, "token_budget": 9,
         "dtype": "float16", "decoder": "copy", "continuation": 3, "n_keys": 5,
-        "segments": ("question",),
+        "segments": ("question",), "levers": ("pruned",),
     }  # fmt: skip
     with pytest.raises(BabelScopeError, match=rf"plan: {name}\b"):
         StoreWriter.resume(tmp_path / "s.acts", replace(plan, **{name: other[name]}))

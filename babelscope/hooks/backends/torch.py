@@ -1,54 +1,72 @@
 """The default backend: forward hooks on the model itself."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import Cache
 
 from babelscope.hooks.answers import last_token_only
 from babelscope.hooks.capture import Keep, Passed
-from babelscope.hooks.interior_laws import attention_errors
-from babelscope.hooks.laws import observing
+from babelscope.hooks.laws import check_laws
+from babelscope.hooks.levers import Levers, at_last, last_layer, tried
 from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.place import Place, tapped
+from babelscope.hooks.prefixes import Group, PrefixCache, shared_batches
+from babelscope.hooks.pruning import pruned
 from babelscope.hooks.tap import place_of
-from babelscope.hooks.tokens import Batch
+from babelscope.hooks.tokens import Batch, batches
 from babelscope.schema import CapturePlan, Position, Site
 
+LAW_PROMPTS = 4
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TorchPass:
     """A forward pass with hooks on the model's own modules; no hook outlives a call, whatever happens.
 
     The unembedding runs on last tokens only, and not at all without logits; then the pass also ends behind the
-    last block that is captured. Where laws are observed it is run to its end.
+    last block that is captured. Laws are observed in a plain pass of their own, over a few of the prompts.
     """
 
     loaded: LoadedModel
     plan: CapturePlan
+    levers: Levers
+    notes: tuple[str, ...]
+    prefixes: PrefixCache
+
+    @property
+    def lever_errors(self) -> Mapping[str, float]:
+        """Lever in force -> its error against the plain pass."""
+        return self.levers.errors
 
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """See `ForwardPass`."""
         anatomy = self.loaded.anatomy
+        errors = check_laws(anatomy, batch.head(LAW_PROMPTS)) if laws else {}
         places = {site: place_of(anatomy, site) for site in self.plan.sites}
-        stop_at = None if logits or laws else last_place(self.loaded, self.plan)
+        stop_at = None if logits else last_place(self.loaded, self.plan)
+        start = batch.shared[-1] if self.levers.prefixes and batch.shared else 0
+        mask = batch.output_mask[:, start:]
+        last = mask.sum(1) - 1
         output: Any = None
         with torch.inference_mode(), ExitStack() as stack:
-            observed = stack.enter_context(observing(anatomy, batch)) if laws else None
+            cache = self.prefixes.continued(batch.ids, batch.shared) if start else None
             if logits and anatomy.unembedding is not None:
-                stack.enter_context(last_token_only(anatomy.unembedding, batch.output_mask.sum(1) - 1))
+                stack.enter_context(last_token_only(anatomy.unembedding, last))
+            if self.levers.block is not None:
+                stack.enter_context(pruned(self.levers.block, last, mask.shape[1]))
+            keep = _last_row(keep, mask) if self.levers else keep
             stack.enter_context(
                 tapped(places, keep, stop_at, model=self.loaded.model, reductions=self._reductions(batch))
             )
-            output = forward(self.loaded, batch, head=logits)  # stays None where the pass is stopped on its way
-        errors = observed.errors() if observed else {}
-        if laws and any(place.is_inside for place in places.values()):
-            # A pass of its own: computing step by step for the laws would change the rounding of the rows.
-            errors |= attention_errors(anatomy, batch)
+            # Stays None where the pass is stopped on its way.
+            output = _called(self.loaded, self._inputs(batch, start), head=logits, cache=cache)
         return Passed(output.logits[:, 0] if logits else None, errors)
 
     def _reductions(self, batch: Batch) -> dict[Site, Reduction]:
@@ -56,11 +74,39 @@ class TorchPass:
         named = {s.name: batch.reduction(s, last_only=last_only) for s in self.plan.sites if "summary" in s.axes}
         return {site: named[site.name] for site in self.plan.sites if site.name in named}
 
+    def batches(self, ids: Sequence[tuple[int, ...]]) -> list[Group]:
+        """Prompts of one block grouped into batches, with what those of each batch share where that is used."""
+        budget = self.plan.token_budget
+        if self.levers.prefixes:
+            return shared_batches(ids, budget)
+        return [Group(tuple(rows)) for rows in batches([len(i) for i in ids], budget)]
 
-def forward(loaded: LoadedModel, batch: Batch, *, head: bool, **options: bool) -> Any:
+    def _inputs(self, batch: Batch, start: int) -> dict[str, Tensor]:
+        inputs = batch.inputs()
+        if start:
+            inputs["input_ids"] = batch.ids[:, start:]
+        if self.levers.unmasked:
+            del inputs["attention_mask"]
+        return inputs
+
+
+def _last_row(keep: Keep, mask: Tensor) -> Keep:
+    """Hand on the last token alone: behind a shared prefix, or in a pruned block, there is nothing else to take."""
+    return lambda site, x: keep(site, at_last(x, mask).unsqueeze(1))
+
+
+def forward(loaded: LoadedModel, batch: Batch, *, head: bool, **options: Any) -> Any:
     """Call the model, or only its body, without a cache; position ids are its own affair under right padding."""
+    return _called(loaded, batch.inputs(), head=head, **options)
+
+
+def _called(
+    loaded: LoadedModel, inputs: dict[str, Tensor], *, head: bool, cache: Cache | None = None, **options: Any
+) -> Any:
     module = loaded.model if head else loaded.anatomy.body
-    return module(**batch.inputs(), **without_cache(module), **options)
+    if cache is not None:
+        return module(**inputs, **options, past_key_values=cache, use_cache=True)
+    return module(**inputs, **without_cache(module), **options)
 
 
 def without_cache(module: nn.Module) -> dict[str, bool]:
@@ -82,8 +128,17 @@ class TorchBackend:
     """Opens `TorchPass`."""
 
     def open(self, loaded: LoadedModel, plan: CapturePlan) -> TorchPass:
-        """A pass for this plan."""
-        return TorchPass(loaded, plan)
+        """A pass for this plan, with those of its levers that the model bears."""
+
+        def run_prefix(ids: Tensor, cache: Cache) -> None:
+            place = Place(loaded.anatomy.stacks[""].layers[last_layer(loaded, plan)].module, "output")
+            with tapped(dict[Site, Place](), lambda *_: None, place):
+                _called(loaded, {"input_ids": ids}, head=False, cache=cache)
+
+        def run(levers: Levers, notes: Sequence[str] = ()) -> TorchPass:
+            return TorchPass(loaded, plan, levers, tuple(notes), PrefixCache(loaded.model, run_prefix))
+
+        return run(*tried(loaded, plan, run))
 
 
 backend = TorchBackend()
