@@ -13,7 +13,7 @@ from babelscope.cli.progress import bar, note
 def run(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
     overwrite: Overwrite = False,
-    limit: Annotated[int | None, typer.Option(min=8, help="Items per task. Default: 120.")] = None,
+    limit: Annotated[int | None, typer.Option(min=24, help="Items per task. Default: 120.")] = None,
 ) -> None:
     """Capture the embedded model on parallel prompts in 14 languages, analyze, and write reports."""
     with bar() as progress:

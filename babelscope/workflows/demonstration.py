@@ -39,7 +39,7 @@ def demo(
     overwrite : bool
         Replace an earlier demo.
     items : int
-        Items per task.
+        Items per task. Tasks have up to nine rules, and a null takes three items of one: 24 are enough.
     model : str
         Another model than the embedded one.
     progress, note : callable, optional

@@ -224,8 +224,8 @@ DEMAND = ["knowledge", "knowledge-free", "knowledge-free", "knowledge"] * 6
 def store(tmp_path_factory):
     rng = np.random.default_rng(8)
     values = {
-        "resid.post": np.stack([stratified(rng, 3, RULES, 16, stratum=1.5) for _ in range(2)]),
-        "mlp.act": np.stack([stratified(rng, 3, RULES, 64, stratum=1.5) for _ in range(2)]),
+        "resid.post": np.stack([stratified(rng, 3, RULES, 96, stratum=3.0) for _ in range(2)]),
+        "mlp.act": np.stack([0.2 * stratified(rng, 3, RULES, 96, stratum=3.0) for _ in range(2)]),
     }
     return write_store(tmp_path_factory.mktemp("within") / "run.acts", values, covariates=ABOUT)
 

@@ -113,6 +113,13 @@ def test_a_null_is_restricted_by_the_covariates_named(store: Path, captured: Pat
     pd.testing.assert_frame_equal(saved, analysis["cs"].table, check_exact=True)
 
 
+def test_the_gold_letter_restricts_a_null_like_any_covariate(store: Path) -> None:
+    analysis = bs.analyze(store, "nao", by=None, within="gold")  # 12 items, 4 letters: some letter has three
+    letters = bs.open(store).covariates["gold"].value_counts()
+    assert analysis["nao"].table["n"].max() == letters[letters >= 3].sum()
+    assert analysis.null == "different items of the same group and gold"
+
+
 def test_the_languages_of_an_analysis_are_those_of_its_accuracy(store: Path) -> None:
     analysis = bs.analyze(store, "cs", languages=["sw", "en"], mode="corrected")
     assert set(analysis["accuracy"].table["language"]) == {"en", "sw"}

@@ -26,7 +26,7 @@ def few_languages(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
 
 @pytest.mark.usefixtures("few_languages")
 def test_the_demo_leaves_store_tables_and_report(cli: Callable[..., Finished]) -> None:
-    done = cli("demo", "--limit", 8)
+    done = cli("demo", "--limit", 24)
     assert done.code == 0, done.err
     left = ["report-within-rule.html", "report.html", "run.acts", "tables", "within-rule"]
     assert sorted(p.name for p in Path("demo").iterdir()) == left
@@ -41,10 +41,10 @@ def test_the_demo_leaves_store_tables_and_report(cli: Callable[..., Finished]) -
     assert pd.read_parquet("demo/within-rule/cs.parquet")["mode"].eq("corrected").all()
     assert bs.open("demo/run.acts").progress == (3, 3)
     assert len(pd.read_parquet("demo/tables/accuracy.parquet")) == 6
-    again = cli("demo", "--limit", 8)
+    again = cli("demo", "--limit", 24)
     assert again.code == 1
     assert "--overwrite" in again.err
-    assert cli("demo", "--limit", 8, "--overwrite").out == done.out
+    assert cli("demo", "--limit", 24, "--overwrite").out == done.out
 
 
 def test_a_demo_that_fails_leaves_nothing(tmp_path: Path) -> None:
