@@ -15,6 +15,9 @@ from scipy import sparse
 from babelscope.analyses.metric import PairMeasure
 from babelscope.analyses.statistics import Floats, mean_of_defined, share
 
+# The null of an item leaves out the item's own part in it, which takes two others.
+SMALLEST_STRATUM = 3
+
 # A stack of similarity matrices is built for as many language pairs as fit here.
 STACK_BYTES = 64 * 2**20
 
@@ -34,8 +37,8 @@ class PairScores:
         counts as row and as column (a U-statistic; Arvesen 1969, Annals of Mathematical Statistics 40, 2076-2100).
         What makes an item similar to everything, such as the size of its active set, cancels. S_ii minus half a row
         mean and half a column mean has the same mean, but leaves half of that in, and its intervals are too wide.
-    effect_size : ndarray
-        (...): mean gap per standard deviation of the off-diagonal cells.
+    deviation : ndarray
+        (...): standard deviation of the off-diagonal cells.
     auc : ndarray
         (...): share of mismatched cells of the same row or column that lie below S_ii, ties counting half.
     retrieval_ab, retrieval_ba : ndarray
@@ -47,11 +50,16 @@ class PairScores:
 
     matched: Floats
     gap: Floats
-    effect_size: Floats
+    deviation: Floats
     auc: Floats
     retrieval_ab: Floats
     retrieval_ba: Floats
     mexa: Floats
+
+    @property
+    def effect_size(self) -> Floats:
+        """(...): mean gap per standard deviation of the off-diagonal cells."""
+        return share(mean_of_defined(self.gap), self.deviation)
 
 
 def pair_scores(S: Floats, *, centered_in_sample: bool | NDArray[np.bool_] = False) -> PairScores:
@@ -95,8 +103,63 @@ def pair_scores(S: Floats, *, centered_in_sample: bool | NDArray[np.bool_] = Fal
     return PairScores(
         matched=matched,
         gap=gap,
-        effect_size=share(mean_of_defined(gap), np.sqrt(share(spread, total))),
+        deviation=np.sqrt(share(spread, total)),
         **ranks,
+    )
+
+
+def scores_within(
+    S: Floats, strata: Sequence[NDArray[np.int64]], *, centered_in_sample: bool | NDArray[np.bool_] = False
+) -> PairScores:
+    """Scores of similarity matrices against mismatched items of the same stratum only.
+
+    Each stratum is scored by itself. Scores per item are put side by side; numbers per matrix are averaged over the
+    items that count (`deviation` by its square). Items of strata smaller than `SMALLEST_STRATUM` have no null: they
+    are NaN and count nowhere.
+
+    In-sample centering removes the mean over all n items, not over those of the stratum, and takes 1 / n of the gap
+    from every mismatched cell; of what a stratum shares it takes nothing. So the gap is scaled by 1 - 1 / n, which is
+    the correction of `pair_scores` where nothing but the item is shared. It is correct to O(1 / n) of the gap: the
+    lengths of the vectors shrink by up to as much, depending on how far apart the strata lie.
+
+    Parameters
+    ----------
+    S : ndarray
+        (..., item, item), NaN where undefined.
+    strata : sequence of ndarray of int64
+        Items of each stratum; together every item once. A single one gives the scores of `pair_scores`.
+    centered_in_sample : bool or ndarray of bool
+        Whether the similarity removed the mean of the same items, by leading index.
+    """
+    if len(strata) == 1:
+        return pair_scores(S, centered_in_sample=centered_in_sample)
+    matched, gap = np.full(S.shape[:-1], np.nan), np.full(S.shape[:-1], np.nan)
+    parts: list[PairScores] = []
+    # Strata of one size are scored as one more leading axis: few sizes, however many strata.
+    for size in sorted({len(rows) for rows in strata} - set(range(SMALLEST_STRATUM))):
+        places = np.stack([rows for rows in strata if len(rows) == size])
+        part = pair_scores(S[..., places[:, :, None], places[:, None, :]])
+        matched[..., places], gap[..., places] = part.matched, part.gap
+        parts.append(part)
+    gap *= 1 - np.asarray(centered_in_sample)[..., None] / S.shape[-1]
+    if not parts:
+        nothing = np.full(S.shape[:-2], np.nan)
+        return PairScores(matched, gap, nothing, nothing, nothing, nothing, nothing)
+    counted = np.concatenate([np.count_nonzero(~np.isnan(p.matched), axis=-1) for p in parts], axis=-1)
+
+    def averaged(values: Sequence[Floats]) -> Floats:
+        joined = np.concatenate(values, axis=-1)
+        weights = np.where(np.isnan(joined), 0, counted)
+        return share((np.where(np.isnan(joined), 0.0, joined) * weights).sum(axis=-1), weights.sum(axis=-1))
+
+    return PairScores(
+        matched=matched,
+        gap=gap,
+        deviation=np.sqrt(averaged([p.deviation**2 for p in parts])),
+        auc=averaged([p.auc for p in parts]),
+        retrieval_ab=averaged([p.retrieval_ab for p in parts]),
+        retrieval_ba=averaged([p.retrieval_ba for p in parts]),
+        mexa=averaged([p.mexa for p in parts]),
     )
 
 
@@ -184,7 +247,10 @@ def language_pairs(n_languages: int) -> list[tuple[int, int]]:
     return [(a, b) for a in range(n_languages) for b in range(a + 1, n_languages)]
 
 
-def score_pairs(x: NDArray[np.generic], measures: Sequence[PairMeasure], permutations: NDArray[np.int32]) -> PairBlock:
+def score_pairs(
+    x: NDArray[np.generic], measures: Sequence[PairMeasure], permutations: NDArray[np.int32],
+    strata: Sequence[NDArray[np.int64]] | None = None,
+) -> PairBlock:  # fmt: skip
     """Score all language pairs of one block of activations by several similarities.
 
     Parameters
@@ -194,9 +260,13 @@ def score_pairs(x: NDArray[np.generic], measures: Sequence[PairMeasure], permuta
     measures : sequence of PairMeasure
         The variants.
     permutations : ndarray of int32
-        (permutation, language, item).
+        (permutation, language, item), within the strata where these are given.
+    strata : sequence of ndarray of int64, optional
+        Items of each stratum, every item once: the null of an item holds those of its own stratum only.
     """
     n_languages, n, _ = x.shape
+    whole = (np.arange(n),) if strata is None else tuple(strata)
+    without_null = [i for rows in whole if len(rows) < SMALLEST_STRATUM for i in rows]
     centered = np.array([m.similarity.centered_in_sample for m in measures])[:, None]
     at_once = max(1, STACK_BYTES // (8 * len(measures) * n * n))
     scores, permuted = [], []
@@ -204,7 +274,9 @@ def score_pairs(x: NDArray[np.generic], measures: Sequence[PairMeasure], permuta
         for start in range(a + 1, n_languages, at_once):
             others = slice(start, min(start + at_once, n_languages))
             S = np.stack([m.similarity(x[a], x[others]) for m in measures])
-            scores.append(pair_scores(S, centered_in_sample=centered))
+            scores.append(scores_within(S, whole, centered_in_sample=centered))
+            # What has no null is not in the observed mean, and must not be in the shuffled ones.
+            S[..., without_null, :] = np.nan
             permuted += [
                 permuted_means(S[:, k], permutations[:, a], permutations[:, b])
                 for k, b in enumerate(range(n_languages)[others])

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from babelscope import plugins
 from babelscope.analyses.metric import Metric, Sweep
+from babelscope.analyses.pairs import SMALLEST_STRATUM
 from babelscope.analyses.statistics import MIN_ITEMS
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Position, Site, expand_sites
@@ -199,3 +202,48 @@ def item_groups(store: "ActivationStore", items: Sequence[str], by: str | None) 
             )
     order = sorted(groups, key=lambda name: (name != FIRST_GROUP, name))
     return {name: tuple(sorted(groups[name])) for name in order}
+
+
+def allowed_mode(mode: Mode, within: Sequence[str]) -> Mode:
+    """The mode of an analysis: what was published has no restricted null, so "both" means "corrected" then."""
+    if not within:
+        return mode
+    if mode == "paper":
+        raise BabelScopeError(
+            f"the published definitions have no null within {' and '.join(within)}",
+            "use --mode corrected, or leave out --within",
+        )
+    return "corrected"
+
+
+def item_strata(
+    store: "ActivationStore", members: Mapping[str, tuple[str, ...]], within: Sequence[str]
+) -> dict[str, tuple[NDArray[np.int64], ...] | None]:
+    """Group -> places of its items by equal values of the covariates `within`; None without covariates.
+
+    Strata stand in the order of their first items, so that no number depends on what the values are called. An item
+    that lacks a value is a stratum of its own.
+
+    Raises
+    ------
+    BabelScopeError
+        If a covariate is unknown, or no stratum of a group has the items that a null takes.
+    """
+    covariates = store.covariates
+    for name in within:
+        if name not in covariates:
+            raise unknown_name(f"covariate of the items in {store.path}", name, map(str, covariates.columns))
+    if not within:
+        return dict.fromkeys(members)
+    found: dict[str, tuple[NDArray[np.int64], ...] | None] = {}
+    for group, items in members.items():
+        strata: dict[object, list[int]] = {}
+        for place, values in enumerate(covariates.loc[list(items), list(within)].itertuples(index=False, name=None)):
+            strata.setdefault(place if any(map(pd.isna, values)) else values, []).append(place)
+        if max(map(len, strata.values())) < SMALLEST_STRATUM:
+            raise BabelScopeError(
+                f"no {SMALLEST_STRATUM} items of group {group!r} share {' and '.join(within)}, so none has a null",
+                "capture more items, or name fewer or coarser covariates with --within",
+            )
+        found[group] = tuple(np.array(places, dtype=np.int64) for places in strata.values())
+    return found

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from babelscope.analyses.estimates import LEVELS
 from babelscope.analyses.joint import mismatched_draws
 from babelscope.analyses.metric import Metric
+from babelscope.analyses.pairs import SMALLEST_STRATUM
 from babelscope.analyses.plan import (
     Mode,
     Task,
+    allowed_mode,
     chosen_metrics,
     chosen_position,
     default_metrics,
     grouping,
     item_groups,
+    item_strata,
     tasks,
 )
 from babelscope.analyses.scoring import (
@@ -50,6 +54,7 @@ def analyze(
     languages: Sequence[str] | None = None,
     position: str | None = None,
     by: str | None = "auto",
+    within: Sequence[str] = (),
     sweep: Mapping[str, Sequence[float]] | None = None,
     mode: Mode = "both",
     seed: int = 0,
@@ -75,10 +80,14 @@ def analyze(
     by : str or None
         Item covariate that forms the groups; "auto" takes `demand` where it varies. Null, permutations and
         bootstrap stay within a group.
+    within : sequence of str
+        Item covariates, as `rule` or `gold`: the null and the permutations of an item are restricted to mismatched
+        items of its group with the same values. Corrected definitions only.
     sweep : mapping, optional
         Parameter -> values; metrics without the parameter ignore it.
     mode : {"corrected", "paper", "both"}
-        "both" gives the published definition where the store holds its site and position.
+        "both" gives the published definition where the store holds its site and position, and no covariate
+        restricts the null.
     seed : int
         With the names of groups and languages it decides every resample; neither the order of items nor `jobs` does.
     n_boot, n_perm : int
@@ -97,8 +106,11 @@ def analyze(
     Raises
     ------
     BabelScopeError
-        For unknown names, a site that was not captured, fewer than two languages or four items.
+        For unknown names, a site that was not captured, fewer than two languages or four items, a null that is
+        restricted so far that no item has one, or in "paper" mode at all.
     """
+    within = tuple(dict.fromkeys(within))
+    mode = allowed_mode(mode, within)
     grids = {name: tuple(float(v) for v in values) for name, values in (sweep or {}).items()}
     at = chosen_position(store, position)
     left_out: dict[str, str] = {}
@@ -112,7 +124,8 @@ def analyze(
     items = store.select(str(work[0].site), languages=spoken, position=str(at)).items
     by = grouping(store, items, by)
     members = item_groups(store, items, by)
-    groups, read = _groups(members, spoken, seed=seed, n_boot=n_boot, n_perm=n_perm)
+    strata = item_strata(store, members, within)
+    groups, read = _groups(members, strata, spoken, seed=seed, n_boot=n_boot, n_perm=n_perm)
     found: dict[str, list[Estimates]] = {name: [] for name in chosen}
     scores = _scored(store, work, spoken, read, groups, at, grids, jobs)
     running: dict[tuple[str, str, str], SiteScores] = {}
@@ -127,10 +140,11 @@ def analyze(
         found[name] += site_scores.overall(spoken, by_name[group_name], grids)
     provenance = {
         "store": store.fingerprint, "version": version("babelscope"), "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
-        "languages": spoken, "groups": {g.name: len(g.rows) for g in groups}, "by": by, "position": str(at),
-        "sites": sorted({str(t.site) for t in work}), "sweep": grids, "mode": mode,
+        "languages": spoken, "groups": {g.name: len(g.rows) for g in groups}, "by": by, "within": within,
+        "position": str(at), "sites": sorted({str(t.site) for t in work}), "sweep": grids, "mode": mode,
         "items_left_out": len(store.items) - len(items), "items_without_group": len(items) - len(read),
-        "metrics_left_out": left_out, **CONVENTIONS,
+        "items_without_null": sum(len(s) for g in groups for s in g.strata or () if len(s) < SMALLEST_STRATUM),
+        "metrics_left_out": left_out, **CONVENTIONS, **_restricted(within),
     }  # fmt: skip
     return _results(chosen, found, groups, provenance, swept=bool(grids))
 
@@ -147,23 +161,37 @@ CONVENTIONS: Mapping[str, Any] = {
     "verdict": f"supported: q < {ALPHA} and an interval without zero; "
     f"of a sweep, on at least {STABLE_SHARE:.0%} of the grid",
     "left_out": "items_left_out: items that a language lacks; "
-    "items_without_group: items without a value of the covariate `by`",
+    "items_without_group: items without a value of the covariate `by`; "
+    f"items_without_null: items of strata (equal values of `within`) smaller than {SMALLEST_STRATUM}",
     "n_undefined": "items with an undefined value; in rows over pairs or layers, with any undefined part",
 }
 
 
+def _restricted(within: Sequence[str]) -> Mapping[str, str]:
+    """Conventions that read otherwise where covariates restrict the null."""
+    if not within:
+        return {}
+    names = " and ".join(within)
+    return {
+        "null": f"mismatched items of the same group and {names}, in the same two languages",
+        "p": f"{CONVENTIONS['p']}; shuffled among items of the same {names}",
+        "n_undefined": f"{CONVENTIONS['n_undefined']}; items_without_null are among them",
+    }
+
+
 def _groups(
-    members: Mapping[str, tuple[str, ...]], languages: tuple[str, ...], *, seed: int, n_boot: int, n_perm: int
-) -> tuple[tuple[Group, ...], tuple[str, ...]]:
+    members: Mapping[str, tuple[str, ...]], strata: Mapping[str, tuple[NDArray[np.int64], ...] | None],
+    languages: tuple[str, ...], *, seed: int, n_boot: int, n_perm: int,
+) -> tuple[tuple[Group, ...], tuple[str, ...]]:  # fmt: skip
     """Groups with their resamples, and the items to read, in the order of the groups."""
     groups, start = [], 0
     for name, items in members.items():
         n = len(items)
-        resamples = resample(n, languages, seed=seed, group=name, n_boot=n_boot, n_perm=n_perm)
+        resamples = resample(n, languages, seed=seed, group=name, n_boot=n_boot, n_perm=n_perm, strata=strata[name])
         true = np.broadcast_to(np.arange(n, dtype=np.int32), (1, len(languages), n))
         mismatched = mismatched_draws(n, len(languages), JOINT_NULL_DRAWS, stream(seed, "mismatched", name))
         draws = np.concatenate([true, mismatched, resamples.permutations[:JOINT_PERMUTATIONS]])
-        groups.append(Group(name, np.arange(start, start + n), resamples, draws))
+        groups.append(Group(name, np.arange(start, start + n), resamples, draws, strata[name]))
         start += n
     return tuple(groups), tuple(item for items in members.values() for item in items)
 

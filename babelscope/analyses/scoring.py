@@ -41,12 +41,15 @@ class Group:
     resamples : Resamples
     draws : ndarray of int32
         (draw, language, item) joins for joint overlaps: the true items, mismatched ones, free shuffles.
+    strata : tuple of ndarray of int64, optional
+        Items, by their place in the group, that stand in each other's null; without, all of them do.
     """
 
     name: str
     rows: NDArray[np.int64]
     resamples: Resamples
     draws: NDArray[np.int32]
+    strata: tuple[NDArray[np.int64], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def _score_group(
     empty = np.zeros((0, 0, x.shape[1]))
     cells = Cells(empty, empty, empty.astype(bool), empty[..., 0], empty, {})
     if measures:
-        cells = pair_cells(score_pairs(x, measures, group.resamples.permutations))
+        cells = pair_cells(score_pairs(x, measures, group.resamples.permutations, group.strata))
     joint = paper.parts(x, group.draws) if task.paper and isinstance(paper, JointOverlap) else None
     estimates: tuple[Estimates, ...] = ()
     # Sites without layers have their only row over all layers.

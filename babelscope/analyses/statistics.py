@@ -55,19 +55,25 @@ def stream(seed: int, *names: str) -> np.random.Generator:
 
 
 def resample(
-    n_items: int, languages: Sequence[str], *, seed: int, group: str, n_boot: int = 2000, n_perm: int = 2000
-) -> Resamples:
+    n_items: int, languages: Sequence[str], *, seed: int, group: str, n_boot: int = 2000, n_perm: int = 2000,
+    strata: Sequence[NDArray[np.int64]] | None = None,
+) -> Resamples:  # fmt: skip
     """Bootstrap weights and permutations of the items of a group.
 
     Each language is shuffled on its own, so that a pair sees a uniformly random pairing of its items and the mean
     over pairs sees a data set that could have been drawn if nothing tied the languages' items together. One pairing
     for all pairs at once would not be such a data set: a-b, b-c and a-c could not all be shifted alike.
+
+    With `strata`, the items of each and every item once, shuffles stay within them. Bootstraps do not: how many items
+    a stratum has is as random as which.
     """
     weights = bootstrap_weights(n_items, n_boot, stream(seed, "bootstrap", group))
     permutations = np.empty((n_perm, len(languages), n_items), dtype=np.int32)
     identity = np.broadcast_to(np.arange(n_items, dtype=np.int32), (n_perm, n_items))
     for k, language in enumerate(languages):
-        permutations[:, k] = stream(seed, "permutation", group, language).permuted(identity, axis=1)
+        rng = stream(seed, "permutation", group, language)
+        for rows in strata or (np.arange(n_items),):
+            permutations[:, k, rows] = rng.permuted(identity[:, rows], axis=1)
     return Resamples(weights, permutations)
 
 

@@ -18,6 +18,7 @@ from babelscope.cli.options import (
     Sites,
     Store,
     Sweep,
+    Within,
     beside,
     split_codes,
     sweep_grids,
@@ -34,6 +35,7 @@ def run(
     site: Sites = None,
     position: ReadPosition = None,
     by: By = "auto",
+    within: Within = None,
     mode: Mode = "both",
     seed: Seed = 0,
     jobs: Jobs = 2,
@@ -46,10 +48,11 @@ def run(
         with bar() as progress:
             analysis = workflows.analyze(
                 opened, metric, sweep=grids, sites=site, languages=split_codes(languages),
-                position=position, by=None if by == "none" else by, mode=mode, seed=seed, jobs=jobs,
-                progress=progress, note=note,
+                position=position, by=None if by == "none" else by, within=within or (), mode=mode, seed=seed,
+                jobs=jobs, progress=progress, note=note,
             )  # fmt: skip
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
+    print(f"null: {analysis.null}")
     print(analysis.summary())
     print(folder / "report.html")

@@ -13,12 +13,14 @@ from babelscope.cli.progress import bar, note
 def run(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
     overwrite: Overwrite = False,
-    limit: Annotated[int | None, typer.Option(min=8, help="Items per task. Default: 120.")] = None,
+    limit: Annotated[int | None, typer.Option(min=24, help="Items per task. Default: 120.")] = None,
 ) -> None:
-    """Capture the embedded model on parallel prompts in 14 languages, analyze, and write a report."""
+    """Capture the embedded model on parallel prompts in 14 languages, analyze, and write reports."""
     with bar() as progress:
-        analysis = workflows.demo(
+        analyses = workflows.demo(
             out, overwrite=overwrite, items=limit or workflows.DEMO_ITEMS, progress=progress, note=note
         )
-    print(analysis.summary())
-    print(out / "report.html")
+    for analysis, report in zip(analyses, ("report.html", "report-within-rule.html"), strict=True):
+        print(f"null: {analysis.null}")
+        print(analysis.summary())
+        print(out / report)

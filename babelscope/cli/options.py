@@ -30,6 +30,12 @@ Metrics: TypeAlias = Annotated[
 ]
 ReadPosition: TypeAlias = Annotated[str | None, typer.Option("--position", help="Stored position to read.")]
 By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate that forms groups; auto or none.")]
+Within: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--within", help="Item covariate, as rule or gold: restricts the null to items that share it. Repeatable."
+    ),
+]
 Mode: TypeAlias = Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of permutations and bootstraps.")]
 Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; the numbers do not depend on it.")]

@@ -17,6 +17,7 @@ from babelscope.cli.options import (
     Seed,
     Sites,
     Store,
+    Within,
     beside,
 )  # fmt: skip
 
@@ -30,6 +31,7 @@ def run(
     site: Sites = None,
     position: ReadPosition = None,
     by: By = "auto",
+    within: Within = None,
     mode: Mode = "both",
     seed: Seed = 0,
     jobs: Jobs = 2,
@@ -38,5 +40,5 @@ def run(
     """Analyze STORE at every value of GRID in one pass over the data. Default metric: nao."""
     analyze.run(
         store, metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
-        site=site, position=position, by=by, mode=mode, seed=seed, jobs=jobs, overwrite=overwrite,
+        site=site, position=position, by=by, within=within, mode=mode, seed=seed, jobs=jobs, overwrite=overwrite,
     )  # fmt: skip

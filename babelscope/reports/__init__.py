@@ -1,8 +1,8 @@
 """Reports: figures drawn from tables alone, and one HTML file that needs no network."""
 
-from babelscope.reports.captions import left_out
+from babelscope.reports.captions import left_out, null_items
 from babelscope.reports.figures import Figure, figures, stacked
 from babelscope.reports.html import write_report
 from babelscope.reports.tables import headline, headline_text
 
-__all__ = ["Figure", "figures", "headline", "headline_text", "left_out", "stacked", "write_report"]
+__all__ = ["Figure", "figures", "headline", "headline_text", "left_out", "null_items", "stacked", "write_report"]

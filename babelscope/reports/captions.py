@@ -20,6 +20,13 @@ def threshold_of(table: pd.DataFrame) -> str:
     return f" Threshold {values[0]:g}." if len(values) else ""
 
 
+def null_items(results: Iterable[Result]) -> str:
+    """What the items of a null have in common, as `items of the same group and rule`."""
+    within = next((list(r.provenance["within"]) for r in results if r.provenance.get("within")), [])
+    names = ["group", *map(str, within)]
+    return f"items of the same {' and '.join([', '.join(names[:-1]), names[-1]] if within else names)}"
+
+
 def stability(table: pd.DataFrame) -> str:
     """On how much of the swept grid the drawn conclusions hold, as a sentence; nothing where nothing was swept."""
     swept = table.dropna(subset=["stability"])
@@ -38,6 +45,8 @@ def left_out(results: Iterable[Result]) -> list[str]:
             found[f"{_items(lacking)} left out: some language lacks them"] = None
         if groupless := about.get("items_without_group"):
             found[f"{_items(groupless)} left out: no value of {about['by']}, which forms the groups"] = None
+        if lonely := about.get("items_without_null"):
+            found[f"{_items(lonely)} without a null: too few share their {' and '.join(about['within'])}"] = None
         for problem in about.get("metrics_left_out", {}).values():
             found[f"left out: {problem}"] = None
     return list(found)

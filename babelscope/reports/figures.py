@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from babelscope.errors import BabelScopeError
-from babelscope.reports.captions import intervals, spread, stability, threshold_of
+from babelscope.reports.captions import intervals, null_items, spread, stability, threshold_of
 from babelscope.reports.tables import by_layer, by_pair, overall
 from babelscope.schema import Result
 
@@ -67,8 +67,8 @@ def _layer_figures(result: Result) -> list[Figure]:
     for mode, variant, part in _variants(by_layer(result.table)):
         if part["layer"].nunique() > 1:
             caption = (
-                f"Similarity of matched items (one question, two languages) beside its null, mismatched items of the "
-                f"same group; {intervals(part)}. The shaded gap is what the shared question explains."
+                f"Similarity of matched items (one question, two languages) beside its null, mismatched "
+                f"{null_items([result])}; {intervals(part)}. The shaded gap is what tells such items apart."
                 f"{threshold_of(part)}{stability(part)}"
             )
             found.append(Figure("layers", mode, _title("by layer", result, mode, variant), caption, _layers(part)))
@@ -80,8 +80,8 @@ def _threshold_figures(result: Result) -> list[Figure]:
     for mode, variant, part in _variants(overall(result.table)):
         if part["threshold"].nunique() > 1:
             caption = (
-                "Mean over layers and language pairs at every threshold. Left: matched (solid) and null (dashed). "
-                f"Right: the gap between them; {intervals(part)}.{stability(part)}"
+                "Mean over layers and language pairs at every threshold. Left: matched (solid) and null (dashed), "
+                f"mismatched {null_items([result])}. Right: the gap between them; {intervals(part)}.{stability(part)}"
             )
             title = _title("against the threshold", result, mode, variant)
             found.append(Figure("threshold", mode, title, caption, _thresholds(part)))
@@ -93,8 +93,8 @@ def _pair_figures(result: Result) -> list[Figure]:
     for mode, variant, part in _variants(by_pair(result.table)):
         if len(part[["language_a", "language_b"]].drop_duplicates()) > 1:
             caption = (
-                f"Gap over the null, mean over layers.{threshold_of(part)} Point at a cell for interval, n and q."
-                f"{stability(part)}"
+                f"Gap over the null, mismatched {null_items([result])}; mean over layers.{threshold_of(part)} "
+                f"Point at a cell for interval, n and q.{stability(part)}"
             )
             title = _title("by language pair", result, mode, variant)
             found.append(Figure("pairs", mode, title, caption, _pairs(part)))

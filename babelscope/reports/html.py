@@ -12,7 +12,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from babelscope.activations_store import ActivationStore
-from babelscope.reports.captions import left_out
+from babelscope.reports.captions import left_out, null_items
 from babelscope.reports.figures import figures
 from babelscope.reports.tables import as_html, by_layer, by_pair, headline_text, overall
 from babelscope.schema import Result
@@ -44,6 +44,7 @@ def write_report(path: Path, results: Sequence[Result], store: ActivationStore) 
         version=version("babelscope"),
         store=store,
         left_out=left_out(results),
+        null_items=null_items(results),
         headline=as_html(headline_text(results)),
         figures=drawn,
         tables=[table for result in results for table in _tables(result)],

@@ -36,6 +36,7 @@ def analyze(
     languages: Sequence[str] | None = None,
     position: str | None = None,
     by: str | None = "auto",
+    within: Sequence[str] | str = (),
     mode: Mode = "both",
     seed: int = 0,
     jobs: int = 1,
@@ -60,6 +61,9 @@ def analyze(
     by : str or None
         Item covariate that forms the groups; "auto" takes `demand` where it varies; None puts all in one group.
         Items without a value are left out, and counted.
+    within : str or sequence of str
+        Item covariates, as `rule` or `gold`: the null of an item is restricted to mismatched items of its group with
+        the same values, which shows how much of a gap the covariates explain. Corrected definitions only.
     mode : {"corrected", "paper", "both"}
     seed : int
         Decides every resample.
@@ -86,7 +90,7 @@ def analyze(
     wanted = [metrics] if isinstance(metrics, str) else metrics
     results = analyses.analyze(
         opened, wanted, sites=sites, languages=languages, position=position, by=by, sweep=sweep, mode=mode,
-        seed=seed, jobs=jobs, progress=progress,
+        within=[within] if isinstance(within, str) else within, seed=seed, jobs=jobs, progress=progress,
     )  # fmt: skip
     for text in reports.left_out(results):
         note(text)
@@ -116,6 +120,11 @@ class Analysis:
             if result.name == name:
                 return result
         raise unknown_name("result of this analysis", name, (r.name for r in self.results))
+
+    @property
+    def null(self) -> str:
+        """What every value is compared with, as `different items of the same group and rule`."""
+        return f"different {reports.null_items(self.results)}"
 
     def headline(self) -> pd.DataFrame:
         """The corrected means over layers and language pairs at the default threshold, then contrasts of groups."""

@@ -15,6 +15,8 @@ DEMO_SITES = ("resid.post", "mlp.act")
 DEMO_ITEMS = 120
 DEMO_SWEEP = {"threshold": tuple(round(0.1 + 0.05 * i, 2) for i in range(17))}
 STORE = "run.acts"
+WITHIN = ("rule",)
+WITHIN_TABLES, WITHIN_REPORT = "within-rule", "report-within-rule.html"
 
 
 def demo(
@@ -25,10 +27,11 @@ def demo(
     model: str = DEMO_MODEL,
     progress: Progress | None = None,
     note: Note = lambda _: None,
-) -> Analysis:
-    """Capture the embedded model on parallel prompts in fourteen languages, analyze, and write a report.
+) -> tuple[Analysis, Analysis]:
+    """Capture the embedded model on parallel prompts in fourteen languages, analyze, and write reports.
 
-    Writes `run.acts`, `tables/` and `report.html` to `folder`, all of them or nothing.
+    Writes `run.acts`, `tables/` and `report.html` to `folder`, then `within-rule/` and `report-within-rule.html`, whose
+    null is restricted to items of the same rule; all of them or nothing.
 
     Parameters
     ----------
@@ -36,11 +39,17 @@ def demo(
     overwrite : bool
         Replace an earlier demo.
     items : int
-        Items per task.
+        Items per task. Tasks have up to nine rules, and a null takes three items of one: 24 are enough.
     model : str
         Another model than the embedded one.
     progress, note : callable, optional
         As for `capture`.
+
+    Returns
+    -------
+    tuple of Analysis
+        With a null of all items of a group, swept, and with a null restricted to items of the same rule, at one
+        threshold.
 
     Raises
     ------
@@ -48,7 +57,7 @@ def demo(
         If `folder` exists and may not be replaced, or holds anything but a demo.
     """
     target = Path(folder).expanduser()
-    with new_folder(target, overwrite=overwrite, parts=PARTS | {STORE}) as building:
+    with new_folder(target, overwrite=overwrite, parts=PARTS | {STORE, WITHIN_TABLES, WITHIN_REPORT}) as building:
         try:
             store = capture(
                 building / STORE, model=model, prompts=DEMO_PROMPTS, sites=DEMO_SITES, limit=items,
@@ -57,7 +66,12 @@ def demo(
         except CaptureStoppedError:
             raise BabelScopeError("the demo was stopped, and nothing of it is kept", "run it again") from None
         assert isinstance(store, ActivationStore)
-        analysis = analyze(store, ("cs", "nao"), sweep=DEMO_SWEEP, jobs=2, progress=progress)
-        analysis.save(building / "tables")
-        analysis.report(building / "report.html")
-    return Analysis(ActivationStore.open(target / STORE), analysis.results)
+        plain = analyze(store, ("cs", "nao"), sweep=DEMO_SWEEP, jobs=2, progress=progress)
+        plain.save(building / "tables")
+        plain.report(building / "report.html")
+        # Items of different rules are told apart by the rule alone, which says little about the question.
+        restricted = analyze(store, ("cs", "nao"), within=WITHIN, jobs=2, progress=progress)
+        restricted.save(building / WITHIN_TABLES)
+        restricted.report(building / WITHIN_REPORT)
+    written = ActivationStore.open(target / STORE)
+    return Analysis(written, plain.results), Analysis(written, restricted.results)

@@ -95,6 +95,31 @@ def test_sweep_is_analyze_with_a_grid(cli: Cli, store: Path, analyzed: Path) -> 
     pd.testing.assert_frame_equal(swept, whole, check_exact=True)
 
 
+def test_a_null_is_restricted_by_the_covariates_named(store: Path, captured: Path) -> None:
+    options = ["--by", "none", "--within", "task", "--within", "depth"]
+    done = tiny.process("analyze", "run.acts", *options, "--out", "within", cwd=captured)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("null: different items of the same group, task and depth\n")
+    analysis = bs.analyze(store, by=None, within=["task", "depth"])
+    assert analysis.summary() in done.stdout
+    swept = tiny.process("sweep", "run.acts", tiny.GRID, *options, "--out", "within-swept", cwd=captured)
+    assert swept.returncode == 0, swept.stderr
+    for folder in ("within", "within-swept"):
+        about = json.loads((captured / folder / "tables" / "nao.json").read_text())
+        assert about["within"] == ["task", "depth"]
+        assert about["mode"] == "corrected"
+        assert "items of the same group, task and depth" in (captured / folder / "report.html").read_text("utf-8")
+    saved = pd.read_parquet(captured / "within" / "tables" / "cs.parquet")
+    pd.testing.assert_frame_equal(saved, analysis["cs"].table, check_exact=True)
+
+
+def test_the_gold_letter_restricts_a_null_like_any_covariate(store: Path) -> None:
+    analysis = bs.analyze(store, "nao", by=None, within="gold")  # 12 items, 4 letters: some letter has three
+    letters = bs.open(store).covariates["gold"].value_counts()
+    assert analysis["nao"].table["n"].max() == letters[letters >= 3].sum()
+    assert analysis.null == "different items of the same group and gold"
+
+
 def test_the_languages_of_an_analysis_are_those_of_its_accuracy(store: Path) -> None:
     analysis = bs.analyze(store, "cs", languages=["sw", "en"], mode="corrected")
     assert set(analysis["accuracy"].table["language"]) == {"en", "sw"}

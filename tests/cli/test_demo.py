@@ -26,18 +26,25 @@ def few_languages(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
 
 @pytest.mark.usefixtures("few_languages")
 def test_the_demo_leaves_store_tables_and_report(cli: Callable[..., Finished]) -> None:
-    done = cli("demo", "--limit", 8)
+    done = cli("demo", "--limit", 24)
     assert done.code == 0, done.err
-    assert sorted(p.name for p in Path("demo").iterdir()) == ["report.html", "run.acts", "tables"]
+    left = ["report-within-rule.html", "report.html", "run.acts", "tables", "within-rule"]
+    assert sorted(p.name for p in Path("demo").iterdir()) == left
     assert [p.name for p in Path().iterdir()] == ["demo"]
-    assert done.out.endswith("demo/report.html\n")
-    assert "knowledge-free - knowledge" in done.out
+    plain, within = done.out.split("null: different items of the same group and rule\n")
+    assert plain.startswith("null: different items of the same group\n")
+    assert plain.endswith("demo/report.html\n")
+    assert within.endswith("demo/report-within-rule.html\n")
+    assert bs.load_analysis("demo/run.acts", "demo/tables").summary() in plain
+    assert bs.load_analysis("demo/run.acts", "demo/within-rule").summary() in within
+    assert all("knowledge-free - knowledge" in text for text in (plain, within))
+    assert pd.read_parquet("demo/within-rule/cs.parquet")["mode"].eq("corrected").all()
     assert bs.open("demo/run.acts").progress == (3, 3)
     assert len(pd.read_parquet("demo/tables/accuracy.parquet")) == 6
-    again = cli("demo", "--limit", 8)
+    again = cli("demo", "--limit", 24)
     assert again.code == 1
     assert "--overwrite" in again.err
-    assert cli("demo", "--limit", 8, "--overwrite").out == done.out
+    assert cli("demo", "--limit", 24, "--overwrite").out == done.out
 
 
 def test_a_demo_that_fails_leaves_nothing(tmp_path: Path) -> None:
