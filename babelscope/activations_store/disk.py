@@ -63,20 +63,26 @@ def temporary_name(path: Path) -> Path:
 
 def is_abandoned(temporary: Path) -> bool:
     """Whether nobody writes a temporary file any more: its process on this host is dead, or it is a day old."""
-    named = _TEMPORARY.match(temporary.name)
-    if named is None:
+    if _TEMPORARY.match(temporary.name) is None:
         return False
-    if named[1] == HOST:
-        try:
-            os.kill(int(named[2]), 0)
-        except ProcessLookupError:
-            return True
-        except (PermissionError, OverflowError):
-            pass
     try:
-        return time.time() - temporary.stat().st_mtime > _DAY_S
+        return is_of_the_dead(temporary) or time.time() - temporary.stat().st_mtime > _DAY_S
     except FileNotFoundError:
         return False
+
+
+def is_of_the_dead(temporary: Path) -> bool:
+    """Whether a temporary name was made by a process of this host that has ended."""
+    named = _TEMPORARY.match(temporary.name)
+    if named is None or named[1] != HOST:
+        return False
+    try:
+        os.kill(int(named[2]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
 
 
 @contextmanager

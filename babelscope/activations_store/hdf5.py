@@ -87,9 +87,13 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
                 )
             yield file
     except DAMAGE as error:
+        again = (
+            f"run the capture again with --resume: {'its items are computed' if language else 'it is written'} again"
+        )
+        if not path.exists():
+            raise BabelScopeError(f"{path} is missing", again) from None
         raise BabelScopeError(
-            f"{path}: damaged ({type(error).__name__}: {error})",
-            "move it out of the store and run the capture again with --resume: its items are computed again",
+            f"{path}: damaged ({type(error).__name__}: {error})", f"move it out of the store and {again}"
         ) from error
 
 

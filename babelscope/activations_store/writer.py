@@ -16,7 +16,7 @@ import numpy as np
 
 from babelscope.activations_store.disk import HOST, is_abandoned, publish, reported, sync_folder, temporary_name
 from babelscope.activations_store.hdf5 import opened
-from babelscope.activations_store.items import items_image
+from babelscope.activations_store.items import items_image, read_prompts
 from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
 from babelscope.activations_store.shard import check_shard, shard_image, shard_path
 from babelscope.errors import BabelScopeError
@@ -103,27 +103,36 @@ class StoreWriter:
             except BabelScopeError:
                 if not is_store(path):  # the store of a faster process appears whole, or there is another problem
                     raise
-        return cls.resume(path, plan)
+        return cls.resume(path, plan, prompts)
 
     @classmethod
-    def resume(cls, path: Path, plan: CapturePlan) -> "StoreWriter":
+    def resume(cls, path: Path, plan: CapturePlan, prompts: PromptSet | None = None) -> "StoreWriter":
         """Continue a store of the same plan.
+
+        Parameters
+        ----------
+        prompts : PromptSet, optional
+            Those of the plan: a missing `items.h5` is written again from them.
 
         Raises
         ------
         BabelScopeError
-            If the store was captured under another plan, naming every field that differs; or if a shard in it
-            is damaged or belongs elsewhere.
+            If the store was captured under another plan, naming every field that differs; or if a file in it
+            is damaged, missing (`items.h5`) or belongs elsewhere.
         """
-        different = differences(read_manifest(path).plan.identity(), plan.identity())
+        manifest = read_manifest(path)
+        different = differences(manifest.plan.identity(), plan.identity())
         if different:
             raise BabelScopeError(
                 f"{path} was captured under another plan: " + "; ".join(different),
                 "repeat the first command exactly, or write to another store",
             )
-        for temporary in [*path.glob("shards/*/.*.tmp"), *path.glob("runs/.*.tmp")]:
+        for temporary in [*path.glob("shards/*/.*.tmp"), *path.glob("runs/.*.tmp"), *path.glob(".*.tmp")]:
             if is_abandoned(temporary):
                 temporary.unlink(missing_ok=True)
+        if prompts is not None and not (path / "items.h5").exists():
+            publish(path / "items.h5", items_image(plan, prompts, texts=manifest.texts))
+        read_prompts(path / "items.h5", plan)
         writer = cls(path, plan)
         for language, block in sorted(writer._committed()):
             with opened(shard_path(path, plan, language, block), plan, language, block) as file:

@@ -63,7 +63,7 @@ def float32_floor(threshold: float) -> np.float32:
 
 def has_finite_rows(x: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Whether a row of activations is free of NaN and infinity, (..., item)."""
-    return np.asarray(np.isfinite(np.asarray(x, dtype=np.float64).sum(axis=-1)))
+    return np.asarray(np.isfinite(x).all(axis=-1))
 
 
 def check_thresholds(values: Sequence[float], rule: Rule) -> tuple[float, ...]:

@@ -187,24 +187,6 @@ def _mean_of_two(a: Floats, b: Floats) -> Floats:
     return np.where(np.isnan(a), b, np.where(np.isnan(b), a, (a + b) / 2))
 
 
-def mean_products(u: NDArray[np.generic], v: NDArray[np.generic]) -> tuple[float, float]:
-    """Matched and null mean of u_i . v_j in closed form, without forming the items' cells.
-
-    `n = (Q^2 <mean u, mean v> - Q m) / (Q (Q - 1))`: exact, in O(items x units). With unit rows these are cosines,
-    with rows of 0 and 1 sizes of intersections.
-
-    Parameters
-    ----------
-    u, v : ndarray
-        (item, unit), the same items in the same order.
-    """
-    a, b = np.asarray(u, dtype=np.float64), np.asarray(v, dtype=np.float64)
-    n = len(a)
-    matched = float(np.einsum("id,id->", a, b)) / n
-    everything = float(a.mean(axis=0) @ b.mean(axis=0))
-    return matched, (n * everything - matched) / (n - 1)
-
-
 def permuted_means(S: Floats, of_a: NDArray[np.int32], of_b: NDArray[np.int32]) -> Floats:
     """Mean similarity when the items of each language are shuffled.
 

@@ -37,7 +37,11 @@ def run(
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Analyze STORE at every value of GRID in one pass over the data. Default metric: nao."""
+    """Analyze STORE at every value of GRID. Default metric: nao.
+
+    The store is read once. The published nao costs little more than at one value; corrected pairs, which are
+    compared anew at every value, cost nearly as many times more as GRID has values (--mode paper leaves them out).
+    """
     analyze.run(
         store, metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
         site=site, position=position, by=by, within=within, mode=mode, seed=seed, jobs=jobs, overwrite=overwrite,

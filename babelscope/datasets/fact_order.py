@@ -36,7 +36,7 @@ def asked_facts(items: int, seed: int, split: Split) -> Iterator[tuple[Fact, Qua
         If more items are asked of the test split than one pass has, or fewer than none.
     """
     if items < 0:
-        raise BabelScopeError(f"{items} items were asked for", "give --items 1 or more (0 for all facts)")
+        raise BabelScopeError(f"{items} items were asked for", "give --items 1 or more (0 for one whole pass)")
     first = _one_pass(split, seed, 0)
     if split == "test" and items > len(first):
         raise BabelScopeError(

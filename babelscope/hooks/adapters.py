@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -149,6 +150,8 @@ def _check_landed(adapter: str, config: Any, saved: set[str], have: set[str]) ->
 def _fitting(adapter: str, config: Any) -> Iterator[None]:
     try:
         yield
+    except SafetensorError as error:
+        raise BabelScopeError(f"the weights of adapter {adapter} cannot be read: {error}", "get them again") from error
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # torch names the first offending weight in its second line.

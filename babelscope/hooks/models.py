@@ -9,22 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-)
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
@@ -33,6 +19,7 @@ from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.anatomy_file import read_anatomy
 from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
 from babelscope.hooks.locate import locate
+from babelscope.hooks.model_classes import auto_class, predicts_tokens
 from babelscope.hooks.placement import DTYPES as DTYPES
 from babelscope.hooks.placement import (
     check_options,
@@ -80,10 +67,7 @@ class LoadedModel:
     @property
     def answers_questions(self) -> bool:
         """Whether the model predicts the next token."""
-        mappings = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-        predicts = any(self.ref.architecture in _names(mapping) for mapping in mappings)
-        predicts = predicts or _own_code(self.model.config) in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
-        return predicts and self.anatomy.unembedding is not None
+        return predicts_tokens(self.ref.architecture, self.model.config) and self.anatomy.unembedding is not None
 
 
 def load_model(
@@ -150,7 +134,7 @@ def load_model(
         own = tuned == str(source) and _has_tokenizer(Path(tuned))
         tokenizer = AutoTokenizer.from_pretrained(tuned if own else name, **hub)
         options = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model, report = _auto_class(config).from_pretrained(
+        model, report = auto_class(config).from_pretrained(
             name,
             use_safetensors=True,  # the older format is a pickle, which can run code
             output_loading_info=True,
@@ -235,32 +219,6 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / file).is_file() for file in _TOKENIZER_FILES)
 
 
-def _names(mapping: Any) -> set[str]:
-    """Class names of an auto mapping, whose values are names or tuples of names."""
-    names: set[str] = set()
-    for value in mapping.values():
-        names.update([value] if isinstance(value, str) else value)
-    return names
-
-
-def _own_code(config: PretrainedConfig) -> str:
-    """Auto class that a model with code of its own registers, the most able one; "" without any."""
-    known = getattr(config, "auto_map", None) or {}
-    able = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModel")
-    return next((name for name in able if name in known), "")
-
-
-def _auto_class(config: PretrainedConfig) -> Any:
-    architecture = (config.architectures or [""])[0]
-    if architecture in _names(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
-        return AutoModelForCausalLM
-    if architecture in _names(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
-        return AutoModelForSeq2SeqLM
-    if architecture in _names(MODEL_FOR_MASKED_LM_MAPPING_NAMES):
-        return AutoModelForMaskedLM
-    return getattr(transformers, _own_code(config) or "AutoModel")
-
-
 def _check_weights(name: str, report: dict[str, Any]) -> None:
     # A pooler reads the last block and feeds nothing we capture; checkpoints often lack it.
     missing = sorted(k for k in report["missing_keys"] if "pooler" not in k)
@@ -276,7 +234,7 @@ def _reported(name: str) -> Iterator[None]:
     """Turn what transformers raises into one problem and one hint."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).exists():
             hint = "add --trust-remote-code if you trust it" if "trust_remote_code" in str(error) else "check its files"

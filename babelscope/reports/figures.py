@@ -1,5 +1,6 @@
 """Figures of the tidy result tables: accuracy, layer curves, threshold curves, language pairs."""
 
+import colorsys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,7 +17,7 @@ WIDTH, HEIGHT = 300, 190
 
 # Okabe-Ito: told apart with any color vision.
 MATCHED, NULL, GREY = "#0072B2", "#D55E00", "#999999"
-GROUPS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
+GROUPS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
 
 # Vega writes names of groups into expressions, where these two end a line and so break it.
 SEPARATORS = {0x2028: " ", 0x2029: " "}
@@ -126,7 +127,7 @@ def _layers(table: pd.DataFrame) -> alt.TopLevelMixin:
 
 def _thresholds(table: pd.DataFrame) -> alt.TopLevelMixin:
     data = _rows(table, "group", "site", "threshold", "matched_low", "matched_high")
-    color = alt.Color("group:N", title="items", sort=_groups(table), scale=alt.Scale(range=GROUPS))
+    color = alt.Color("group:N", title="items", sort=_groups(table), scale=alt.Scale(range=_colors(table)))
     base = alt.Chart(data).encode(x=alt.X("threshold:Q", title="threshold"), color=color)
     tips = _tips("group", "site", "threshold")
     size = {"width": WIDTH * 1.1, "height": HEIGHT}
@@ -200,6 +201,16 @@ def _faceted(chart: Any, table: pd.DataFrame) -> alt.TopLevelMixin:
 
 def _groups(table: pd.DataFrame) -> list[str]:
     return [str(_plain(group)) for group in dict.fromkeys(table["group"].astype(str))]
+
+
+def _colors(table: pd.DataFrame) -> list[str]:
+    """One color for each group: Vega begins again where a range is too short."""
+    n = len(_groups(table))
+    if n <= len(GROUPS):
+        return GROUPS[:n]
+    # Neighbors differ in hue and in lightness, which is left to whoever cannot see the hue.
+    shades = (colorsys.hls_to_rgb(k / n, (0.3, 0.5, 0.7)[k % 3], 0.75) for k in range(n))
+    return ["#" + "".join(f"{round(255 * part):02X}" for part in shade) for shade in shades]
 
 
 def _rows(table: pd.DataFrame, *columns: str) -> alt.InlineData:

@@ -182,7 +182,7 @@ def capture(
     if dry_run:
         return estimate
     # What a resumed capture holds already is checked against the plan before any room is asked for.
-    begun = StoreWriter.resume(path, plan) if resume and path.exists() else None
+    begun = StoreWriter.resume(path, plan, prompt_set) if resume and path.exists() else None
     _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
     checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
     # Before there is a store, since the backend may refuse a site; which blocks are left is known only after joining.

@@ -1,13 +1,18 @@
 """Outputs that appear whole or not at all: written beside their place, and moved there when they are done."""
 
+import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from babelscope.activations_store.disk import HOST, is_of_the_dead, temporary_name
 from babelscope.errors import BabelScopeError
+from babelscope.workflows.signals import ended_by_sigterm
+
+# Name, inside of the hidden folder, of what is being replaced.
+OLD = ".old"
 
 
 def check_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) -> None:
@@ -50,34 +55,47 @@ def check_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) ->
 def new_folder(path: Path, *, overwrite: bool, parts: Collection[str]) -> Iterator[Path]:
     """A hidden folder to write to, which becomes `path` if the block ends well and is removed otherwise.
 
-    What stood at `path` stays there until then.
+    What stood at `path` stays there until then. SIGTERM ends the block as Ctrl-C does, and what a process left that
+    was killed is removed by the next one that writes to `path`.
 
     Raises
     ------
     BabelScopeError
         As `check_output`, and where the folder cannot be written.
     """
-    check_output(path, overwrite=overwrite, parts=parts)
     target = Path(os.path.realpath(path))  # a link to another disk stays a link
-    with reported(path):
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        # mkdtemp makes private folders; ours are as readable as any other.
-        content = building / target.name
-        content.mkdir()
-        yield content
-        with reported(path):
-            old = building / "old"
-            if target.exists():
-                target.rename(old)
-            try:
-                content.rename(target)
-            except OSError:
-                if old.exists():
-                    old.rename(target)
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    _sweep(target)
+    check_output(path, overwrite=overwrite, parts=parts)
+    building = temporary_name(target)
+    content, old = building / target.name, building / OLD
+    with ended_by_sigterm():
+        try:
+            with reported(path):
+                content.mkdir(parents=True)
+            yield content
+            with reported(path):
+                try:
+                    if target.exists():
+                        target.rename(old)
+                    content.rename(target)
+                except BaseException:
+                    _put_back(old, target)
+                    raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes of this host have left, but for the only copy of an output."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{HOST}.*.tmp"):
+        if is_of_the_dead(left):
+            _put_back(left / OLD, target)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    if old.exists() and not os.path.lexists(target):
+        old.rename(target)
 
 
 @contextmanager

@@ -45,3 +45,25 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM raises SystemExit, so that everything is cleaned up as after Ctrl-C.
+
+    Where h5py swallows it, the work goes on, and the signal may be sent again.
+    """
+
+    def end(number: int, _: object) -> None:
+        os.write(2, b"\nbabelscope: terminated; nothing half-written is kept\n")
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

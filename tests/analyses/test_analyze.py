@@ -172,6 +172,19 @@ def test_a_sweep_equals_one_threshold_at_a_time(store, swept):
         )
 
 
+def test_a_sweep_reads_no_more_than_one_threshold(store, monkeypatch):
+    read = []
+    select = type(store).select
+    monkeypatch.setattr(
+        type(store), "select", lambda self, site, **options: read.append(site) or select(self, site, **options)
+    )
+    analyze(store, ["nao"], sweep={"threshold": [0.4]})
+    at_one, read[:] = tuple(read), []
+    analyze(store, ["nao"], sweep={"threshold": [0.1, 0.4, 0.7]})
+    assert tuple(read) == at_one
+    assert set(read) == {"mlp.act@0", "mlp.act@1"}
+
+
 def test_rows_that_are_read_first_are_corrected_together(values, tmp_path):
     three = ["a", "b", "c"] * 8
     found = results(write_store(tmp_path / "three.acts", values, demand=three), ["cs"], mode="corrected")

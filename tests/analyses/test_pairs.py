@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from babelscope.analyses import pairs
 from babelscope.analyses.metric import PairMeasure
-from babelscope.analyses.pairs import language_pairs, mean_products, pair_scores, permuted_means, score_pairs
+from babelscope.analyses.pairs import language_pairs, pair_scores, permuted_means, score_pairs
 from babelscope.analyses.similarities.cosine import Cosine
 from babelscope.analyses.similarities.cosine_centered import CenteredCosine
 from babelscope.analyses.similarities.overlap import Overlap
@@ -105,17 +105,6 @@ def test_spread_of_item_gaps_is_the_sampling_error_of_the_mean_gap():
     # 600 draws know a standard deviation to 3 %; four of those.
     assert np.sqrt(np.mean(errors)) == pytest.approx(truth, rel=0.12)
     assert np.sqrt(np.mean(halved)) > 1.15 * truth
-
-
-def test_closed_form_means_equal_the_loop_over_items():
-    rng = np.random.default_rng(3)
-    u, v = rng.normal(size=(2, 8, 5))
-    matched = [float(u[i] @ v[i]) for i in range(8)]
-    null = [float(u[i] @ v[j]) for i in range(8) for j in range(8) if i != j]
-    assert mean_products(u, v) == pytest.approx((np.mean(matched), np.mean(null)))
-    active = rng.random((2, 8, 5)) > 0.5
-    sizes = [int((active[0, i] & active[1, j]).sum()) for i in range(8) for j in range(8) if i != j]
-    assert mean_products(active[0], active[1])[1] == pytest.approx(np.mean(sizes))
 
 
 @pytest.mark.parametrize("undefined", [False, True])

@@ -231,6 +231,13 @@ for command in (["--help"], ["capture", "--help"], ["ls", "backends"], ["ls", "m
     assert done.returncode == 0, done.stderr
 
 
+def test_the_help_of_sweep_promises_no_more_than_the_benchmark_measures(cli: Cli) -> None:
+    told = " ".join(cli("sweep", "--help").out.split())
+    assert "The store is read once" in told
+    assert "corrected pairs, which are compared anew at every value" in told
+    assert "one pass" not in told
+
+
 def test_the_facade_lists_only_what_exists() -> None:
     for name in bs.__all__:
         assert getattr(bs, name) is not None

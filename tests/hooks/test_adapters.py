@@ -246,6 +246,15 @@ def test_an_adapter_for_a_model_of_another_shape_is_refused(
         load_model(tmp_path, adapter=adapter_of("llama"), device="cpu")
 
 
+def test_an_adapter_that_was_cut_off_is_refused(folder_of: FolderOf, adapter_of: AdapterOf, tmp_path: Path) -> None:
+    shutil.copytree(adapter_of("llama"), tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BabelScopeError, match=r"weights of adapter .* cannot be read") as error:
+        load_model(folder_of("llama"), adapter=tmp_path)
+    assert error.value.hint == "get them again"
+
+
 def test_prompt_tuning_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
     model = load_model(folder_of("llama"), device="cpu").model
     wrap(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).save_pretrained(tmp_path)

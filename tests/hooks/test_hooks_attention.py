@@ -218,10 +218,14 @@ def test_what_a_model_file_keeps_to_itself_is_refused(name: str, part: str, load
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_stays_behind(name: str, load: Load, asked: PromptSet) -> None:
     loaded = load(name)
-    before = loaded.model.config._attn_implementation
+    before = loaded.model.config._attn_implementation, wrapped(loaded)
     captured(plan_of(loaded, asked, "scores", "mass"), loaded, asked)
-    assert loaded.model.config._attn_implementation == before
-    assert not [m for m in loaded.model.modules() if "forward" in vars(m)]
+    assert (loaded.model.config._attn_implementation, wrapped(loaded)) == before
+
+
+def wrapped(loaded: LoadedModel) -> list[str]:
+    """Modules with a `forward` of their own; nnsight leaves some in models that other tests have traced."""
+    return [path for path, module in loaded.model.named_modules() if "forward" in vars(module)]
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "bloom", "mt5"])

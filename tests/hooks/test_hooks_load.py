@@ -64,6 +64,19 @@ def test_a_folder_without_safetensors_is_refused(folder_of: FolderOf, tmp_path: 
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_weights_that_were_cut_off_are_a_problem_of_the_folder(
+    kept: float, folder_of: FolderOf, tmp_path: Path
+) -> None:
+    shutil.copytree(folder_of("llama"), tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: int(kept * len(whole))])  # an interrupted download
+    with pytest.raises(BabelScopeError, match=f"model folder {tmp_path} cannot be loaded") as error:
+        load_model(tmp_path)
+    assert error.value.hint == "check its files"
+
+
 def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -52,6 +52,17 @@ def test_overlaps_stand_beside_the_share_of_the_grid_on_which_their_conclusion_h
     assert "grid" not in captions["CS, raw: by layer"]
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 7, 8, 17, 40])
+def test_each_group_has_a_color_of_its_own(analysis: Analysis, n: int) -> None:
+    table = analysis["nao"].table
+    one = table[table["group"] == FREE]
+    many = pd.concat([one.assign(group=f"rule {k}") for k in range(n)])
+    drawn = next(f for f in figures([Result("nao", many, {})]) if f.kind == "threshold").chart.to_dict()
+    color = drawn["hconcat"][0]["layer"][0]["encoding"]["color"]
+    assert color["sort"] == [f"rule {k}" for k in range(n)]
+    assert len(set(color["scale"]["range"])) == len(color["scale"]["range"]) == n
+
+
 def test_undefined_values_are_gaps_in_a_curve_not_zeros(analysis: Analysis) -> None:
     table = analysis["nao"].table.copy()
     table.loc[table["threshold"] > 0.5, ["matched", "null", "gap"]] = float("nan")

@@ -138,6 +138,33 @@ def test_items_of_another_store_are_refused(tmp_path):
             read(ActivationStore.open(tmp_path / "a"))
 
 
+@pytest.mark.parametrize("texts", [True, False])
+def test_lost_items_come_back_when_the_capture_is_resumed_as_the_hint_says(tmp_path, texts):
+    prompts = make_prompts()
+    plan = make_plan(prompts)
+    items = fill(tmp_path / "s.acts", plan, prompts, texts=texts).path / "items.h5"
+    good = items.read_bytes()
+    flipped(items, good, good.index(b'{"item"'))
+    for read in (
+        lambda: ActivationStore.open(tmp_path / "s.acts").covariates,
+        lambda: StoreWriter.resume(tmp_path / "s.acts", plan, prompts),
+    ):
+        with pytest.raises(BabelScopeError, match=r"items\.h5: damaged") as error:
+            read()
+        assert (
+            error.value.hint == "move it out of the store and run the capture again with --resume: it is written again"
+        )
+    items.rename(tmp_path / "moved.h5")
+    with pytest.raises(BabelScopeError, match=r"items\.h5 is missing") as error:
+        ActivationStore.open(tmp_path / "s.acts").answers  # noqa: B018
+    assert error.value.hint == "run the capture again with --resume: it is written again"
+    with pytest.raises(BabelScopeError, match=r"items\.h5 is missing"):
+        StoreWriter.resume(tmp_path / "s.acts", plan)  # no prompts at hand
+    StoreWriter.resume(tmp_path / "s.acts", plan, prompts)
+    assert items.read_bytes() == good
+    assert ActivationStore.open(tmp_path / "s.acts").has_texts is texts
+
+
 def test_a_hostile_plan_with_its_right_hash_is_refused(tmp_path):
     prompts = make_prompts(2, ("en",))
     path = fill(tmp_path / "s.acts", make_plan(prompts), prompts).path

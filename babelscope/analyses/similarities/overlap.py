@@ -14,10 +14,10 @@ def set_sizes(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Size of every intersection, (..., item, item), and sum of the two sets' sizes; NaN for non-finite rows."""
     active_a, active_b = (active_neurons(x, threshold, rule).astype(np.float32) for x in (a, b))
-    # float32 counts exactly up to 2^24 neurons.
+    # float32 counts exactly up to 2^24 neurons, here and below.
     shared = (active_a @ np.swapaxes(active_b, -1, -2)).astype(np.float64)
     size_a, size_b = (
-        np.where(has_finite_rows(x), active.sum(axis=-1, dtype=np.float64), np.nan)
+        np.where(has_finite_rows(x), active.sum(axis=-1), np.nan).astype(np.float64)
         for x, active in ((a, active_a), (b, active_b))
     )
     return shared, size_a[..., :, None] + size_b[..., None, :]
