@@ -165,8 +165,9 @@ def as_documented(script: str, model: Path, folder: Path, **more: str) -> Iterat
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
     for name, started_as in (("python", ""), ("torchrun", "-m torch.distributed.run --standalone")):
-        (programs / name).write_text(f'#!/bin/bash\nexec {sys.executable} {started_as} "$@"\n')
-        (programs / name).chmod(0o755)
+        if not (programs / name).exists():  # another task may be running it: a file that is written is not executed
+            (programs / name).write_text(f'#!/bin/bash\nexec {sys.executable} {started_as} "$@"\n')
+            (programs / name).chmod(0o755)
     env = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **more}
     with subprocess.Popen(
         ["bash", "-euc", script], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
