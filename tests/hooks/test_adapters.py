@@ -299,7 +299,8 @@ def test_an_adapter_on_a_bare_body_works(folder_of: FolderOf, tmp_path: Path, pr
 def test_without_peft_the_command_to_install_it_is_told(
     folder_of: FolderOf, adapter_of: AdapterOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    model, adapter = folder_of("llama"), adapter_of("llama")  # made with peft, unless another test made them before
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(BabelScopeError, match="adapters need peft") as error:
-        load_model(folder_of("llama"), adapter=adapter_of("llama"), device="cpu")
+        load_model(model, adapter=adapter, device="cpu")
     assert "pip install" in error.value.hint
