@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/codespell
 
 test: lint wheel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -p randomly --randomly-seed=1
 
 # The wheel must work without the checkout: a clean environment that borrows only the dependencies.
 wheel: $(VENV)/.installed-dev
