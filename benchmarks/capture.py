@@ -125,13 +125,11 @@ _BRIDGE: dict[int, object] = {}
 
 def lens(s: Setting) -> None:
     """`run_with_cache`, filtered to the two sites, last tokens kept."""
-    from transformer_lens.model_bridge.sources.transformers import boot
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-    if id(s.loaded) not in _BRIDGE:  # a copy, since it rebuilds the model in place
-        _BRIDGE[id(s.loaded)] = boot(
-            "llama", hf_model=copy.deepcopy(s.loaded.model), dtype=s.loaded.model.dtype, device=s.loaded.device,
-            tokenizer=s.loaded.tokenizer,
-        )  # fmt: skip
+    if id(s.loaded) not in _BRIDGE:  # a copy, since it rebuilds the model in place; a tokenizer would be loaded again
+        model = copy.deepcopy(s.loaded.model)
+        _BRIDGE[id(s.loaded)] = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
     bridge, kept = _BRIDGE[id(s.loaded)], []
 
     def wanted(name: str) -> bool:

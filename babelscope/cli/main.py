@@ -3,10 +3,11 @@
 import io
 import sys
 from importlib.metadata import PackageNotFoundError
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from babelscope import __version__
 from babelscope.cli import analyze, capture, data, demo, doctor, inspect, ls, report, sweep, train
 from babelscope.errors import BabelScopeError
 
@@ -22,6 +23,21 @@ for command in (capture, analyze, sweep, report, inspect, doctor, ls, demo):
     app.command(command.__name__.rpartition(".")[2])(command.run)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"babelscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell it and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

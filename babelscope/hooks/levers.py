@@ -74,6 +74,7 @@ def tried(loaded: LoadedModel, plan: CapturePlan, run: Callable[[Levers], Forwar
             tried_error = max(typical_error(found[key], plain[key]) for key in plain)
             if tried_error <= limit:
                 levers, error = candidate, tried_error
+                break
         if error is not None:
             levers = replace(levers, errors={**levers.errors, name: error})
     off = [name for name in plan.levers if name not in levers.errors]
@@ -82,7 +83,7 @@ def tried(loaded: LoadedModel, plan: CapturePlan, run: Callable[[Levers], Forwar
 
 
 def _candidates(name: str, levers: Levers, loaded: LoadedModel, plan: CapturePlan) -> Iterator[Levers]:
-    """Settings of one lever, each better than the ones before it."""
+    """Settings of one lever, each worse than the ones before it."""
     if name == "unmasked":
         yield replace(levers, unmasked=True)
     elif name == "prefixes":
@@ -91,10 +92,10 @@ def _candidates(name: str, levers: Levers, loaded: LoadedModel, plan: CapturePla
         layer = loaded.anatomy.stacks[""].layers[last_layer(loaded, plan)]
         block = prunable(loaded.model, layer)
         if block.entrances:
-            yield replace(levers, block=replace(block, attention=None))
-            yield replace(levers, block=block)
             for further in with_query_projection(block, layer):
                 yield replace(levers, block=further)
+            yield replace(levers, block=block)
+            yield replace(levers, block=replace(block, attention=None))
 
 
 def last_layer(loaded: LoadedModel, plan: CapturePlan) -> int:

@@ -147,6 +147,10 @@ def test_ls_prints_one_name_a_line(cli: Cli, kind: str, expected: str) -> None:
     assert expected in [line.split()[0] for line in done.out.splitlines()] or not expected
 
 
+def test_the_version_is_that_of_the_package(cli: Cli) -> None:
+    assert cli("--version").out.split() == ["babelscope", bs.__version__]
+
+
 def test_generated_prompts_are_read_back_by_every_command(cli: Cli) -> None:
     made = cli("data", "generate", "knowledge", "facts.jsonl", "--languages", "en,sw,zh", "--items", 40)
     assert made.code == 0, made.err
