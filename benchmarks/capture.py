@@ -197,6 +197,7 @@ def generated(name: str, languages: list[str], items: int, span: range) -> tuple
 
 WORKLOADS = {
     "short": lambda: random_prompts(5, 60, 8000),
+    "many": lambda: random_prompts(5, 300, 8000),  # what a capture costs once, spread over five times the prompts
     "kfrd": lambda: generated("kfrd-arithmetic", ["fr", "ja", "ar"], 64, range(225, 287)),
     "logical": lambda: generated("kfrd-logical", ["en", "fr", "de"], 32, range(360, 620)),
     "gpu": lambda: random_prompts(10, 200, 32000),
