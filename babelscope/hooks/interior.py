@@ -183,7 +183,7 @@ def _tell(
     dtype: torch.dtype,
 ) -> None:
     """Hand over what was watched: (prompts, queries, keys), the pattern in the dtype in which it meets the values."""
-    n_prompts, n_queries, n_keys = shape
+    _, n_queries, n_keys = shape
     for listener in listeners:
         if listener.end == "mass" and watch.softmax is None and watch.dots is not None:
             assert listener.reduction is not None

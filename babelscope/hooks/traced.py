@@ -24,7 +24,7 @@ from babelscope.hooks.place import tapped
 from babelscope.hooks.reach import not_reachable, sample_batch
 from babelscope.hooks.tap import place_of
 from babelscope.hooks.tokens import Batch
-from babelscope.schema import CapturePlan, Site
+from babelscope.schema import CapturePlan, Position, Site
 
 ATTENTION, EXPERTS = r"attention_interface_\d+", r"experts_forward_\d+"
 SOFTMAX, DOT_PRODUCTS = r"(.*_)?softmax_\d+", r"(.*_)?scaled_dot_product_attention_\d+"
@@ -75,7 +75,7 @@ def taken(envoy: Any, path: str, take: Take) -> Any:
     return (args, kwargs) if take.at is None else [*args, *kwargs.values()][take.at]
 
 
-def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedModel, *, last_only: bool) -> Tensor:
+def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedModel, plan: CapturePlan) -> Tensor:
     """The tensor of a site, as our own taps give it, from the values that were taken."""
     first: Tensor = values[0]
     if read.end in ("query", "key", "value"):
@@ -87,6 +87,7 @@ def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedMode
         return unsorted.reshape(batch.mask_of(read.site.stack).numel(), -1, neurons.shape[-1])
     if read.end not in ("scores", "pattern", "mass"):
         return first
+    last_only = plan.positions == (Position("last"),)
     reduction = batch.reduction(read.site, last_only=last_only) if read.end == "mass" else None
     if reduction is not None and read.takes[0].at is None:
         args, kwargs = values[0]
@@ -107,7 +108,7 @@ def traced_reads(loaded: LoadedModel, plan: CapturePlan, envoy: Any, backend: st
     Raises
     ------
     BabelScopeError
-        If an operation that a site needs is not computed.
+        If no operation that is computed holds a site.
     """
     places = {site: place_of(loaded.anatomy, site) for site in sorted(plan.sites, key=lambda s: s.kind in LATE)}
     # Whatever lies inside a module comes behind its input and before the modules below it that sites end at.
@@ -125,7 +126,9 @@ def traced_reads(loaded: LoadedModel, plan: CapturePlan, envoy: Any, backend: st
                 known[type(module), end] = look.takes(end)
             takes = known[type(module), end]
             if not takes:
-                raise not_reachable(f"site {site}", backend, f"{type(module).__name__} computes it in one step")
+                raise not_reachable(
+                    f"site {site}", backend, f"no operation in the forward of {type(module).__name__} holds it"
+                )
             reads.append(Read(site, look.path, end, takes))
     return tuple(reads)
 

@@ -163,7 +163,7 @@ def test_a_backend_passes_the_self_test(name: str, backend: str, load: Load, sho
 def test_the_same_model_serves_all_backends_in_any_order(folder_of: Callable[[str], Path], short: PromptSet) -> None:
     # nnsight wraps the model that it is given, and the bridge copies it afterwards.
     loaded = load_model(folder_of("gpt2"), device="cpu")
-    sites = ["resid.post", "attn.heads", "mlp.act"]
+    sites = ["resid.post", "attn.heads", "mlp.act", "attn.q", "attn.scores", "attn.pattern", "attn.mass"]
     expected = parity.rows_of(parity.blocks_of(loaded, short, "torch", sites))
     for backend in ("nnsight", "transformer-lens", "nnsight", "torch", "transformer-lens"):
         found = parity.rows_of(parity.blocks_of(loaded, short, backend, sites))

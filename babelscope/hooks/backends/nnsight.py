@@ -18,7 +18,7 @@ from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.reach import check_agreement
 from babelscope.hooks.tokens import Batch
 from babelscope.hooks.traced import Read, computing, finished, taken, traced_reads
-from babelscope.schema import CapturePlan, Position
+from babelscope.schema import CapturePlan
 
 MINIMUM = "0.8.1"
 
@@ -53,14 +53,13 @@ class NnsightPass:
 
     def _trace(self, batch: Batch, keep: Keep, *, head: bool) -> Tensor | None:
         envoy, reads, found = self.envoy, self.reads, dict[str, Tensor]()
-        last_only = self.plan.positions == (Position("last"),)
         inputs = batch.inputs() | without_cache(self.loaded.model)
         # nnsight reads the block from this file and runs it beside the model. `keep` copies before the model
         # goes on, and some models go on to change their tensors in place.
         with torch.inference_mode(), envoy.trace(**inputs) as tracer:
             for read in reads:
                 values = [taken(envoy, read.path, take) for take in read.takes]
-                keep(read.site, finished(read, values, batch, self.loaded, last_only=last_only))
+                keep(read.site, finished(read, values, batch, self.loaded, self.plan))
             if head:
                 found["logits"] = envoy.output.logits[:, 0].clone()
             else:
