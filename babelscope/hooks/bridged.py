@@ -135,7 +135,7 @@ class BridgePass:
             shape = (*batch.mask_of(site.stack).shape, batch.key_mask(site).shape[1])
             return at_softmax(end, x, shape, self.loaded.model.dtype, reductions.get(site))
         if end in ("query", "key", "value") and x.ndim == 3:  # from projections that the bridge cut out of a fused one
-            return x.unflatten(-1, (-1, tap_of(site.kind).unit(stack_of(anatomy, site), layer)[-1]))
+            return x.reshape(*x.shape[:2], -1, tap_of(site.kind).unit(stack_of(anatomy, site), layer)[-1])
         # The bridge splits what the output projection reads into heads, which our taps do themselves.
         return x.flatten(-2) if end == "input" and x.ndim == 4 else x
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from inspect import isdatadescriptor
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,8 +32,10 @@ GATE, SORT = r"self__apply_gate_\d+|self_act_fn_\d+", r"torch_sort_\d+"
 
 # Where the attention function and the experts expect what they are called with.
 ARGUMENTS = {"query": 1, "key": 2, "value": 3, "moe.expert": 1, "moe.weight": 2}
-# Read behind the others of their module: nnsight refuses to go back.
-LATE = ("attn.pattern", "attn.mass", "cross.pattern", "cross.mass", "moe.neurons")
+# What is read behind the arguments of its module, and in which order: nnsight refuses to go back.
+STAGES = {"scores": 1, "pattern": 2, "mass": 2, "moe.neurons": 1}
+
+TakenEnd: TypeAlias = Literal["input", "output", "inputs"]
 
 
 class Take(NamedTuple):
@@ -44,13 +46,14 @@ class Take(NamedTuple):
     operations : tuple of str
         Each in the source of the one before, the first in that of the module; none for the module itself.
     end : str
-    at : int or None
-        Which of the arguments, or of the results where there are several; all arguments together if None.
+        `inputs` are all arguments together, as (args, kwargs).
+    at : int
+        Which of the arguments, or of the results where there are several.
     """
 
     operations: tuple[str, ...]
-    end: Literal["input", "output"]
-    at: int | None = 0
+    end: TakenEnd
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def taken(envoy: Any, path: str, take: Take) -> Any:
         output = node.output
         return output[take.at] if isinstance(output, tuple | list) else output
     args, kwargs = node.inputs
-    return (args, kwargs) if take.at is None else [*args, *kwargs.values()][take.at]
+    return (args, kwargs) if take.end == "inputs" else [*args, *kwargs.values()][take.at]
 
 
 def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedModel, plan: CapturePlan) -> Tensor:
@@ -89,7 +92,7 @@ def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedMode
         return first
     last_only = plan.positions == (Position("last"),)
     reduction = batch.reduction(read.site, last_only=last_only) if read.end == "mass" else None
-    if reduction is not None and read.takes[0].at is None:
+    if reduction is not None and read.takes[0].end == "inputs":
         args, kwargs = values[0]
         return reduction.of_dot_products(dot_products(*args, **kwargs))
     shape = (*batch.mask_of(read.site.stack).shape, batch.key_mask(read.site).shape[1])
@@ -108,27 +111,29 @@ def traced_reads(loaded: LoadedModel, plan: CapturePlan, envoy: Any, backend: st
     Raises
     ------
     BabelScopeError
-        If no operation that is computed holds a site.
+        If a site lies in an operation that this model does not compute.
     """
-    places = {site: place_of(loaded.anatomy, site) for site in sorted(plan.sites, key=lambda s: s.kind in LATE)}
+    places = {site: place_of(loaded.anatomy, site) for site in plan.sites}
+    places = dict(sorted(places.items(), key=lambda found: STAGES.get(found[1].end, 0)))
     # Whatever lies inside a module comes behind its input and before the modules below it that sites end at.
     ends = {site: place if place.end == "output" else place._replace(end="input") for site, place in places.items()}
     order: dict[Site, None] = {}
     with torch.inference_mode(), tapped(ends, lambda site, _: order.setdefault(site)):
         forward(loaded, sample_batch(loaded), head=False)
+    from nnsight import NNsight
+
     names = {id(module): name for name, module in loaded.model.named_modules()}
     reads, known = [], dict[tuple[type, str], tuple[Take, ...]]()
     with computing(loaded, plan):
         for site in order:
             module, end = places[site]
-            look = Look(loaded, envoy, spelled(names[id(module)], type(envoy)))
+            look = Look(loaded, envoy, spelled(names[id(module)], NNsight))
             if (type(module), end) not in known:
                 known[type(module), end] = look.takes(end)
             takes = known[type(module), end]
             if not takes:
-                raise not_reachable(
-                    f"site {site}", backend, f"no operation in the forward of {type(module).__name__} holds it"
-                )
+                reason = f"the forward of {type(module).__name__} computes none of the operations that hold it elsewhere"
+                raise not_reachable(f"site {site}", backend, reason)
             reads.append(Read(site, look.path, end, takes))
     return tuple(reads)
 
@@ -151,18 +156,21 @@ class Look:
 
     def takes(self, end: str) -> tuple[Take, ...]:
         """The values that make up an end of the module; none where no operation has them."""
-        if end == "input" or end == "output":
-            return (Take((), end),)
+        if end == "input":
+            return (Take((), "input"),)
+        if end == "output":
+            return (Take((), "output"),)
         if end == "moe.neurons":
             call = self.operations((), EXPERTS)[-1:]
-            return self._computed(call, SORT, "output", 1) + self._computed(call, GATE, "output")
+            order, neurons = self._computed(call, SORT, "output", 1), self._computed(call, GATE, "output")
+            return order + neurons if order else ()
         if end in ENDS:
             return (Take((), "input", ARGUMENTS[end]),)
         call = self.operations((), ATTENTION)[-1:]  # the one before is the choice of the function
         if end in ARGUMENTS:
             return (Take(call, "input", ARGUMENTS[end]),) if call else ()
         found = self._computed(call, SOFTMAX, "input" if end == "scores" else "output")
-        return found or (self._computed(call, DOT_PRODUCTS, "input", None) if end == "mass" else ())
+        return found or (self._computed(call, DOT_PRODUCTS, "inputs") if end == "mass" else ())
 
     def operations(self, call: tuple[str, ...], pattern: str) -> tuple[str, ...]:
         """Names below a call, or of the module itself, in the order of the source; computed or not."""
@@ -175,9 +183,7 @@ class Look:
                 tracer.stop()
         return tuple(name for name in names if re.fullmatch(pattern, name))
 
-    def _computed(
-        self, call: tuple[str, ...], pattern: str, end: Literal["input", "output"], at: int | None = 0
-    ) -> tuple[Take, ...]:
+    def _computed(self, call: tuple[str, ...], pattern: str, end: TakenEnd, at: int = 0) -> tuple[Take, ...]:
         """The last operation of that name which is computed, as our own taps take the last softmax."""
         takes = (Take((*call, name), end, at) for name in reversed(self.operations(call, pattern)))
         return next(((take,) for take in takes if self._is_computed(take)), ())

@@ -72,7 +72,7 @@ def _request(
     paths: list[str],
     operations: list[list[str]],
     ends: list[str],
-    ats: list[int | None],
+    ats: list[int],
     unembedding: str,
     last: list[int],
     remote: bool | str,
@@ -96,8 +96,8 @@ def _request(
                 value = value[at] if isinstance(value, (tuple, list)) else value
             else:
                 args, kwargs = node.inputs
-                value = (args, kwargs) if at is None else [*args, *kwargs.values()][at]
-            values.append(value if at is None else value.detach().clone())
+                value = (args, kwargs) if end == "inputs" else [*args, *kwargs.values()][at]
+            values.append(value if end == "inputs" else value.detach().clone())
         if unembedding:
             head = model.get(unembedding)
             head.input = head.input[rows, last].unsqueeze(1)
