@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from babelscope.errors import BabelScopeError
@@ -75,8 +76,10 @@ def disagreement(found: Tensor, expected: Tensor, loaded: LoadedModel) -> str:
     if found.shape != expected.shape:
         return f"what it gives has the shape {tuple(found.shape)} in place of {tuple(expected.shape)}"
     # A key that a query does not see has no score, a prompt without a segment no mass on it.
-    undefined = found.isnan() & expected.isnan().to(found.device)
-    error = typical_error(*(x.masked_fill(undefined.to(x.device), 0) for x in (found, expected)))
+    found, undefined = found.to(expected.device), expected.isnan()
+    if not torch.equal(found.isnan(), undefined):
+        return "what it gives is another quantity (undefined for other tokens or keys)"
+    error = typical_error(found.masked_fill(undefined, 0), expected.masked_fill(undefined, 0))
     if not error <= PASS[loaded.model.dtype]:
         return f"what it gives is another quantity (relative difference {error:.1e})"
     return ""

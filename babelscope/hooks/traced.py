@@ -132,7 +132,9 @@ def traced_reads(loaded: LoadedModel, plan: CapturePlan, envoy: Any, backend: st
                 known[type(module), end] = look.takes(end)
             takes = known[type(module), end]
             if not takes:
-                reason = f"the forward of {type(module).__name__} computes none of the operations that hold it elsewhere"
+                reason = (
+                    f"the forward of {type(module).__name__} computes none of the operations that hold it elsewhere"
+                )
                 raise not_reachable(f"site {site}", backend, reason)
             reads.append(Read(site, look.path, end, takes))
     return tuple(reads)

@@ -236,7 +236,7 @@ def test_the_order_of_a_plan_is_not_that_of_the_pass(load: Load, short: PromptSe
     sites = ["attn.heads", "attn.mass", "attn.pattern", "attn.scores", "attn.v", "moe.neurons", "moe.expert", "embed"]
     expected, found = (rows(load("mixtral"), short, backend, *sites) for backend in ("torch", "nnsight"))
     for site in sites:
-        np.testing.assert_array_equal(found[site], expected[site])
+        np.testing.assert_allclose(found[site], expected[site], rtol=0, atol=1e-6 * (site == "moe.neurons"))
 
 
 def test_a_number_in_the_place_of_none_is_another_quantity(load: Load) -> None:
@@ -330,7 +330,10 @@ def test_a_request_to_another_machine_gives_the_rows_and_answers_of_the_model(
     expected, found = (rows(load(name), short, backend, *sites) for backend in ("torch", "nnsight-remote"))
     assert set(found) == {*sites, "answers"}
     for site in found:
-        np.testing.assert_array_equal(found[site], expected[site])
+        if site == "moe.neurons":  # computed once more by `torch`
+            np.testing.assert_allclose(found[site], expected[site], rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found[site], expected[site])
     assert load(name).tokenizer.padding_side == side
 
 
