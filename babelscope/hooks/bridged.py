@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from babelscope.hooks.backends import torch as native
-from babelscope.hooks.backends.torch import without_cache
+from babelscope.hooks.backends.torch import reductions, without_cache
 from babelscope.hooks.capture import Keep, Passed
 from babelscope.hooks.interior import at_softmax
 from babelscope.hooks.laws import check_laws
@@ -24,9 +24,9 @@ from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.place import Place, Stop, tapped
 from babelscope.hooks.reach import disagreement, not_reachable, refuse_unknown, sample_batch, seen_rows
-from babelscope.hooks.tap import place_of, stack_of, tap_of
+from babelscope.hooks.tap import place_of, unit_of
 from babelscope.hooks.tokens import Batch
-from babelscope.schema import CapturePlan, Position, Site
+from babelscope.schema import CapturePlan, Site
 
 NAME = "transformer-lens"
 
@@ -105,11 +105,11 @@ class BridgePass:
         return Passed(output[:, 0] if output is not None else None, errors)
 
     def _run(self, batch: Batch, keep: Keep, *, logits: bool) -> Tensor | None:
-        reductions = {site: self._reduction(batch, site) for site in self.sources if "summary" in site.axes}
+        reduced = reductions(self.plan, batch)
         places = {site: source for site, source in self.sources.items() if isinstance(source, Place)}
 
         def heard(site: Site, x: Tensor, hook: Any) -> None:
-            keep(site, self._laid_out(site, x, batch, reductions))
+            keep(site, self._laid_out(site, x, batch, reduced.get(site)))
 
         listening: list[tuple[str, Any]] = [
             (source, partial(heard, site)) for site, source in self.sources.items() if isinstance(source, str)
@@ -118,24 +118,22 @@ class BridgePass:
             listening.append(("unembed.hook_in", partial(_last_only, batch.output_mask.sum(1) - 1)))
         inputs = batch.inputs() | without_cache(self.loaded.model)
         with torch.inference_mode(), ExitStack() as stack:
-            stack.enter_context(tapped(places, keep, model=self.model, reductions=reductions))
+            stack.enter_context(tapped(places, keep, model=self.model, reductions=reduced))
             stack.enter_context(self.bridge.hooks(fwd_hooks=listening))
             stack.enter_context(suppress(Stop))
             output: Tensor = self.bridge(inputs.pop("input_ids"), return_type="logits", **inputs)
             return output
         return None
 
-    def _reduction(self, batch: Batch, site: Site) -> Reduction:
-        return batch.reduction(site, last_only=self.plan.positions == (Position("last"),))
-
-    def _laid_out(self, site: Site, x: Tensor, batch: Batch, reductions: Mapping[Site, Reduction]) -> Tensor:
-        anatomy, layer = self.loaded.anatomy, site.layer or 0
+    def _laid_out(self, site: Site, x: Tensor, batch: Batch, reduction: Reduction | None) -> Tensor:
+        """What a hook gives, in the shape in which our own taps hand it over."""
+        anatomy = self.loaded.anatomy
         end = place_of(anatomy, site).end
         if end in ("scores", "pattern", "mass"):
             shape = (*batch.mask_of(site.stack).shape, batch.key_mask(site).shape[1])
-            return at_softmax(end, x, shape, self.loaded.model.dtype, reductions.get(site))
+            return at_softmax(end, x, shape, self.loaded.model.dtype, reduction)
         if end in ("query", "key", "value") and x.ndim == 3:  # from projections that the bridge cut out of a fused one
-            return x.reshape(*x.shape[:2], -1, tap_of(site.kind).unit(stack_of(anatomy, site), layer)[-1])
+            return x.reshape(*x.shape[:2], -1, unit_of(anatomy, [site])[-1])
         # The bridge splits what the output projection reads into heads, which our taps do themselves.
         return x.flatten(-2) if end == "input" and x.ndim == 4 else x
 
@@ -186,8 +184,8 @@ def chosen(run: BridgePass, tried: Mapping[Site, Sequence[Source]]) -> BridgePas
     expected, _ = seen_rows(native.backend.open(loaded, run.plan), loaded, batch, logits=False)
     sources, reasons = dict[Site, Source](), defaultdict[Site, list[str]](list)
     for turn in range(max(map(len, tried.values()))):
-        left = {site: found[turn] for site, found in tried.items() if site not in sources and turn < len(found)}
-        found, _ = seen_rows(replace(run, sources=left), loaded, batch, logits=False)
+        left = {site: some[turn] for site, some in tried.items() if site not in sources and turn < len(some)}
+        found, _ = seen_rows(replace(run, sources=left), loaded, batch, logits=False) if left else ({}, None)
         for site, source in left.items():
             name = source if isinstance(source, str) else f"the model's own {type(source.module).__name__}"
             if site not in found:

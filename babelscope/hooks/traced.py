@@ -19,12 +19,13 @@ from babelscope.hooks.backends.torch import forward, without_cache
 from babelscope.hooks.experts import ENDS
 from babelscope.hooks.interface import eagerly
 from babelscope.hooks.interior import STEP_BY_STEP, at_softmax, dot_products
+from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.place import tapped
 from babelscope.hooks.reach import not_reachable, sample_batch
 from babelscope.hooks.tap import place_of
 from babelscope.hooks.tokens import Batch
-from babelscope.schema import CapturePlan, Position, Site
+from babelscope.schema import CapturePlan, Site
 
 ATTENTION, EXPERTS = r"attention_interface_\d+", r"experts_forward_\d+"
 SOFTMAX, DOT_PRODUCTS = r"(.*_)?softmax_\d+", r"(.*_)?scaled_dot_product_attention_\d+"
@@ -78,7 +79,9 @@ def taken(envoy: Any, path: str, take: Take) -> Any:
     return (args, kwargs) if take.end == "inputs" else [*args, *kwargs.values()][take.at]
 
 
-def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedModel, plan: CapturePlan) -> Tensor:
+def finished(
+    read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedModel, reduction: Reduction | None
+) -> Tensor:
     """The tensor of a site, as our own taps give it, from the values that were taken."""
     first: Tensor = values[0]
     if read.end in ("query", "key", "value"):
@@ -90,8 +93,6 @@ def finished(read: Read, values: Sequence[Any], batch: Batch, loaded: LoadedMode
         return unsorted.reshape(batch.mask_of(read.site.stack).numel(), -1, neurons.shape[-1])
     if read.end not in ("scores", "pattern", "mass"):
         return first
-    last_only = plan.positions == (Position("last"),)
-    reduction = batch.reduction(read.site, last_only=last_only) if read.end == "mass" else None
     if reduction is not None and read.takes[0].end == "inputs":
         args, kwargs = values[0]
         return reduction.of_dot_products(dot_products(*args, **kwargs))

@@ -23,8 +23,8 @@ BRIDGE = 1e-5
 # In bfloat16 their roundings pile up over three layers: 1e-2 of the norm typically, 4e-2 in mT5. A site of another
 # meaning is off by 3e-1 or more.
 BRIDGE_BF16 = 1e-1
-# `torch` computes the neurons of experts once more beside the model, with one product per expert; nnsight reads those of
-# the model, whose kernel may round the last bit another way (4e-7 was seen with two threads, nothing with one).
+# `torch` computes the neurons of experts once more beside the model, with one product per expert; nnsight reads those
+# of the model, whose kernel may round the last bit another way (4e-7 was seen with two threads, nothing with one).
 EXPERTS, EXPERTS_BF16 = 1e-6, 1e-2
 # Another batch shape, whichever backend (as in test_hooks_sites).
 BATCH = 2e-5

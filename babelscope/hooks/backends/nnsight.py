@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from babelscope.hooks.answers import last_token_only
-from babelscope.hooks.backends.torch import without_cache
+from babelscope.hooks.backends.torch import reductions, without_cache
 from babelscope.hooks.capture import Keep, Passed
 from babelscope.hooks.extras import import_extra
 from babelscope.hooks.laws import check_laws
@@ -53,13 +53,14 @@ class NnsightPass:
 
     def _trace(self, batch: Batch, keep: Keep, *, head: bool) -> Tensor | None:
         envoy, reads, found = self.envoy, self.reads, dict[str, Tensor]()
+        reduced = reductions(self.plan, batch)
         inputs = batch.inputs() | without_cache(self.loaded.model)
         # nnsight reads the block from this file and runs it beside the model. `keep` copies before the model
         # goes on, and some models go on to change their tensors in place.
         with torch.inference_mode(), envoy.trace(**inputs) as tracer:
             for read in reads:
                 values = [taken(envoy, read.path, take) for take in read.takes]
-                keep(read.site, finished(read, values, batch, self.loaded, self.plan))
+                keep(read.site, finished(read, values, batch, self.loaded, reduced.get(read.site)))
             if head:
                 found["logits"] = envoy.output.logits[:, 0].clone()
             else:

@@ -9,7 +9,7 @@ import torch
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.backends.nnsight import MINIMUM, quiet_prefixes
-from babelscope.hooks.backends.torch import without_cache
+from babelscope.hooks.backends.torch import reductions, without_cache
 from babelscope.hooks.capture import Keep, Passed
 from babelscope.hooks.extras import import_extra
 from babelscope.hooks.laws import check_laws
@@ -60,9 +60,10 @@ class RemotePass:
                 (batch.output_mask.sum(1) - 1).tolist(),
                 self.remote,
             )
-        left = iter(values)
+        left, reduced = iter(values), reductions(self.plan, batch)
         for read in self.reads:
-            keep(read.site, finished(read, list(islice(left, len(read.takes))), batch, self.loaded, self.plan))
+            taken = list(islice(left, len(read.takes)))
+            keep(read.site, finished(read, taken, batch, self.loaded, reduced.get(read.site)))
         return Passed(values[-1] if logits else None, errors)
 
 
