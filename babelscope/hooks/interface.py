@@ -104,7 +104,7 @@ def attention_through(model: PreTrainedModel, handler: Handler, *, eager: bool =
 
 @contextmanager
 def eagerly(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, a model that bypasses the interface computes attention step by step; a custom one is left alone."""
+    """Inside, a model computes its attention step by step; a custom implementation is left alone."""
     if (model.config._attn_implementation or "eager") in _built_in():
         with _switched(model, "eager"):
             yield

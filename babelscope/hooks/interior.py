@@ -37,7 +37,7 @@ from babelscope.hooks.mass import DotProducts, Reduction
 Interior: TypeAlias = Literal["query", "key", "value", "attended", "scores", "pattern", "sinks", "mass"]
 INTERIOR: frozenset[str] = frozenset(get_args(Interior))
 _HANDED_OVER = frozenset({"query", "key", "value", "attended"})
-_STEP_BY_STEP = frozenset({"scores", "pattern", "sinks"})
+STEP_BY_STEP = frozenset({"scores", "pattern", "sinks"})
 
 SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
 
@@ -83,11 +83,11 @@ class Watch(TorchFunctionMode):
             if scores.ndim >= 3:
                 self.softmax = scores, result
         elif func is functional.scaled_dot_product_attention:
-            self.dots = _dot_products(*args, **kwargs)
+            self.dots = dot_products(*args, **kwargs)
         return result
 
 
-def _dot_products(
+def dot_products(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -97,6 +97,7 @@ def _dot_products(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> DotProducts:
+    """A call of `scaled_dot_product_attention`, by its own names of the arguments."""
     return DotProducts(query, key, attn_mask, is_causal, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
 
 
@@ -116,7 +117,7 @@ def listening_inside(model: PreTrainedModel, places: Sequence[tuple[nn.Module, L
     modules = {id(module): module for module, _ in places}
     for module, listener in places:
         inside.setdefault(id(module), []).append(listener)
-    eager = any(listener.end in _STEP_BY_STEP for _, listener in places)
+    eager = any(listener.end in STEP_BY_STEP for _, listener in places)
     with ExitStack() as stack:
         if goes_through_interface(model):
             stack.enter_context(attention_through(model, partial(_handled, inside), eager=eager))
@@ -182,7 +183,7 @@ def _tell(
     dtype: torch.dtype,
 ) -> None:
     """Hand over what was watched: (prompts, queries, keys), the pattern in the dtype in which it meets the values."""
-    n_prompts, n_queries, n_keys = shape
+    _, n_queries, n_keys = shape
     for listener in listeners:
         if listener.end == "mass" and watch.softmax is None and watch.dots is not None:
             assert listener.reduction is not None
@@ -194,13 +195,31 @@ def _tell(
                 "than a softmax over all keys",
                 "load the model with attn_implementation='sdpa' (mass) or 'eager' (scores and patterns as well)",
             )
-        # BLOOM and XGLM fold heads into prompts; sinks stand behind the keys.
-        scores, pattern = (x.reshape(n_prompts, -1, *x.shape[-2:]) for x in watch.softmax)
-        if listener.end == "mass":
-            assert listener.reduction is not None
-            listener.keep(listener.reduction.of_pattern(pattern[..., :n_keys]))
-        elif listener.end == "scores":
-            listener.keep(scores[..., :n_keys].transpose(1, 2))
-        else:
-            part = pattern[..., :n_keys] if listener.end == "pattern" else pattern[..., n_keys:]
-            listener.keep(part.to(dtype).transpose(1, 2))
+        passed = watch.softmax[0 if listener.end == "scores" else 1]
+        listener.keep(at_softmax(listener.end, passed, shape, dtype, listener.reduction))
+
+
+def at_softmax(
+    end: str, passed: Tensor, shape: tuple[int, int, int], dtype: torch.dtype, reduction: Reduction | None = None
+) -> Tensor:
+    """What a softmax was given (`scores`) or gave (all others), laid out as that end of an attention module.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Prompts, queries, keys.
+    dtype : dtype
+        In which patterns meet the values.
+    reduction : Reduction or None
+        For `mass`.
+    """
+    n_prompts, _, n_keys = shape
+    # BLOOM and XGLM fold heads into prompts; sinks stand behind the keys.
+    passed = passed.reshape(n_prompts, -1, *passed.shape[-2:])
+    if end == "sinks":
+        return passed[..., n_keys:].to(dtype).transpose(1, 2)
+    on_keys = passed[..., :n_keys]
+    if end == "mass":
+        assert reduction is not None
+        return reduction.of_pattern(on_keys)
+    return (on_keys if end == "scores" else on_keys.to(dtype)).transpose(1, 2)

@@ -103,7 +103,8 @@ def measure(loaded: LoadedModel, prompts: PromptSet) -> Parity:
     expected, lacking = reachable(loaded, prompts, "torch", names)
 
     def cell(reason: str, separator: str) -> Cell:
-        return Cell(reason=reason.split(separator, 1)[1].replace(loaded.anatomy.name, "this model"))
+        said = re.sub(r" \(relative difference [^)]*\)", "", reason.split(separator, 1)[1])
+        return Cell(reason=said.replace(loaded.anatomy.name, "this model"))
 
     cells = {("", name): cell(reason, ": ") for name, reason in lacking.items()}
     for backend in BACKENDS:

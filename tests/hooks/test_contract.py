@@ -23,6 +23,9 @@ BRIDGE = 1e-5
 # In bfloat16 their roundings pile up over three layers: 1e-2 of the norm typically, 4e-2 in mT5. A site of another
 # meaning is off by 3e-1 or more.
 BRIDGE_BF16 = 1e-1
+# `torch` computes the neurons of experts once more beside the model, with one product per expert; nnsight reads those
+# of the model, whose kernel may round the last bit another way (4e-7 was seen with two threads, nothing with one).
+EXPERTS, EXPERTS_BF16 = 1e-6, 1e-2
 # Another batch shape, whichever backend (as in test_hooks_sites).
 BATCH = 2e-5
 
@@ -79,6 +82,11 @@ def tolerance(backend: str) -> float:
     return BRIDGE if backend == "transformer-lens" else 0.0  # nnsight reads the very same pass
 
 
+def as_computed(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All rows but those that `torch` does not take from the pass itself."""
+    return {site: values for site, values in rows.items() if site != "moe.neurons"}
+
+
 @pytest.mark.parametrize("backend", parity.BACKENDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_backend_gives_the_rows_and_answers_of_the_model(
@@ -98,7 +106,8 @@ def test_a_backend_gives_the_rows_and_answers_of_the_model(
         alone = parity.rows_of(parity.blocks_of(loaded, short, backend, given, token_budget=1))
     assert set(together) - {"answers"} == set(given)
     assert ("answers" in together) == loaded.answers_questions
-    assert largest(together, expected) <= tolerance(backend)
+    assert largest(as_computed(together), as_computed(expected)) <= tolerance(backend)
+    assert largest(together, expected) <= max(tolerance(backend), EXPERTS)
     assert largest(alone, expected) <= max(tolerance(backend), BATCH)
     # The laws inside attention are checked by `torch` where the plan reads there, by the others always.
     assert native[0].law_errors.items() <= blocks[0].law_errors.items()
@@ -117,7 +126,9 @@ def test_a_backend_gives_the_rows_of_the_model_in_bfloat16(
         return
     expected = parity.rows_of(parity.blocks_of(loaded, short, "torch", given))
     found = parity.rows_of(parity.blocks_of(loaded, short, backend, given))
-    assert typical(found, expected) <= (BRIDGE_BF16 if backend == "transformer-lens" else 0.0)
+    limit = BRIDGE_BF16 if backend == "transformer-lens" else 0.0
+    assert typical(as_computed(found), as_computed(expected)) <= limit
+    assert typical(found, expected) <= max(limit, EXPERTS_BF16)
 
 
 @pytest.mark.parametrize("backend", parity.BACKENDS)
@@ -163,7 +174,7 @@ def test_a_backend_passes_the_self_test(name: str, backend: str, load: Load, sho
 def test_the_same_model_serves_all_backends_in_any_order(folder_of: Callable[[str], Path], short: PromptSet) -> None:
     # nnsight wraps the model that it is given, and the bridge copies it afterwards.
     loaded = load_model(folder_of("gpt2"), device="cpu")
-    sites = ["resid.post", "attn.heads", "mlp.act"]
+    sites = ["resid.post", "attn.heads", "mlp.act", "attn.q", "attn.scores", "attn.pattern", "attn.mass"]
     expected = parity.rows_of(parity.blocks_of(loaded, short, "torch", sites))
     for backend in ("nnsight", "transformer-lens", "nnsight", "torch", "transformer-lens"):
         found = parity.rows_of(parity.blocks_of(loaded, short, backend, sites))

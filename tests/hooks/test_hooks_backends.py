@@ -16,18 +16,21 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 from peft import LoraConfig, inject_adapter_in_model
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks import LoadedModel, extras, load_model, make_plan, run_plan
+from babelscope.hooks import LoadedModel, bridged, extras, load_model, make_plan, run_plan, traced
 from babelscope.hooks.backends import nnsight, nnsight_remote, transformer_lens
 from babelscope.hooks.locate import locate
-from babelscope.hooks.reach import sample_batch
+from babelscope.hooks.place import Place
+from babelscope.hooks.reach import disagreement, sample_batch
+from babelscope.hooks.tap import place_of
 from babelscope.schema import PromptSet
 from babelscope.workflows import capture
 
 Load = Callable[[str], LoadedModel]
-OPTIONAL = ("transformer-lens", "nnsight", "nnsight-remote")
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +127,29 @@ def test_a_capture_names_the_library_that_ran_it(
     assert '"nnsight":' in (tmp_path / "run.acts" / "store.json").read_text().replace(" ", "")
 
 
-@pytest.mark.parametrize("backend", OPTIONAL)
-def test_a_kind_that_a_backend_was_not_taught_is_refused(
-    backend: str, load: Load, short: PromptSet, monkeypatch: pytest.MonkeyPatch
+def test_a_kind_that_the_bridge_was_not_taught_is_refused(
+    load: Load, short: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (nnsight, nnsight_remote):
-        monkeypatch.setattr(module, "MODULE_KINDS", nnsight.MODULE_KINDS - {"mlp.act"})
-    monkeypatch.setattr(transformer_lens, "OWN_MODULE", ())
-    assert f"not reachable with the backend {backend}, because that backend has no way to mlp.act" in problem(
-        load("llama"), short, backend, "mlp.act@1"
-    )
+    monkeypatch.setattr(bridged, "OWN_MODULE", ())
+    found = problem(load("llama"), short, "transformer-lens", "mlp.act@1")
+    assert "not reachable with the backend transformer-lens, because that backend has no way to mlp.act" in found
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "nnsight-remote"])
+@pytest.mark.usefixtures("local")
+def test_what_no_operation_holds_is_refused(
+    backend: str, folder_of: Callable[[str], Path], short: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A custom implementation is never replaced by the eager one, and this one makes no softmax that could be read.
+    monkeypatch.setitem(AttentionInterface._global_mapping, "fused", AttentionInterface._global_mapping["sdpa"])
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "fused", AttentionMaskInterface._global_mapping["sdpa"])
+    loaded = load_model(folder_of("llama"), device="cpu")
+    loaded.model.set_attn_implementation("fused")
+    plan = make_plan(loaded, short, sites=["attn.mass", "attn.q"], positions=["last"], backend=backend)
+    plugins.load("backend", backend).open(loaded, plan)
+    plan = make_plan(loaded, short, sites=["attn.pattern"], positions=["last"], backend=backend)
+    with pytest.raises(BabelScopeError, match="because the forward of LlamaAttention computes none of"):
+        plugins.load("backend", backend).open(loaded, plan)
 
 
 @pytest.mark.parametrize(
@@ -151,16 +167,84 @@ def test_a_kind_that_a_backend_was_not_taught_is_refused(
 def test_a_hook_name_that_does_not_hold_the_site_is_refused(
     name: str, site: str, hook: str, reason: str, load: Load, short: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformer_lens, "HOOKS", {**transformer_lens.HOOKS, site: (hook,)})
+    monkeypatch.setattr(bridged, "HOOKS", {**bridged.HOOKS, site: (hook,)})
     assert reason in problem(load(name), short, "transformer-lens", site)
 
 
 def test_a_path_to_another_module_is_refused(load: Load, short: PromptSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    spelled = nnsight._spelled
-    monkeypatch.setattr(nnsight, "_spelled", lambda path, served: spelled(path.replace("layers.1", "layers.0"), served))
+    spelled = traced.spelled
+    monkeypatch.setattr(traced, "spelled", lambda path, served: spelled(path.replace("layers.1", "layers.0"), served))
     assert "site resid.post@1 is not reachable with the backend nnsight, because what it gives is another" in problem(
         load("llama"), short, "nnsight", "resid.post@1"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "source"),
+    [
+        # `q.hook_out` lies before the rotation, `hook_attn_scores` is the pattern where the bridge leaves attention to
+        # the model, and `hook_expert_weights` is the router's row over all experts.
+        ("llama", "attn.q", "blocks.1.attn.hook_rot_q"),
+        ("gpt2", "attn.q", "blocks.1.attn.q.hook_out"),
+        ("llama", "attn.scores", "blocks.1.attn.hook_attn_scores"),
+        ("bert", "attn.scores", "attention.self.scores"),
+        ("xglm", "attn.scores", "self_attn.scores"),
+        ("m2m100", "dec.cross.scores", "encoder_attn.scores"),
+        ("mixtral", "moe.expert", "blocks.1.mlp.hook_expert_indices"),
+        ("mixtral", "moe.weight", "mlp.experts.moe.weight"),
+    ],
+)
+def test_the_first_name_of_the_bridge_that_holds_a_site_is_taken(
+    name: str, site: str, source: str, load: Load, short: PromptSet
+) -> None:
+    loaded = load(name)
+    plan = make_plan(loaded, short, sites=[f"{site}@1"], positions=["last"], backend="transformer-lens")
+    (found,) = plugins.load("backend", plan.backend).open(loaded, plan).sources.values()
+    if isinstance(found, Place):  # of the module that the copy has in the place of the model's own
+        own = place_of(loaded.anatomy, plan.sites[0])
+        path = next(path for path, module in loaded.model.named_modules() if module is own.module)
+        assert f"{path}.{found.end}".endswith(source)
+        assert type(found.module) is type(own.module)
+        assert found.module is not own.module
+    else:
+        assert found == source
+
+
+def test_a_site_that_no_name_holds_is_refused_with_what_each_of_them_gave(load: Load, short: PromptSet) -> None:
+    found = problem(load("gpt-neox"), short, "transformer-lens", "attn.q@1")
+    assert "because blocks.1.attn.hook_rot_q never fires there; " in found
+    assert "; blocks.1.attn.q.hook_out fires, but what it gives is another quantity" in found
+    assert found.endswith("; the model's own GPTNeoXAttention never fires there")
+
+
+@pytest.mark.parametrize("backend", ["nnsight", "nnsight-remote"])
+@pytest.mark.parametrize("name", ["llama", "falcon", "bloom"])
+@pytest.mark.usefixtures("local")
+def test_mass_alone_leaves_attention_as_the_model_computes_it(
+    backend: str, name: str, load: Load, short: PromptSet
+) -> None:
+    loaded = load(name)
+    plan = make_plan(loaded, short, sites=["attn.mass"], positions=["last"], backend=backend)
+    reads = plugins.load("backend", backend).open(loaded, plan).reads
+    takes_dot_products = [read.takes[0].end == "inputs" for read in reads]
+    assert takes_dot_products == [name != "bloom"] * len(reads)  # BLOOM has no attention but its eager one
+    expected, found = (rows(loaded, short, b, "attn.mass") for b in ("torch", backend))
+    np.testing.assert_array_equal(found["attn.mass"], expected["attn.mass"])
+
+
+def test_the_order_of_a_plan_is_not_that_of_the_pass(load: Load, short: PromptSet) -> None:
+    sites = ["attn.heads", "attn.mass", "attn.pattern", "attn.scores", "attn.v", "moe.neurons", "moe.expert", "embed"]
+    expected, found = (rows(load("mixtral"), short, backend, *sites) for backend in ("torch", "nnsight"))
+    for site in sites:
+        np.testing.assert_allclose(found[site], expected[site], rtol=0, atol=1e-6 * (site == "moe.neurons"))
+
+
+def test_a_number_in_the_place_of_none_is_another_quantity(load: Load) -> None:
+    loaded, scores = load("llama"), torch.tensor([[1.0, torch.nan], [2.0, 3.0]])
+    assert disagreement(scores, scores, loaded) == ""
+    assert "another quantity" in disagreement(scores.nan_to_num(0), scores, loaded)
+    assert "another quantity" in disagreement(scores, scores.nan_to_num(0), loaded)
+    assert "the shape (1, 2) in place of (2, 2)" in disagreement(scores[:1], scores, loaded)
 
 
 @pytest.mark.parametrize("backend", ["transformer-lens", "nnsight"])
@@ -239,12 +323,17 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_request_to_another_machine_gives_the_rows_and_answers_of_the_model(
     name: str, load: Load, short: PromptSet
 ) -> None:
-    sites = ("embed", "resid.pre", "resid.post", "attn.heads", "attn.out")
+    inside = [f"attn.{part}" for part in ("q", "k", "v", "scores", "pattern", "mass")]
+    sites = ("embed", "resid.pre", "resid.post", "attn.heads", "attn.out", *inside[3 * (name == "falcon") :])
+    sites += ("moe.neurons", "moe.expert", "moe.weight") if name == "mixtral" else ()
     side = load(name).tokenizer.padding_side
     expected, found = (rows(load(name), short, backend, *sites) for backend in ("torch", "nnsight-remote"))
     assert set(found) == {*sites, "answers"}
     for site in found:
-        np.testing.assert_array_equal(found[site], expected[site])
+        if site == "moe.neurons":  # computed once more by `torch`
+            np.testing.assert_allclose(found[site], expected[site], rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found[site], expected[site])
     assert load(name).tokenizer.padding_side == side
 
 

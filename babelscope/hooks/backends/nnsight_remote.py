@@ -2,20 +2,21 @@
 
 import copy
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.backends.nnsight import MINIMUM, MODULE_KINDS, Read, quiet_prefixes, traced_paths
-from babelscope.hooks.backends.torch import without_cache
+from babelscope.hooks.backends.nnsight import MINIMUM, quiet_prefixes
+from babelscope.hooks.backends.torch import reductions, without_cache
 from babelscope.hooks.capture import Keep, Passed
 from babelscope.hooks.extras import import_extra
 from babelscope.hooks.laws import check_laws
 from babelscope.hooks.models import LoadedModel
-from babelscope.hooks.reach import check_agreement, not_reachable, refuse_unknown
+from babelscope.hooks.reach import check_agreement, not_reachable
 from babelscope.hooks.tokens import Batch
+from babelscope.hooks.traced import Read, computing, finished, traced_reads
 from babelscope.schema import CapturePlan
 
 NAME = "nnsight-remote"
@@ -37,6 +38,7 @@ class RemotePass:
     """
 
     loaded: LoadedModel
+    plan: CapturePlan
     model: Any
     reads: tuple[Read, ...]
     unembedding: str
@@ -45,17 +47,23 @@ class RemotePass:
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """See `ForwardPass`."""
         errors = check_laws(self.loaded.anatomy, batch) if laws else {}
-        values = _request(
-            self.model,
-            batch.inputs() | without_cache(self.loaded.model),
-            [read.path for read in self.reads],
-            [read.end for read in self.reads],
-            self.unembedding if logits else "",
-            (batch.output_mask.sum(1) - 1).tolist(),
-            self.remote,
-        )
-        for read, value in zip(self.reads, values, strict=False):
-            keep(read.site, value)
+        takes = [(read.path, take) for read in self.reads for take in read.takes]
+        with computing(self.loaded, self.plan):  # the server computes attention as the model here is set to
+            values = _request(
+                self.model,
+                batch.inputs() | without_cache(self.loaded.model),
+                [path for path, _ in takes],
+                [list(take.operations) for _, take in takes],
+                [take.end for _, take in takes],
+                [take.at for _, take in takes],
+                self.unembedding if logits else "",
+                (batch.output_mask.sum(1) - 1).tolist(),
+                self.remote,
+            )
+        left, reduced = iter(values), reductions(self.plan, batch)
+        for read in self.reads:
+            taken = list(islice(left, len(read.takes)))
+            keep(read.site, finished(read, taken, batch, self.loaded, reduced.get(read.site)))
         return Passed(values[-1] if logits else None, errors)
 
 
@@ -63,12 +71,14 @@ def _request(
     model: Any,
     inputs: dict[str, Any],
     paths: list[str],
+    operations: list[list[str]],
     ends: list[str],
+    ats: list[int],
     unembedding: str,
     last: list[int],
     remote: bool | str,
-) -> list[Tensor]:
-    """Values at paths, in their order, and behind them the logits after the last tokens where they are wanted.
+) -> list[Any]:
+    """Values at paths and below operations (see `traced.Take`), and behind them the logits after the last tokens.
 
     What the block names travels with it and nothing of ours is installed on the server: strings, lists and numbers
     only. Gradients are off there by the block itself; what is saved comes back to this machine.
@@ -77,12 +87,18 @@ def _request(
 
     rows = list(range(len(last)))
     with torch.no_grad(), model.trace(**inputs, remote=remote) as tracer:
-        values: list[Tensor] = []
-        for path, end in zip(paths, ends, strict=True):
-            module = model.get(path)
-            value = module.output if end == "output" else module.input
-            value = value[0] if isinstance(value, tuple) else value
-            values.append(value.detach().clone())
+        values: list[Any] = []
+        for path, below, end, at in zip(paths, operations, ends, ats, strict=True):
+            node = model.get(path)
+            for operation in below:
+                node = getattr(node.source, operation)
+            if end == "output":
+                value = node.output
+                value = value[at] if isinstance(value, (tuple, list)) else value
+            else:
+                args, kwargs = node.inputs
+                value = (args, kwargs) if end == "inputs" else [*args, *kwargs.values()][at]
+            values.append(value if end == "inputs" else value.detach().clone())
         if unembedding:
             head = model.get(unembedding)
             head.input = head.input[rows, last].unsqueeze(1)
@@ -101,7 +117,6 @@ class NnsightRemoteBackend:
 
     def open(self, loaded: LoadedModel, plan: CapturePlan) -> RemotePass:
         """A pass for this plan; one request is compared with the model that is loaded here."""
-        refuse_unknown(plan, MODULE_KINDS, NAME)
         if not loaded.anatomy.model.can_generate() or "dec" in loaded.anatomy.stacks:
             raise not_reachable(loaded.anatomy.name, NAME, "only causal language models were tried there")
         nnsight = import_extra("nnsight", "nnsight", MINIMUM, extra="backends")
@@ -112,7 +127,7 @@ class NnsightRemoteBackend:
             model = nnsight.TransformersModel(loaded.model, tokenizer=copy.deepcopy(loaded.tokenizer))
         unembedding = loaded.anatomy.unembedding
         head = next((name for name, module in loaded.model.named_modules() if module is unembedding), "")
-        run = RemotePass(loaded, model, traced_paths(loaded, plan, nnsight.NNsight), head, self.remote)
+        run = RemotePass(loaded, plan, model, traced_reads(loaded, plan, model, NAME), head, self.remote)
         check_agreement(run, loaded, plan, NAME)
         return run
 

@@ -63,16 +63,11 @@ class TorchPass:
                 stack.enter_context(pruned(self.levers.block, last, mask.shape[1]))
             keep = _last_row(keep, mask) if self.levers else keep
             stack.enter_context(
-                tapped(places, keep, stop_at, model=self.loaded.model, reductions=self._reductions(batch))
+                tapped(places, keep, stop_at, model=self.loaded.model, reductions=reductions(self.plan, batch))
             )
             # Stays None where the pass is stopped on its way.
             output = _called(self.loaded, self._inputs(batch, start), head=logits, cache=cache)
         return Passed(output.logits[:, 0] if logits else None, errors)
-
-    def _reductions(self, batch: Batch) -> dict[Site, Reduction]:
-        last_only = self.plan.positions == (Position("last"),)
-        named = {s.name: batch.reduction(s, last_only=last_only) for s in self.plan.sites if "summary" in s.axes}
-        return {site: named[site.name] for site in self.plan.sites if site.name in named}
 
     def batches(self, ids: Sequence[tuple[int, ...]]) -> list[Group]:
         """Prompts of one block grouped into batches, with what those of each batch share where that is used."""
@@ -88,6 +83,13 @@ class TorchPass:
         if self.levers.unmasked:
             del inputs["attention_mask"]
         return inputs
+
+
+def reductions(plan: CapturePlan, batch: Batch) -> dict[Site, Reduction]:
+    """How attention is reduced for each site of a plan that is such a reduction; one for all layers."""
+    last_only = plan.positions == (Position("last"),)
+    named = {site.name: batch.reduction(site, last_only=last_only) for site in plan.sites if "summary" in site.axes}
+    return {site: named[site.name] for site in plan.sites if site.name in named}
 
 
 def _last_row(keep: Keep, mask: Tensor) -> Keep:
