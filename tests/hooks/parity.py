@@ -104,7 +104,7 @@ def measure(loaded: LoadedModel, prompts: PromptSet) -> Parity:
 
     def cell(reason: str, separator: str) -> Cell:
         said = re.sub(r" \(relative difference [^)]*\)", "", reason.split(separator, 1)[1])
-        return Cell(reason=said.replace(loaded.anatomy.name, "this model"))
+        return Cell(reason=said.removeprefix("not reachable, because ").replace(loaded.anatomy.name, "this model"))
 
     cells = {("", name): cell(reason, ": ") for name, reason in lacking.items()}
     for backend in BACKENDS:
