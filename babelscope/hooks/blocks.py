@@ -15,7 +15,7 @@ from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.positions import NoTokensError, tokens_at
 from babelscope.hooks.prefixes import Group
 from babelscope.hooks.rows import Item, Splits, all_splits, empty, rows_of
-from babelscope.hooks.tokens import batches, decoder_tokens, encode
+from babelscope.hooks.tokens import batches, decoder_tokens, encode_prompts
 from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet
 
 
@@ -74,7 +74,7 @@ def _usable(
     """Items in which every position picks something, and the reasons for the others."""
     present = {i: p for i, p in found.items() if p is not None}
     failed = {i: f"not among the prompts in {language!r}" for i in found if i not in present}
-    encoded = encode(loaded.tokenizer, [p.text for p in present.values()])
+    encoded = encode_prompts(loaded.tokenizer, list(present.values()))
     decoder = decoder_tokens(loaded, plan.decoder, list(present.values()), encoded)
     items = []
     for row, (i, prompt) in enumerate(present.items()):

@@ -1,7 +1,7 @@
 """The tokens by which translation models name languages: `__sw__`, `sw_KE`, `swh_Latn`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +23,44 @@ vi:vie wo:wol xh:xho yi:ydd yo:yor yue:yue zh:zho_Hans zu:zul
 """
 _ISO_639_3 = dict(pair.split(":") for pair in _CODES.split())
 
+_SPELLED = re.compile(r"__[a-z]{2,3}([-_]\w+)?__|[a-z]{2,3}_([A-Z]{2}|[A-Z][a-z]{3})")
+
+
+def source_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the token by which a tokenizer names a language beside every text; None where it names none.
+
+    Such a tokenizer names one language, mostly English, until it is told another.
+    """
+    ids: list[int] = tokenizer("", verbose=False)["input_ids"]
+    roles = {getattr(tokenizer, name) for name in tokenizer.SPECIAL_TOKENS_ATTRIBUTES if name.endswith("_token")}
+    named = [i for i, token in _spelled(tokenizer, ids) if _SPELLED.fullmatch(token) and token not in roles]
+    return named[0] if named else None
+
+
+def source_tokens(tokenizer: PreTrainedTokenizerBase, languages: Sequence[str]) -> tuple[str, ...]:
+    """The token that names each language beside its texts; empty where the tokenizer names none.
+
+    Raises
+    ------
+    BabelScopeError
+        As `language_token`.
+    """
+    if source_token(tokenizer) is None:
+        return ()
+    return tuple(token for _, token in _spelled(tokenizer, language_ids(tokenizer, languages)))
+
+
+def language_ids(tokenizer: PreTrainedTokenizerBase, languages: Sequence[str]) -> list[int]:
+    """Id of the token that names each of some languages, which may repeat.
+
+    Raises
+    ------
+    BabelScopeError
+        As `language_token`.
+    """
+    named = {language: language_token(tokenizer, language) for language in dict.fromkeys(languages)}
+    return [named[language] for language in languages]
+
 
 def language_token(tokenizer: PreTrainedTokenizerBase, language: str) -> int:
     """Id of the token that names a language.
@@ -37,22 +75,33 @@ def language_token(tokenizer: PreTrainedTokenizerBase, language: str) -> int:
     BabelScopeError
         If there is no such token, or more than one.
     """
-    vocabulary = tokenizer.get_vocab()
-    for pattern in _spellings(language):
-        named = re.compile(pattern)
-        found = sorted(token for token in vocabulary if named.fullmatch(token))
-        if len(found) > 1:
-            raise BabelScopeError(
-                f"the tokenizer has several tokens for the language {language!r}: {', '.join(found)}",
-                f"name one of them as the language of the prompts, or add the script: {language}-{found[0][-4:]}",
-            )
-        if found:
-            token: int = vocabulary[found[0]]
-            return token
+    for vocabulary in _vocabularies(tokenizer):
+        for pattern in _spellings(language):
+            named = re.compile(pattern)
+            found = sorted(token for token in vocabulary if named.fullmatch(token))
+            if len(found) > 1:
+                raise BabelScopeError(
+                    f"the tokenizer has several tokens for the language {language!r}: {', '.join(found)}",
+                    f"name one of them as the language of the prompts, or add the script: {language}-{found[0][-4:]}",
+                )
+            if found:
+                return vocabulary[found[0]]
     raise BabelScopeError(
         f"the tokenizer has no token for the language {language!r}",
-        "use --decoder start, or the language codes of the model in the prompts",
+        "leave the language out (--languages), or write the model's own code in the prompts; "
+        "where only the decoder asks for it, --decoder start will do",
     )
+
+
+def _vocabularies(tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, int]]:
+    """Where languages may be found: the whole vocabulary last, since that of NLLB takes half a second to read."""
+    yield getattr(tokenizer, "lang_token_to_id", {})  # of M2M100, in no vocabulary
+    yield tokenizer.get_added_vocab()
+    yield tokenizer.get_vocab()
+
+
+def _spelled(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[tuple[int, str]]:
+    return list(zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True))
 
 
 def _spellings(language: str) -> Iterator[str]:
@@ -67,4 +116,5 @@ def _spellings(language: str) -> Iterator[str]:
     yield f"{code}_[A-Z]{{2}}"
     known = _ISO_639_3.get(code, code).split("_")
     if len(known[0]) == 3:
+        yield f"__{known[0]}__"
         yield f"{known[0]}_{script or (known[1] if len(known) == 2 else '[A-Z][a-z]{3}')}"

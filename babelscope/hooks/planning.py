@@ -7,11 +7,12 @@ from dataclasses import replace
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
 from babelscope.hooks.continuing import can_continue
+from babelscope.hooks.language_tokens import source_tokens
 from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
-from babelscope.hooks.tokens import Encoded, decoder_tokens, encode
+from babelscope.hooks.tokens import Encoded, decoder_tokens, encode_prompts
 from babelscope.schema import (
     ANSWERS,
     DECODER_POLICIES,
@@ -63,7 +64,8 @@ def make_plan(
     ------
     BabelScopeError
         For unknown sites, layers and positions, for sites that this model lacks, where a segment is in none of
-        the prompts, and where texts are asked of a model that writes none.
+        the prompts, where texts are asked of a model that writes none, and for languages that a tokenizer which
+        names them lacks.
     """
     if not sites or not positions:
         raise BabelScopeError(
@@ -101,6 +103,7 @@ def make_plan(
         decoder=decoder if loaded.ref.n_encoder_layers else "",
         continuation=continuation,
         segments=segments,
+        source_tokens=source_tokens(loaded.tokenizer, prompts.languages),
         levers=tuple(x for x in LEVERS if x in levers and _levers_apply(loaded, backend, expanded, chosen)),
     )
     if any("key" in site.axes for site in expanded):
@@ -137,7 +140,7 @@ def _segments(sites: Sequence[Site], prompts: PromptSet) -> tuple[str, ...]:
 
 def _longest(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> int:
     """Tokens of the longest prompt that any stack reads."""
-    encoded = encode(loaded.tokenizer, [p.text for p in prompts.prompts])
+    encoded = encode_prompts(loaded.tokenizer, prompts.prompts)
     decoder = decoder_tokens(loaded, plan.decoder, prompts.prompts, encoded)
     return max(map(len, [*encoded, *(decoder or [])]))
 
@@ -184,7 +187,7 @@ def estimate(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> tupl
     store_bytes : int
         Of the values alone; the store adds a few kB per shard.
     """
-    encoded = encode(loaded.tokenizer, [p.text for p in prompts.prompts])
+    encoded = encode_prompts(loaded.tokenizer, prompts.prompts)
     decoder = decoder_tokens(loaded, plan.decoder, prompts.prompts, encoded)
     shapes = units(plan, loaded)
     size = 0

@@ -17,7 +17,7 @@ from babelscope.hooks.laws import check_laws
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import Place, by_prompt, tapped
 from babelscope.hooks.positions import NoTokensError, tokens_at
-from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode, make_batch
+from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode_prompts, make_batch
 from babelscope.hooks.tolerance import LAW, PASS, largest_error, typical_error
 from babelscope.schema import CapturePlan, Prompt, PromptSet
 
@@ -84,7 +84,7 @@ def _sample(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> tuple
     firsts = [prompts.of(language)[0] for language in prompts.languages[:MAX_PROMPTS]]
     queue = [*firsts, *(p for p in prompts.prompts[: 16 * MAX_PROMPTS] if p not in firsts)]
     usable: list[tuple[Prompt, Encoded]] = []
-    for prompt, encoded in zip(queue, encode(loaded.tokenizer, [p.text for p in queue]), strict=True):
+    for prompt, encoded in zip(queue, encode_prompts(loaded.tokenizer, queue), strict=True):
         try:
             for position in plan.positions:
                 tokens_at(position, prompt, encoded)

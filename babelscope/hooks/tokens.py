@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.language_tokens import language_token
+from babelscope.hooks.language_tokens import language_ids, source_token
 from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
 from babelscope.schema import Prompt, PromptSet, Site
@@ -23,10 +23,12 @@ class Encoded:
     ids : tuple of int
         Special tokens included, as the tokenizer adds them.
     spans : tuple of (int, int), or None
-        Character span `[start, stop)` of each token, (0, 0) for special ones; None from slow tokenizers.
+        Character span `[start, stop)` of each token, (0, 0) for those that the tokenizer adds; None from slow
+        tokenizers.
     special : frozenset of int
-        Indices of the special tokens: those that stand for no text, added by the tokenizer or written out in the
-        text ([CLS], <s>, <|im_start|>). The token for unknown text is not one.
+        Indices of the special tokens: those that the tokenizer adds, and those written out in the text that it knows
+        as special, by name ([CLS], <s>) or as added tokens (<|start_header_id|>). The token for unknown text is not
+        one.
     """
 
     ids: tuple[int, ...]
@@ -37,10 +39,31 @@ class Encoded:
         return len(self.ids)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoded]:
-    """Tokens of each text, never truncated; padding is ours alone (see `pad`)."""
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[Encoded]:
+    """Tokens of each prompt; what names the language of a text to an encoder (NLLB, M2M100, mBART) names its own.
+
+    Raises
+    ------
+    BabelScopeError
+        If the tokenizer names languages and has no token for that of a prompt.
+    """
+    return encode(tokenizer, [p.text for p in prompts], [p.language for p in prompts])
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], languages: Sequence[str] | None = None
+) -> list[Encoded]:
+    """Tokens of each text, never truncated; padding is ours alone (see `pad`).
+
+    Parameters
+    ----------
+    languages : sequence of str, optional
+        Language of each text. Without it, a tokenizer that names languages names the one it was saved with.
+    """
     if not texts:
         return []
+    own = None if languages is None else source_token(tokenizer)
+    theirs = [-1] * len(texts) if own is None else language_ids(tokenizer, languages or ())
     found = tokenizer(
         list(texts),
         padding=False,
@@ -52,14 +75,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Enc
         verbose=False,
     )
     spans = found["offset_mapping"] if tokenizer.is_fast else [None] * len(texts)
-    named = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    added_tokens = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = (added_tokens | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
     return [
         Encoded(
-            tuple(ids),
+            tuple(language if added and token == own else token for token, added in zip(ids, mask, strict=True)),
             None if span is None else tuple((a, b) for a, b in span),
             frozenset(i for i, (token, added) in enumerate(zip(ids, mask, strict=True)) if added or token in named),
         )
-        for ids, span, mask in zip(found["input_ids"], spans, found["special_tokens_mask"], strict=True)
+        for ids, span, mask, language in zip(
+            found["input_ids"], spans, found["special_tokens_mask"], theirs, strict=True
+        )
     ]
 
 
@@ -136,13 +162,6 @@ class Batch:
         segments = self.segments.get(key_stack, keys.new_zeros((*keys.shape, 0), dtype=torch.float32))
         return Reduction(self.mask_of(site.stack), keys, segments, key_stack == site.stack, last_only)
 
-    def head(self, n: int) -> "Batch":
-        """The first `n` prompts."""
-        segments = {stack: x[:n] for stack, x in self.segments.items()}
-        if self.decoder_ids is None or self.decoder_mask is None:
-            return Batch(self.ids[:n], self.mask[:n], segments=segments)
-        return Batch(self.ids[:n], self.mask[:n], self.decoder_ids[:n], self.decoder_mask[:n], segments)
-
     @property
     def output_mask(self) -> Tensor:
         """The mask of the tokens that the unembedding reads."""
@@ -190,8 +209,7 @@ def decoder_tokens(
             for e in encoded
         ]
     if policy == "language":
-        named = {g: language_token(loaded.tokenizer, g) for g in dict.fromkeys(p.language for p in prompts)}
-        return [_no_text(start, named[p.language]) for p in prompts]
+        return [_no_text(start, named) for named in language_ids(loaded.tokenizer, [p.language for p in prompts])]
     return [_no_text(start) for _ in prompts]
 
 
@@ -265,7 +283,7 @@ def check_lengths(loaded: LoadedModel, prompts: PromptSet) -> None:
     limit, who = context_length(loaded)
     if limit is None:
         return
-    lengths = [len(e) for e in encode(loaded.tokenizer, [p.text for p in prompts.prompts])]
+    lengths = [len(e) for e in encode_prompts(loaded.tokenizer, prompts.prompts)]
     too_long = [i for i, n in enumerate(lengths) if n > limit]
     if too_long:
         worst = max(too_long, key=lambda i: lengths[i])

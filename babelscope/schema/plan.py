@@ -107,6 +107,8 @@ class CapturePlan:
         Segment names of all prompts, sorted; empty where no site has the axis `summary`.
     levers : tuple of str
         Keys of `LEVERS`; a backend leaves out those that change the numbers of its model.
+    source_tokens : tuple of str
+        The token that names each of `languages` to the encoder (NLLB, M2M100, mBART); empty where nothing does.
     """
 
     model: ModelRef
@@ -125,6 +127,7 @@ class CapturePlan:
     n_keys: int = 0
     segments: tuple[str, ...] = ()
     levers: tuple[str, ...] = ()
+    source_tokens: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
@@ -140,7 +143,7 @@ class CapturePlan:
         values["model"] = ModelRef(**values["model"])
         values["sites"] = tuple(Site.parse(s) for s in values["sites"])
         values["positions"] = tuple(Position.parse(p) for p in values["positions"])
-        for name in ("languages", "items", "segments", "levers"):
+        for name in ("languages", "items", "segments", "levers", "source_tokens"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
@@ -149,6 +152,8 @@ class CapturePlan:
         record: dict[str, Any] = json.loads(json.dumps(self.to_json()))
         for name in ("source", "adapter"):
             record["model"].pop(name)
+        if not self.source_tokens:  # plans of other models keep the identity they had before this field
+            record.pop("source_tokens")
         return record
 
     @property

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from babelscope.datasets.text_units import word_spans, words
 from babelscope.errors import BabelScopeError
@@ -174,6 +175,17 @@ def test_special_tokens_written_in_the_text_are_flagged_and_belong_to_no_word() 
     text = "<s> one</s>"
     (encoded,) = encode(PLAIN, [text])
     assert encoded.special == {0, len(encoded) - 1}
+    found = tokens_at(Position("words"), Prompt("a", "en", text), encoded)
+    assert not set(found.tolist()) & encoded.special
+
+
+def test_added_tokens_that_are_special_without_a_role_are_flagged_as_well() -> None:
+    made = model_zoo.tokenizer(special=False)
+    names = [AddedToken("<|start_header_id|>", special=True), AddedToken("<|eot_id|>", special=True)]
+    made.add_tokens([*names, AddedToken("<think>", special=False)])  # as the tokenizers of Llama 3 and Qwen 3
+    text = "<|start_header_id|>one<think>two<|eot_id|>"
+    (encoded,) = encode(made, [text])
+    assert [made.convert_ids_to_tokens(encoded.ids[i]) for i in sorted(encoded.special)] == [n.content for n in names]
     found = tokens_at(Position("words"), Prompt("a", "en", text), encoded)
     assert not set(found.tolist()) & encoded.special
 

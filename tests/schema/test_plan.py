@@ -12,12 +12,20 @@ PLAN = CapturePlan(
 )  # fmt: skip
 
 
+TRANSLATING = dataclasses.replace(PLAN, source_tokens=("eng_Latn", "deu_Latn"))
 ATTENTION = dataclasses.replace(PLAN, sites=(Site("attn.mass", 0), Site("attn.scores", 0)), n_keys=9, segments=("b",))
 
 
-@pytest.mark.parametrize("plan", [PLAN, ATTENTION])
+@pytest.mark.parametrize("plan", [PLAN, ATTENTION, TRANSLATING])
 def test_a_plan_survives_json(plan):
     assert CapturePlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_plan_that_was_written_before_a_field_came_keeps_its_fingerprint():
+    record = PLAN.to_json()
+    del record["source_tokens"]
+    assert CapturePlan.from_json(record) == PLAN
+    assert PLAN.fingerprint == "50169b7539a1d4bb8452cde8fa03ab749afdeb664a98e3eb557167e760765593"
 
 
 def test_keys_and_segments_decide_numbers_and_shapes():
@@ -39,7 +47,8 @@ def test_the_fingerprint_ignores_where_the_model_lies():
     [
         {"prompts_sha256": "q" * 64}, {"languages": ("de", "en")}, {"items": ("i0",)}, {"sites": (Site("mlp.act", 0),)},
         {"positions": (Position("first"),)}, {"answers": "texts"}, {"continuation": 4}, {"backend": "nnsight"},
-        {"block_items": 5}, {"token_budget": 1}, {"dtype": "float16"},
+        {"block_items": 5}, {"token_budget": 1}, {"dtype": "float16"}, {"source_tokens": ("eng_Latn", "deu_Latn")},
+        {"model": dataclasses.replace(MODEL, attn_implementation="sdpa")},
         {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, tokenizer_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, adapter_sha256="x" * 64)},

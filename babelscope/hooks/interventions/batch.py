@@ -11,7 +11,7 @@ from torch import Tensor
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.positions import NoTokensError, tokens_at
-from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode, make_batch
+from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode_prompts, make_batch
 from babelscope.schema import DECODER_POLICIES, Position, Prompt
 
 
@@ -79,7 +79,7 @@ def read_prompts(loaded: LoadedModel, prompts: Sequence[Prompt], decoder: str = 
         raise BabelScopeError("there is no prompt to read", "give one or more")
     if decoder not in DECODER_POLICIES:
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
-    encoded = encode(loaded.tokenizer, [p.text for p in prompts])
+    encoded = encode_prompts(loaded.tokenizer, prompts)
     beside = decoder_tokens(loaded, decoder if loaded.ref.n_encoder_layers else "", prompts, encoded)
     tokens = make_batch(loaded, encoded, beside)
     return PromptBatch(tuple(prompts), tuple(encoded), None if beside is None else tuple(beside), tokens)
