@@ -41,6 +41,19 @@ class Adapted(NamedTuple):
     sha256: str
 
 
+class Sources(NamedTuple):
+    """Where a model comes from: folders or hub ids of the base and of its adapter, each with its own revision.
+
+    `adapter_is_model` where the adapter was named as the model, and the base by the adapter.
+    """
+
+    base: str
+    base_revision: str | None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    adapter_is_model: bool = False
+
+
 def is_adapter(source: str, revision: str | None = None) -> bool:
     """Whether a folder or a hub id holds an adapter, which says itself what its base is."""
     if Path(source).exists():
@@ -51,23 +64,52 @@ def is_adapter(source: str, revision: str | None = None) -> bool:
         return False
 
 
-def base_of(adapter: str) -> str:
-    """The model that an adapter was made for, as it says itself.
+def sources_of(source: str, revision: str | None, adapter: str | None) -> Sources:
+    """Base and adapter behind what the user named: a model, a model and an adapter, or an adapter alone.
+
+    Parameters
+    ----------
+    revision : str, optional
+        Of `source`, whichever it is. The base of an adapter has the revision that the adapter was made for, if it
+        says so.
 
     Raises
     ------
     BabelScopeError
-        If it does not say so.
+        If `source` is an adapter that does not say what its base is, or one beside another adapter.
     """
-    base = _config(adapter).base_model_name_or_path
-    if not base:
+    if not is_adapter(source, revision):
+        return Sources(source, revision, adapter)
+    if adapter is not None:
         raise BabelScopeError(
-            f"adapter {adapter} does not say which model it was made for", "name the model, with --adapter beside it"
+            f"{source} is itself an adapter, so --adapter {adapter} cannot be added", "name the base model instead"
         )
-    return str(base)
+    config = _config(source, revision)
+    if not config.base_model_name_or_path:
+        raise BabelScopeError(
+            f"adapter {source} does not say which model it was made for", "name the model, with --adapter beside it"
+        )
+    return Sources(config.base_model_name_or_path, config.revision, source, revision, adapter_is_model=True)
 
 
-def attach(model: PreTrainedModel, adapter: str, *, merge: bool) -> Adapted:
+def other_base(sources: Sources) -> tuple[str, ...]:
+    """A note where an adapter names another base than the one it is put on: of the same shape, all of it fits."""
+    if sources.adapter is None:
+        return ()
+    named = _config(sources.adapter, sources.adapter_revision).base_model_name_or_path
+    base, folder = Path(sources.base), Path(sources.base).resolve()
+    same = (
+        not named
+        or named == sources.base
+        or (base.exists() and Path(named).exists() and base.samefile(named))
+        or f"models--{named.replace('/', '--')}" in folder.parts  # where the hub's own cache keeps that id
+    )
+    if same:
+        return ()
+    return (f"adapter {sources.adapter} was made for {named}; that {sources.base} is this model cannot be checked",)
+
+
+def attach(model: PreTrainedModel, adapter: str, revision: str | None = None, *, merge: bool) -> Adapted:
     """Put an adapter on a model, which is changed in place, and make sure that all its weights have landed.
 
     Raises
@@ -76,7 +118,7 @@ def attach(model: PreTrainedModel, adapter: str, *, merge: bool) -> Adapted:
         If there is no such adapter, if it was made for a model of another shape, if it lies outside of the model
         (prompt tuning), or if merging it changes nothing.
     """
-    config = _config(adapter)
+    config = _config(adapter, revision)
     if config.is_prompt_learning:
         raise BabelScopeError(
             f"adapter {adapter} is of type {config.peft_type.value}: it writes tokens of its own before every prompt",
@@ -85,8 +127,8 @@ def attach(model: PreTrainedModel, adapter: str, *, merge: bool) -> Adapted:
     peft = _peft()
     with _fitting(adapter, config), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of keys that are missing: checked below
-        saved = peft.load_peft_weights(adapter, device="cpu")
-        wrapped = peft.PeftModel.from_pretrained(model, adapter)
+        saved = peft.load_peft_weights(adapter, device="cpu", revision=revision)
+        wrapped = peft.PeftModel.from_pretrained(model, adapter, revision=revision)
         _check_landed(adapter, config, set(saved), set(peft.get_peft_model_state_dict(wrapped)))
     record = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items() if k not in _VOLATILE}
     sha256 = record_sha256({"config": record, "weights": weights_sha256(saved)})
@@ -164,9 +206,9 @@ def _made_for(config: Any) -> str:
     return f"it was made for {base}" if base else "name the model that it was trained on"
 
 
-def _config(adapter: str) -> Any:
+def _config(adapter: str, revision: str | None) -> Any:
     try:
-        return _peft().PeftConfig.from_pretrained(adapter)
+        return _peft().PeftConfig.from_pretrained(adapter, revision=revision)
     except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise BabelScopeError(
             f"{adapter} is no adapter: {str(error).strip().splitlines()[0]}",

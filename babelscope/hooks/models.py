@@ -1,22 +1,20 @@
 """Loading a model and its tokenizer from a folder or the hub."""
 
-import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.adapters import attach, base_of, is_adapter
+from babelscope.hooks.adapters import Sources, attach, other_base, sources_of
 from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.anatomy_file import read_anatomy
+from babelscope.hooks.checkpoints import check_source, check_weights, has_tokenizer, reported
 from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
 from babelscope.hooks.locate import locate
 from babelscope.hooks.model_classes import auto_class, predicts_tokens
@@ -30,12 +28,6 @@ from babelscope.hooks.placement import (
     weights,
 )
 from babelscope.schema import ModelRef
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?\Z")
-_TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt",
-    "tekken.json",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +47,8 @@ class LoadedModel:
         Where the model keeps its parts.
     switch : PeftModel or None
         What can disable the adapter (see `adapters.disabled`); None without one, and once it is merged.
+    notes : tuple of str
+        What the user should know and nothing here can decide.
     """
 
     model: PreTrainedModel
@@ -63,6 +57,7 @@ class LoadedModel:
     device: torch.device
     anatomy: Anatomy
     switch: Any = None
+    notes: tuple[str, ...] = ()
 
     @property
     def answers_questions(self) -> bool:
@@ -92,7 +87,8 @@ def load_model(
         Folder with config.json, safetensors and tokenizer, or a hub id. One that holds an adapter is loaded with
         the base that it names.
     revision : str, optional
-        Branch, tag or commit of a hub id.
+        Branch, tag or commit of the hub id `source`, be it a model or an adapter. The base of an adapter that is
+        given as `source` has the revision that the adapter names.
     dtype : str
         "auto" keeps that of the checkpoint; else "float32", "float16" or "bfloat16".
     device : str
@@ -116,41 +112,40 @@ def load_model(
     ------
     BabelScopeError
         If the folder, its configuration, weights or tokenizer are missing, if a hub id cannot be reached, if
-        weights or adapter do not fit the architecture, or if the options cannot be met here.
+        weights or adapter do not fit the architecture, if code that comes with the model fails, or if the options
+        cannot be met here.
     """
     if merge_adapter and quantize:
         raise BabelScopeError("an adapter is not merged into quantized weights", "leave --merge-adapter out")
     named = None if anatomy is None else read_anatomy(anatomy)
-    check_options(dtype, device, device_map, quantize)
-    name, tuned = _base_and_adapter(str(source), None if adapter is None else str(adapter))
+    check_options(dtype, device, device_map, quantize, attn_implementation)
+    sources = sources_of(str(source), revision, None if adapter is None else str(adapter))
+    name, tuned = sources.base, sources.adapter
     if merge_adapter and tuned is None:
         raise BabelScopeError("there is no adapter to merge", "name one with --adapter, or leave --merge-adapter out")
-    _check_source(name)
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with _reported(name), _quiet():
+    check_source(name)
+    with reported(name, own_code=trust_remote_code, attention=attn_implementation is not None), _quiet():
+        hub = {"revision": sources.base_revision, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(name, **hub)
-    with _reported(name), _quiet():
-        # An adapter that was trained with more tokens, or as a chat, brings its tokenizer.
-        own = tuned == str(source) and _has_tokenizer(Path(tuned))
-        tokenizer = AutoTokenizer.from_pretrained(tuned if own else name, **hub)
-        options = {"attn_implementation": attn_implementation} if attn_implementation else {}
+        tokenizer = _tokenizer(sources, config, trust_remote_code=trust_remote_code)
         model, report = auto_class(config).from_pretrained(
             name,
             use_safetensors=True,  # the older format is a pickle, which can run code
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # and refused below
             **hub,
-            **loading_options(dtype, device, device_map, quantize),
-            **options,
+            **loading_options(dtype, device, device_map, quantize, attn_implementation),
         )
-    _check_weights(name, report)
+    check_weights(name, model, report)
     check_reachable(model)
     model = model.eval().requires_grad_(False)
     sha256 = weights_sha256(weights(model))
     if device_map is None and quantize is None:
         model = _moved(model, name, default_device() if device == "auto" else torch.device(device))
-    adapted = attach(model, tuned, merge=merge_adapter) if tuned else None
+    adapted = attach(model, tuned, sources.adapter_revision, merge=merge_adapter) if tuned else None
     model = adapted.model if adapted else model
-    located = locate(model, named)
+    with reported(name, own_code=True) if trust_remote_code else nullcontext():
+        located = locate(model, named)
     ref = ModelRef(
         source=str(source),
         architecture=type(model).__name__,
@@ -168,17 +163,19 @@ def load_model(
         adapter_merged=merge_adapter,
         quantization=quantize or "",
     )
-    return LoadedModel(model, tokenizer, ref, input_device(model), located, adapted.switch if adapted else None)
+    switch = adapted.switch if adapted else None
+    return LoadedModel(model, tokenizer, ref, input_device(model), located, switch, other_base(sources))
 
 
-def _base_and_adapter(source: str, adapter: str | None) -> tuple[str, str | None]:
-    if not is_adapter(source):
-        return source, adapter
-    if adapter is not None:
-        raise BabelScopeError(
-            f"{source} is itself an adapter, so --adapter {adapter} cannot be added", "name the base model instead"
-        )
-    return base_of(source), source
+def _tokenizer(sources: Sources, config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """That of the adapter where it was named as the model and has one: it may know more tokens, or a chat template."""
+    name, revision = sources.base, sources.base_revision
+    if sources.adapter and sources.adapter_is_model and has_tokenizer(sources.adapter, sources.adapter_revision):
+        name, revision = sources.adapter, sources.adapter_revision
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        name, config=config, revision=revision, trust_remote_code=trust_remote_code
+    )
+    return tokenizer
 
 
 def _moved(model: PreTrainedModel, name: str, device: torch.device) -> PreTrainedModel:
@@ -189,65 +186,6 @@ def _moved(model: PreTrainedModel, name: str, device: torch.device) -> PreTraine
             f"{name} does not fit on {device}: {str(error).splitlines()[0]}", "give --device-map auto, or --device cpu"
         ) from None
     return moved
-
-
-def _check_source(name: str) -> None:
-    folder = Path(name).expanduser()
-    if not folder.exists():
-        if not _HUB_ID.match(name) or name.startswith("."):
-            raise BabelScopeError(
-                f"model folder {name} does not exist", "check the path, or give a hub id such as org/name"
-            )
-        return
-    if not (folder / "config.json").is_file():
-        raise BabelScopeError(
-            f"{name} has no config.json, so it is no model folder", "name the folder that `save_pretrained` wrote"
-        )
-    if not _has_tokenizer(folder):
-        raise BabelScopeError(
-            f"model folder {name} has no tokenizer files",
-            f"save the tokenizer there: tokenizer.save_pretrained({name!r})",
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise BabelScopeError(
-            f"model folder {name} has no .safetensors file",
-            "load and save the model with transformers (save_pretrained writes safetensors)",
-        )
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in _TOKENIZER_FILES)
-
-
-def _check_weights(name: str, report: dict[str, Any]) -> None:
-    # A pooler reads the last block and feeds nothing we capture; checkpoints often lack it.
-    missing = sorted(k for k in report["missing_keys"] if "pooler" not in k)
-    if missing:
-        raise BabelScopeError(
-            f"{name} lacks {len(missing)} weights of its architecture, {missing[0]} among them; they would be random",
-            "check that config.json belongs to these weights",
-        )
-
-
-@contextmanager
-def _reported(name: str) -> Iterator[None]:
-    """Turn what transformers raises into one problem and one hint."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if Path(name).exists():
-            hint = "add --trust-remote-code if you trust it" if "trust_remote_code" in str(error) else "check its files"
-            raise BabelScopeError(f"model folder {name} cannot be loaded: {first}", hint) from error
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
-        hint = (
-            f"HF_HUB_OFFLINE is set: unset it, or run `hf download {name}` where there is a network"
-            if offline
-            else "check the spelling, the network, and your access to the model"
-        )
-        raise BabelScopeError(
-            f"{name} is neither a folder here nor a model that the hub delivers: {first}", hint
-        ) from error
 
 
 @contextmanager

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from babelscope.errors import BabelScopeError
+from babelscope.errors import BabelScopeError, unknown_name
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 QUANTIZATIONS = ("nf4", "int8")
 
 
-def check_options(dtype: str, device: str, device_map: str | Path | None, quantize: str | None) -> None:
+def check_options(
+    dtype: str, device: str, device_map: str | Path | None, quantize: str | None, attn_implementation: str | None
+) -> None:
     """Refuse what no model can be loaded with, before one is.
 
     Raises
@@ -33,6 +36,15 @@ def check_options(dtype: str, device: str, device_map: str | Path | None, quanti
         raise BabelScopeError("--device and --device-map contradict each other", "give one of them")
     if quantize is not None:
         _check_quantization(quantize)
+    if attn_implementation is not None:
+        _check_attention(attn_implementation)
+
+
+def _check_attention(name: str) -> None:
+    # Paged kinds belong to the server of transformers; a name with a slash is a kernel on the hub.
+    known = {"eager", *(x for x in ALL_ATTENTION_FUNCTIONS.valid_keys() if not x.startswith("paged|"))}
+    if name not in known and "/" not in name:
+        raise unknown_name("attention implementation", name, known)
 
 
 def _check_device(device: str) -> None:
@@ -62,9 +74,13 @@ def default_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-def loading_options(dtype: str, device: str, device_map: str | Path | None, quantize: str | None) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that decide where weights go, and in which form."""
+def loading_options(
+    dtype: str, device: str, device_map: str | Path | None, quantize: str | None, attn_implementation: str | None
+) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that decide where weights go, in which form, and how attention is computed."""
     options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else DTYPES[dtype]}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
     if device_map is not None:
         options["device_map"] = _read_map(device_map)
     if quantize is not None:

@@ -223,6 +223,65 @@ def test_an_adapter_for_another_base_is_refused(
     assert error.value.hint == f"it was made for {folder_of(adapter)}"
 
 
+def test_an_adapter_for_another_base_of_the_same_shape_is_noted(
+    folder_of: FolderOf, adapter_of: AdapterOf, tmp_path: Path
+) -> None:
+    def notes(base: Path, named: str) -> tuple[str, ...]:
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
+        return load_model(base, adapter=adapter, device="cpu").notes
+
+    llama, adapter = folder_of("llama"), shutil.copytree(adapter_of("llama"), tmp_path / "adapter")
+    cached = shutil.copytree(llama, tmp_path / "hub" / "models--org--base" / "snapshots" / "main")
+    (tmp_path / "link").symlink_to(llama)
+    (note,) = notes(llama, "org/base")
+    assert note == f"adapter {adapter} was made for org/base; that {llama} is this model cannot be checked"
+    assert len(notes(cached, str(llama))) == 1  # moved or copied: the same weights, which nobody but the user knows
+    assert notes(llama, str(llama)) == notes(llama, str(tmp_path / "link")) == notes(cached, "org/base") == ()
+    assert load_model(llama, device="cpu").notes == load_model(adapter_of("llama"), device="cpu").notes == ()
+
+
+@pytest.fixture
+def hub(folder_of: FolderOf, adapter_of: AdapterOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with `org/base`, whose `v2` differs from `main`, and `org/adapter`, whose `v2` is made for that.
+
+    Only that `v2` has a tokenizer of its own.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def put(repository: str, revision: str, folder: Path) -> Path:
+        commit = ("a" if revision == "main" else "b") * 40
+        place = tmp_path / f"models--org--{repository}"
+        (place / "refs").mkdir(parents=True, exist_ok=True)
+        (place / "refs" / revision).write_text(commit)
+        return shutil.copytree(folder, place / "snapshots" / commit)
+
+    put("base", "main", folder_of("llama"))
+    weights = put("base", "v2", folder_of("llama")) / "model.safetensors"
+    save_file({k: 2 * w for k, w in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    for revision, base in (("main", None), ("v2", "v2")):
+        adapter = put("adapter", revision, adapter_of("llama"))
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        config |= {"base_model_name_or_path": "org/base", "revision": base, "lora_alpha": 8 if base else 4}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        if base:
+            tokenizer(special=True).save_pretrained(adapter)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_revision_is_that_of_what_was_named_and_the_base_has_the_one_of_its_adapter() -> None:
+    base, second = load_model("org/base", device="cpu"), load_model("org/base", revision="v2", device="cpu")
+    old, new = (load_model("org/adapter", revision=r, device="cpu") for r in (None, "v2"))
+    beside = load_model("org/base", revision="v2", adapter="org/adapter", device="cpu")
+    assert base.ref.weights_sha256 == old.ref.weights_sha256 != second.ref.weights_sha256
+    assert new.ref.weights_sha256 == beside.ref.weights_sha256 == second.ref.weights_sha256
+    assert old.ref.adapter_sha256 == beside.ref.adapter_sha256 != new.ref.adapter_sha256
+    assert old.ref.tokenizer_sha256 == base.ref.tokenizer_sha256 != new.ref.tokenizer_sha256
+    assert old.notes == new.notes == beside.notes == ()
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

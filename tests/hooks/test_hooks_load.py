@@ -94,6 +94,56 @@ def test_weights_that_would_be_random_are_refused(folder_of: FolderOf, tmp_path:
         load_model(tmp_path)
 
 
+def changed(folder: Path, copy: Path, config: dict[str, object], **more: torch.Tensor) -> Path:
+    """A copy of a model folder with another configuration and more weights."""
+    shutil.copytree(folder, copy)
+    record = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(record | config))
+    weights = load_file(copy / "model.safetensors")
+    save_file(weights | more, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "more", "problem"),
+    [
+        ("llama", {"num_hidden_layers": 2}, {}, r"9 weights of blocks .* model\.layers\.2\."),
+        ("bert", {"num_hidden_layers": 1}, {}, r"weights of blocks .* bert\.encoder\.layer\.1\."),
+        ("mt5", {"num_decoder_layers": 2}, {}, r"weights of blocks .* decoder\.block\.2\."),
+        ("llama", {}, {"model.layers.1.self_attn.q_norm.weight": (8,)}, "1 weights of blocks"),
+        ("llama", {}, {"model.layers.1.self_attn.q_proj.bias": (32,)}, "1 weights of blocks"),
+        ("llama", {"architectures": ["LlamaModel"], "num_hidden_layers": 2}, {}, "9 weights of blocks"),
+        ("llama", {"hidden_size": 64}, {}, r"30 weights of another shape .*\(320, 32\), not \(320, 64\)"),
+    ],
+)
+def test_weights_that_the_configuration_does_not_describe_are_refused(
+    name: str, config: dict[str, object], more: dict[str, tuple[int, ...]], problem: str,
+    folder_of: FolderOf, tmp_path: Path,
+) -> None:  # fmt: skip
+    tensors = {key: torch.ones(shape) for key, shape in more.items()}
+    with pytest.raises(BabelScopeError, match=problem) as error:
+        load_model(changed(folder_of(name), tmp_path / "model", config, **tensors), device="cpu")
+    assert error.value.hint == "check that config.json belongs to these weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "more"),
+    [
+        ("llama", {"architectures": ["LlamaModel"]}, ()),  # the head that a bare body has not
+        ("gpt2", {"architectures": ["GPT2Model"]}, ("h.0.attn.bias",)),  # a mask, as OpenAI's own checkpoint has it
+        ("llama", {}, ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.self_attn.bias")),
+        ("llama", {}, ("classifier.layers.0.weight", "score.weight")),
+        ("llama", {"num_nextn_predict_layers": 1}, ("model.layers.3.mlp.down_proj.weight",)),
+    ],
+)
+def test_what_the_class_reads_from_no_checkpoint_may_be_left(
+    name: str, config: dict[str, object], more: tuple[str, ...], folder_of: FolderOf, tmp_path: Path
+) -> None:
+    tensors = {key: torch.ones(4) for key in more}
+    loaded = load_model(changed(folder_of(name), tmp_path / "model", config, **tensors), device="cpu")
+    assert loaded.ref.n_layers == 3
+
+
 @pytest.mark.parametrize(("option", "value"), [("dtype", "float8"), ("device", "abacus")])
 def test_unknown_options_are_refused(option: str, value: str, folder_of: FolderOf) -> None:
     with pytest.raises(BabelScopeError, match=f"no {option} '{value}'"):

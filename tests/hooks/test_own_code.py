@@ -72,6 +72,29 @@ def test_code_of_a_model_runs_on_request_alone(
         np.testing.assert_array_equal(rows.values, plain.rows[key].values)
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("    def __init__(self, config):\n        raise AttributeError('on purpose')", "AttributeError: on purpose"),
+        (
+            "    def __init__(self, config):\n        super().__init__(config)\n        self.model.norm.forward = None",
+            "TypeError",  # when it is run
+        ),
+        ("    def forward(self, :", "SyntaxError"),
+    ],
+)
+def test_code_of_a_model_that_fails_is_one_problem(
+    more: str, why: str, own_code: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = own_code
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with (folder / "own.py").open("a") as file:
+        file.write(more)
+    with pytest.raises(BabelScopeError, match=f"{folder} cannot be loaded: .*{why}") as error:
+        load_model(folder, device="cpu", trust_remote_code=True)
+    assert error.value.hint == "check its files and its own code"
+
+
 def captured(loaded: LoadedModel, prompts: PromptSet) -> Block:
     plan = make_plan(loaded, prompts, sites=["resid.post", "attn.heads"], positions=["last"])
     self_test(loaded, prompts, plan)
@@ -140,6 +163,9 @@ def test_custom_attention_is_kept_when_we_look_inside(
 def test_an_attention_that_nobody_registered_is_refused(folder_of: FolderOf) -> None:
     with pytest.raises(BabelScopeError, match="no_such_attention"):
         load_model(folder_of("llama"), device="cpu", attn_implementation="no_such_attention")
+    with pytest.raises(BabelScopeError, match="BloomForCausalLM does not support") as error:
+        load_model(folder_of("bloom"), device="cpu", attn_implementation="sdpa")
+    assert error.value.hint == "leave --attention out, or name another one"
 
 
 def test_a_model_whose_blocks_share_their_weights_is_refused_with_one_hint(tmp_path: Path) -> None:
