@@ -6,7 +6,25 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Anatomy, Languages, Limit, Mapping, Overwrite, Prompts, Sites, split_codes
+from babelscope.cli.options import (
+    Adapter,
+    Anatomy,
+    Attention,
+    Device,
+    DeviceMap,
+    Dtype,
+    Languages,
+    Limit,
+    Mapping,
+    MergeAdapter,
+    Overwrite,
+    Prompts,
+    Quantize,
+    Revision,
+    Sites,
+    TrustRemoteCode,
+    split_codes,
+)
 from babelscope.cli.progress import bar, note
 
 
@@ -29,21 +47,18 @@ def run(
     ] = 0,
     texts: Annotated[bool, typer.Option(help="Keep prompt texts in the store.")] = True,
     backend: Annotated[str, typer.Option(help="cli.py ls backends.")] = "torch",
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    revision: Revision = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    quantize: Quantize = None,
+    attention: Attention = None,
+    adapter: Adapter = None,
+    merge_adapter: MergeAdapter = False,
+    trust_remote_code: TrustRemoteCode = False,
     anatomy: Anatomy = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="auto, or a JSON file of module -> device, cpu or disk: spread the weights.")
-    ] = None,
-    quantize: Annotated[str | None, typer.Option(help="nf4 or int8, by bitsandbytes, on a GPU.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter.")] = None,
-    merge_adapter: Annotated[bool, typer.Option("--merge-adapter", help="Add the adapter to the weights.")] = False,
     chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Wrap prompts as what a user says to the model.")
-    ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python files that come with the model.")
     ] = False,
     decoder: Annotated[
         str, typer.Option(help="What a decoder beside an encoder reads: start, language or copy.")
@@ -68,9 +83,10 @@ def run(
             out, model=model, prompts=prompts or [], sites=site or ("resid.post", "mlp.act"),
             positions=position or ("last",), languages=split_codes(languages), limit=limit, mapping=mapping,
             answers=answers, continuation=continuation, backend=backend, revision=revision, dtype=dtype, device=device,
-            device_map=device_map, quantize=quantize, adapter=adapter, merge_adapter=merge_adapter,
-            trust_remote_code=trust_remote_code, chat_template=chat_template, anatomy=anatomy, decoder=decoder,
-            block_items=block_items, texts=texts, part=part, resume=resume, overwrite=overwrite, dry_run=dry_run,
+            device_map=device_map, quantize=quantize, attn_implementation=attention, adapter=adapter,
+            merge_adapter=merge_adapter, trust_remote_code=trust_remote_code, anatomy=anatomy,
+            chat_template=chat_template, decoder=decoder, block_items=block_items, texts=texts, part=part,
+            resume=resume, overwrite=overwrite, dry_run=dry_run,
             self_test=self_test, levers=[] if lever == ["none"] else lever, progress=progress,
             note=(lambda _: None) if workflows.is_silent() else note,
         )  # fmt: skip

@@ -39,6 +39,23 @@ Within: TypeAlias = Annotated[
 Mode: TypeAlias = Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of permutations and bootstraps.")]
 Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; the numbers do not depend on it.")]
+# How a model is loaded: the same in every command that loads one.
+Revision: TypeAlias = Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.")]
+Dtype: TypeAlias = Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")]
+Device: TypeAlias = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceMap: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--device-map", help="auto, or a JSON file of module -> device, cpu or disk: spread the weights."),
+]
+Quantize: TypeAlias = Annotated[str | None, typer.Option("--quantize", help="nf4 or int8, by bitsandbytes, on a GPU.")]
+Attention: TypeAlias = Annotated[
+    str | None, typer.Option("--attention", help="How attention is computed: eager, sdpa, or a name of transformers.")
+]
+Adapter: TypeAlias = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter.")]
+MergeAdapter: TypeAlias = Annotated[bool, typer.Option("--merge-adapter", help="Add the adapter to the weights.")]
+TrustRemoteCode: TypeAlias = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python files that come with the model.")
+]
 Anatomy: TypeAlias = Annotated[
     Path | None, typer.Option("--anatomy", help="YAML file that names parts which are not located (docs/anatomy.md).")
 ]

@@ -193,7 +193,7 @@ def _tell(
             raise NotShownError(
                 f"{listener.end} of {type(module).__name__} is not reachable: attention is computed in another way "
                 "than a softmax over all keys",
-                "load the model with attn_implementation='sdpa' (mass) or 'eager' (scores and patterns as well)",
+                "choose --attention sdpa (for mass), or --attention eager (for scores and patterns as well)",
             )
         passed = watch.softmax[0 if listener.end == "scores" else 1]
         listener.keep(at_softmax(listener.end, passed, shape, dtype, listener.reduction))

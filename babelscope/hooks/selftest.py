@@ -68,7 +68,7 @@ def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dic
             raise BabelScopeError(
                 f"self-test of {loaded.anatomy.name} failed: {name}: "
                 f"error {error:.1e}, at most {tolerance:.0e} expected",
-                "try --dtype float32 or another attention implementation; --no-self-test goes on regardless",
+                "try --dtype float32 or --attention eager; --no-self-test goes on regardless",
             )
     levers = {f"lever {name}": error for name, error in getattr(run, "lever_errors", {}).items()}
     return {**found, **checks, **levers, "hooks left behind": float(left)}

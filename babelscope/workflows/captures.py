@@ -71,12 +71,13 @@ def capture(
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
-    anatomy: str | Path | None = None,
     device_map: str | Path | None = None,
     quantize: str | None = None,
+    attn_implementation: str | None = None,
     adapter: str | None = None,
     merge_adapter: bool = False,
     trust_remote_code: bool = False,
+    anatomy: str | Path | None = None,
     chat_template: bool = False,
     decoder: str = "start",
     block_items: int = 64,
@@ -114,9 +115,7 @@ def capture(
         Let the model continue each prompt by at most so many tokens, greedily.
     backend, revision, dtype, device : str
         What runs the model, which revision of a hub id, in which precision, where.
-    anatomy : path, optional
-        File that names parts which the locator does not find.
-    device_map, quantize, adapter, merge_adapter, trust_remote_code : optional
+    device_map, quantize, attn_implementation, adapter, merge_adapter, trust_remote_code, anatomy : optional
         As in `hooks.load_model`.
     chat_template : bool
         Wrap each prompt as the model was trained to read what a user says.
@@ -168,8 +167,11 @@ def capture(
     plugins.load("backend", backend)  # an unknown name is told before a model is loaded
     loaded = hooks.load_model(
         model_path(model), revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
-        anatomy=anatomy, adapter=adapter, merge_adapter=merge_adapter, trust_remote_code=trust_remote_code,
+        adapter=adapter, merge_adapter=merge_adapter, attn_implementation=attn_implementation, anatomy=anatomy,
+        trust_remote_code=trust_remote_code,
     )  # fmt: skip
+    for text in loaded.notes:
+        note(text)
     loaded = replace(loaded, ref=replace(loaded.ref, source=model))
     if chat_template:
         loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
@@ -284,6 +286,7 @@ def _provenance(
         "device_map": getattr(loaded.model, "hf_device_map", None),
         "model": loaded.ref.source,
         "adapter": loaded.ref.adapter,
+        "model_notes": list(loaded.notes),
         "trust_remote_code": trust_remote_code,
         "prompts": {"name": prompts.name, "source": prompts.source},
         "self_test": dict(checks),

@@ -34,7 +34,7 @@ class Examination:
     self_test : mapping
         Check -> error.
     notes : tuple of str
-        What is missing, and why.
+        What is missing, and why, and what the user should know about the model.
     problems : tuple of str
         What keeps the model from being located and proven; empty where nothing does.
     """
@@ -77,10 +77,16 @@ class Examination:
 def doctor(
     model: str,
     *,
-    anatomy: str | Path | None = None,
     revision: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    device_map: str | Path | None = None,
+    quantize: str | None = None,
+    attn_implementation: str | None = None,
+    adapter: str | None = None,
+    merge_adapter: bool = False,
+    trust_remote_code: bool = False,
+    anatomy: str | Path | None = None,
 ) -> Examination:
     """Find the parts of a model, prove every site on real tensors and run the self-test of a capture.
 
@@ -88,10 +94,10 @@ def doctor(
     ----------
     model : str
         Local folder, hub id, or name of an embedded model.
-    anatomy : path, optional
-        File that names parts which the locator does not find.
-    revision, dtype, device : str
-        As for `capture`.
+    revision, dtype, device, device_map, quantize, attn_implementation : optional
+        As in `hooks.load_model`.
+    adapter, merge_adapter, trust_remote_code, anatomy : optional
+        As in `hooks.load_model`.
 
     Raises
     ------
@@ -101,7 +107,11 @@ def doctor(
     from babelscope import hooks
     from babelscope.hooks import findings
 
-    loaded = hooks.load_model(model_path(model), revision=revision, dtype=dtype, device=device, anatomy=anatomy)
+    loaded = hooks.load_model(
+        model_path(model), revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
+        adapter=adapter, merge_adapter=merge_adapter, attn_implementation=attn_implementation, anatomy=anatomy,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     missing = findings.unproven(loaded.anatomy)
     problems = [f"not located in every layer: {', '.join(missing)}"] if missing else []
     sites = _sites(loaded)
@@ -120,7 +130,7 @@ def doctor(
         sites=sites,
         laws=laws,
         self_test=checks,
-        notes=findings.notes_of(loaded.anatomy),
+        notes=(*loaded.notes, *findings.notes_of(loaded.anatomy)),
         problems=tuple(problems),
     )
 

@@ -1,17 +1,22 @@
 """What `doctor` prints, and what it exits with."""
 
+import inspect
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM, XLMConfig, XLMWithLMHeadModel
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM, XLMConfig, XLMWithLMHeadModel
 
 import babelscope.hooks.selftest
 from babelscope import workflows
+from babelscope.cli import capture, doctor
 from babelscope.errors import BabelScopeError
+from babelscope.hooks import load_model
 from babelscope.hooks.anatomy_file import StackPaths
 from tests.cli import tiny
 from tests.cli.conftest import Finished
@@ -81,6 +86,40 @@ def test_a_self_test_that_fails_exits_1(cli: Cli, folder: Path, monkeypatch: pyt
     assert done.code == 1
     assert "mask is honored: error 1.0e+00" in done.err
     assert "output projection" in done.out
+
+
+def test_every_command_loads_a_model_by_the_same_options() -> None:
+    names = set(inspect.signature(load_model).parameters) - {"source"}
+    verbs = [inspect.signature(verb).parameters for verb in (load_model, workflows.capture, workflows.doctor)]
+    defaults = [{name: verb[name].default for name in names} for verb in verbs]
+    assert defaults[0] == defaults[1] == defaults[2]
+    shown = {"attention" if name == "attn_implementation" else name for name in names}
+    options = [inspect.signature(command.run).parameters for command in (capture, doctor)]
+    assert {n: options[0][n] for n in shown} == {n: options[1][n] for n in shown}
+
+
+def test_the_options_reach_the_model(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(tmp_path)
+    found = workflows.doctor(str(folder), adapter=str(tmp_path), attn_implementation="eager")
+    assert found.self_test["adapter active"] > 0
+    config.base_model_name_or_path = "org/other"
+    config.save_pretrained(tmp_path)
+    done = cli("doctor", folder, "--adapter", tmp_path, "--attention", "eager", "--trust-remote-code")
+    assert done.code == 0, done.err
+    assert "adapter active" in done.out
+    assert f"- adapter {tmp_path} was made for org/other; " in done.out
+    for wrong, problem in (
+        (["--quantize", "int3"], "no quantization 'int3'"),
+        (["--device-map", "nowhere.json"], "nowhere.json"),
+        (["--attention", "sdap"], "no attention implementation called 'sdap'\n  hint: did you mean sdpa?"),
+        (["--merge-adapter"], "no adapter to merge"),
+    ):
+        done = cli("doctor", folder, *wrong)
+        assert done.code == 1
+        assert problem in done.err
 
 
 def test_a_wrong_anatomy_file_is_refused(cli: Cli, folder: Path, tmp_path: Path) -> None:

@@ -63,6 +63,29 @@ def test_an_adapter_is_in_the_rows_the_identity_and_the_provenance(cli: Cli, tin
     assert_one_problem(done, "another plan: model.adapter_sha256", "repeat the first command")
 
 
+def test_an_adapter_for_another_base_is_noted_and_the_note_is_kept(cli: Cli, tiny_model: Path, adapter: Path) -> None:
+    shutil.copytree(adapter, "other")
+    config = json.loads(Path("other/adapter_config.json").read_text())
+    Path("other/adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "org/instruct"}))
+    said: list[str] = []
+    store = bs.capture(
+        "noted.acts", model=str(tiny_model), adapter="other", prompts="knowledge", limit=2, note=said.append
+    )
+    (note,) = store.provenance["model_notes"]
+    assert note in said
+    assert "was made for org/instruct" in note
+    assert captured(cli, "--model", tiny_model, "--adapter", adapter).provenance["model_notes"] == []
+
+
+def test_the_attention_that_was_chosen_is_part_of_the_identity(cli: Cli, tiny_model: Path) -> None:
+    own = captured(cli, "--model", tiny_model)
+    assert own.plan.model.attn_implementation == "sdpa"
+    assert captured(cli, "--model", tiny_model, "--attention", "sdpa").plan.fingerprint == own.plan.fingerprint
+    done = cli("capture", "run.acts", *QUICK, "--model", tiny_model, "--attention", "eager", "--resume")
+    assert_one_problem(done, "another plan: model.attn_implementation", "repeat the first command")
+    assert captured(cli, "--model", tiny_model, "--attention", "eager").plan.model.attn_implementation == "eager"
+
+
 def test_a_model_on_the_disk_resumes_what_one_in_memory_began(cli: Cli, tiny_model: Path) -> None:
     expected = rows(captured(cli, "--model", tiny_model, "--block-items", 1))
     for shard in sorted(Path("run.acts/shards/l-sw").glob("*.h5"))[1:]:
@@ -96,6 +119,7 @@ def test_a_chat_template_wraps_the_prompts(cli: Cli, tiny_model: Path) -> None:
         (["--quantize", "int3"], "no quantization 'int3'", "nf4 or int8"),
         (["--adapter", "nowhere/at/all"], "nowhere/at/all is no adapter", "adapter_config.json"),
         (["--merge-adapter"], "no adapter to merge", "--adapter"),
+        (["--attention", "sdap"], "no attention implementation called 'sdap'", "did you mean sdpa"),
     ],
 )
 def test_an_option_that_cannot_be_met_leaves_nothing(

@@ -15,6 +15,7 @@ from transformers import AlbertConfig, AlbertModel, AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+import babelscope as bs
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import LoadedModel, load_model, make_plan, run_plan, self_test
 from babelscope.hooks.interface import attention_through
@@ -144,6 +145,25 @@ def test_custom_attention_is_kept_while_capturing(
     plain = captured(load(name), prompts)
     for key, rows in block.rows.items():
         assert np.abs(rows.values - plain.rows[key].values).max() > 0.01
+
+
+def test_custom_attention_is_kept_by_the_workflow(
+    folder_of: FolderOf, prompts: PromptSet, custom_attention: list[int], tmp_path: Path
+) -> None:
+    options = {"model": str(folder_of("llama")), "prompts": prompts, "device": "cpu"}
+    sites = ["resid.post", "attn.heads", "attn.q", "attn.mass"]
+    for n_sites in (1, 2, 4):
+        custom_attention.clear()
+        out = tmp_path / f"{n_sites}.acts"
+        store = bs.capture(out, sites=sites[:n_sites], attn_implementation="test_backwards", **options)
+        assert set(custom_attention) == {0, 1, 2}
+        assert store.plan.model.attn_implementation == "test_backwards"
+        loaded = load_model(folder_of("llama"), device="cpu", attn_implementation="test_backwards")
+        expected = captured(loaded, prompts).rows["resid.post", Position("last")].values[1]
+        found = store.select("resid.post@1", languages=["en"]).numpy().reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)  # float32 passes in another batch shape
+    plain = bs.capture(tmp_path / "plain.acts", sites=sites[:1], **options)
+    assert np.abs(plain.select("resid.post@1", languages=["en"]).numpy().reshape(expected.shape) - found).max() > 0.01
 
 
 @pytest.mark.parametrize("eager", [False, True])
