@@ -1,7 +1,7 @@
 """A file that names parts which the locator cannot find; they are proven by the same laws as found ones."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -51,7 +51,10 @@ class StackPaths(BaseModel):
     embedding: str | None = None
 
     @model_validator(mode="after")
-    def _numbered(self) -> Self:
+    def _says_something(self) -> Self:
+        for name in sorted(self.model_fields_set):
+            if getattr(self, name) in (None, "", StackPaths()):
+                raise ValueError(f"{name} names nothing")
         for name in PER_LAYER:
             path = getattr(self, name)
             if path is not None and "{layer}" not in path:
@@ -70,7 +73,7 @@ class StackPaths(BaseModel):
             return None
         if "{layer}" in self.layers:
             found: list[nn.Module] = []
-            while (block := _at(model, self.layers.format(layer=len(found)))) is not None:
+            while (block := _at(model, _numbered(self.layers, len(found)))) is not None:
                 found.append(block)
         else:
             found = list(getattr(_at(model, self.layers), "children", list)())
@@ -81,7 +84,7 @@ class StackPaths(BaseModel):
     def parts(self, model: nn.Module, layer: int) -> NamedParts:
         """What is named in one block."""
         paths = {name: getattr(self, name) for name in PER_LAYER}
-        return NamedParts(**{n: _at(model, p.format(layer=layer)) for n, p in paths.items() if p is not None})
+        return NamedParts(**{n: _at(model, _numbered(p, layer)) for n, p in paths.items() if p is not None})
 
     def check(self, model: nn.Module, n_layers: int) -> None:
         """Refuse a path that leads nowhere, whatever the layer.
@@ -93,7 +96,7 @@ class StackPaths(BaseModel):
         """
         for name in PER_LAYER:
             path = getattr(self, name)
-            if path is not None and not any(_at(model, path.format(layer=i)) for i in range(n_layers)):
+            if path is not None and not any(_at(model, _numbered(path, i)) for i in range(n_layers)):
                 raise _leads_nowhere(model, name, path)
 
     def module(self, model: nn.Module, name: str) -> nn.Module | None:
@@ -119,10 +122,22 @@ class AnatomyFile(StackPaths):
     enc: StackPaths | None = None
     dec: StackPaths | None = None
 
-    def stack(self, tag: str) -> StackPaths:
-        """The paths of one stack."""
-        named = {"": self, "enc": self.enc, "dec": self.dec}[tag]
-        return named or StackPaths()
+    def stacks(self, tags: Collection[str]) -> dict[str, StackPaths]:
+        """The paths of each stack of a model, whose only one is called "".
+
+        Raises
+        ------
+        BabelScopeError
+            If the file names parts of a stack that the model does not have.
+        """
+        one = "" in tags
+        foreign = [name for name in type(self).model_fields if (name in ("enc", "dec")) == one and getattr(self, name)]
+        if foreign:
+            raise BabelScopeError(
+                f"anatomy file: {foreign[0]}: this model has {'one stack' if one else 'an encoder and a decoder'}",
+                "write its parts at the top" if one else f"write {foreign[0]} below enc: or dec:",
+            )
+        return {tag: {"": self, "enc": self.enc, "dec": self.dec}[tag] or StackPaths() for tag in tags}
 
     @property
     def sha256(self) -> str:
@@ -156,6 +171,10 @@ def read_anatomy(path: str | Path) -> AnatomyFile:
         raise BabelScopeError(f"anatomy file {file}: {where + ': ' if where else ''}{first['msg']}", hint) from None
 
 
+def _numbered(path: str, layer: int) -> str:
+    return path.replace("{layer}", str(layer))
+
+
 def _at(model: nn.Module, path: str) -> nn.Module | None:
     try:
         return model.get_submodule(path)
@@ -164,7 +183,7 @@ def _at(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _leads_nowhere(model: nn.Module, name: str, path: str) -> BabelScopeError:
-    parts = path.replace("{layer}", "0").split(".")
+    parts = _numbered(path, 0).split(".")
     known = next((p for n in range(len(parts), 0, -1) if _at(model, p := ".".join(parts[:n])) is not None), "")
     inside = ", ".join(n for n, _ in model.get_submodule(known).named_children()) or "nothing"
     return BabelScopeError(

@@ -37,7 +37,7 @@ def locate(model: PreTrainedModel, named: AnatomyFile | None = None) -> Anatomy:
         If a stack has no list of blocks that each run once, or if a part that is named is not what its name says.
     """
     roots = _roots(model)
-    paths = {tag: (named or AnatomyFile()).stack(tag) for tag in roots}
+    paths = (named or AnatomyFile()).stacks(roots)
     found = {tag: _block_lists(model, root, paths[tag]) for tag, root in roots.items()}
     if any(len(lists) > 1 for lists in found.values()):  # an encoder of images or sound beside the one of text
         found = _that_run(model, found)
@@ -96,15 +96,19 @@ def _stack(seen: Probe, model: PreTrainedModel, tag: str, root: nn.Module, block
     calls = {id(c.module): c for c in seen.calls}
     ran = [b for b in blocks[tag] if id(b) in calls]
     if not ran or any(seen.n_calls(b) != 1 for b in ran):
-        raise BabelScopeError(
-            f"{name}: its blocks are run {'never' if not ran else 'more than once'} in a forward pass",
+        raise _no_blocks(
+            name,
+            paths.layers,
+            f"are run {'never' if not ran else 'more than once'} in a forward pass",
             "layers that share their weights have no site of their own; name another model",
         )
     first, last = calls[id(ran[0])], calls[id(ran[-1])]
     if first.read is None or first.read.ndim != 3 or first.read.shape[0] != 1:
         shape = None if first.read is None else tuple(first.read.shape)
-        raise BabelScopeError(
-            f"{name}: its blocks read {shape} for a prompt of {seen.ids.shape[1]} tokens, not (prompt, token, dim)",
+        raise _no_blocks(
+            name,
+            paths.layers,
+            f"read {shape} for a prompt of {seen.ids.shape[1]} tokens, not (prompt, token, dim)",
             "its residual stream has another form; name another model",
         )
     return Stack(
@@ -156,6 +160,15 @@ def _final_norm(seen: Probe, last: Call, returned: Tensor | None, named: nn.Modu
     after = [c for c in seen.calls if c.began > last.ended and not _has_children(c)]
     norms = [c.module for c in after if _same(c.read, last.returned) and _same(c.returned, returned)]
     return norms[0] if norms else None
+
+
+def _no_blocks(name: str, named: str | None, fault: str, hint: str) -> BabelScopeError:
+    if named is None:
+        return BabelScopeError(f"{name}: its blocks {fault}", hint)
+    return BabelScopeError(
+        f"anatomy file: layers {named!r} of {name} are no blocks: they {fault}",
+        "name the list whose modules the residual stream runs through, or leave layers out: they are located then",
+    )
 
 
 def _not_what_it_says(part: str, fault: str) -> BabelScopeError:

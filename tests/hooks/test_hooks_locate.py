@@ -259,6 +259,8 @@ def test_a_part_that_is_named_wrongly_is_refused_by_its_law(
             "down_projection: model.layers.block_{layer}.ffn",
             r"leads to no module .*\n.*block_0 there is self_attn, mlp",
         ),
+        ("activation: model.layers.block_{layer}.mlp.{x}", r"activation 'model.*\{x\}' leads to no module"),
+        ("activation: model.layers.block_{0}.{layer}.mlp", r"activation 'model.*mlp' leads to no module"),
     ],
 )
 def test_a_path_that_leads_elsewhere_is_refused(
@@ -277,6 +279,9 @@ def test_a_path_that_leads_elsewhere_is_refused(
         ("layer: model.layers", "layer: Extra inputs"),
         ("down_projection: mlp.down_proj", r"lacks \{layer\}"),
         ("enc:\n  activation: act", r"enc: .*lacks \{layer\}"),
+        ('layers: ""', "layers names nothing"),
+        ("final_norm:", "final_norm names nothing"),
+        ("dec: {}", "dec names nothing"),
     ],
 )
 def test_a_file_that_says_something_else_is_refused(text: str, problem: str, tmp_path: Path) -> None:
@@ -287,6 +292,24 @@ def test_a_file_that_says_something_else_is_refused(text: str, problem: str, tmp
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BabelScopeError, match=r"none\.yaml cannot be read"):
         read_anatomy(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem", "hint"),
+    [
+        ("llama", "layers: model", r"layers 'model' of LlamaForCausalLM are no blocks: they read", "leave layers out"),
+        ("llama", "layers: model.layers.{layer}.{x}", r"layers 'model.*\{x\}' leads to no module", "there is"),
+        ("llama", "layers: lm_head.{layer}", r"layers 'lm_head.*' leads to no module", "there is"),
+        ("llama", "enc:\n  layers: encoder.block", "enc: this model has one stack", "at the top"),
+        ("mt5", "layers: encoder.block", "layers: this model has an encoder and a decoder", "write layers below enc:"),
+    ],
+)
+def test_no_line_of_a_file_is_ignored(
+    name: str, text: str, problem: str, hint: str, load: Load, tmp_path: Path
+) -> None:
+    with pytest.raises(BabelScopeError, match=f"anatomy file: {problem}") as error:
+        locate(load(name).model, names(tmp_path, text))
+    assert hint in error.value.hint
 
 
 def test_the_stacks_of_an_encoder_decoder_are_named_apart(load: Load, tmp_path: Path) -> None:
