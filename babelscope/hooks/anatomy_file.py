@@ -167,8 +167,8 @@ def read_anatomy(path: str | Path) -> AnatomyFile:
         return AnatomyFile(**record)
     except (ValidationError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        where = ".".join(map(str, first["loc"]))
-        raise BabelScopeError(f"anatomy file {file}: {where + ': ' if where else ''}{first['msg']}", hint) from None
+        where, why = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
+        raise BabelScopeError(f"anatomy file {file}: {where + ': ' if where else ''}{why}", hint) from None
 
 
 def _numbered(path: str, layer: int) -> str:

@@ -134,6 +134,8 @@ class CapturePlan:
         record = asdict(self)
         record["sites"] = [str(s) for s in self.sites]
         record["positions"] = [str(p) for p in self.positions]
+        if not self.source_tokens:  # plans of most models keep the fingerprint they had before this field
+            del record["source_tokens"]
         return record
 
     @classmethod
@@ -152,8 +154,6 @@ class CapturePlan:
         record: dict[str, Any] = json.loads(json.dumps(self.to_json()))
         for name in ("source", "adapter"):
             record["model"].pop(name)
-        if not self.source_tokens:  # plans of other models keep the identity they had before this field
-            record.pop("source_tokens")
         return record
 
     @property

@@ -22,9 +22,7 @@ def test_a_plan_survives_json(plan):
 
 
 def test_a_plan_that_was_written_before_a_field_came_keeps_its_fingerprint():
-    record = PLAN.to_json()
-    del record["source_tokens"]
-    assert CapturePlan.from_json(record) == PLAN
+    assert "source_tokens" not in PLAN.to_json()
     assert PLAN.fingerprint == "50169b7539a1d4bb8452cde8fa03ab749afdeb664a98e3eb557167e760765593"
 
 
