@@ -45,5 +45,7 @@ def run(
     if found.problems:
         raise BabelScopeError(
             f"{found.architecture}: {found.problems[0]}",
-            "sites that are listed can be captured; name missing parts in a file (--anatomy, see docs/anatomy.md)",
+            "sites that are listed can be captured; name missing parts in a file (--anatomy, see docs/anatomy.md)"
+            if found.laws
+            else "the self-test failed, so no site was proven: a capture is refused as long as it fails",
         )

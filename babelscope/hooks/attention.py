@@ -155,7 +155,8 @@ def softmax_tap(family: str, name: Literal["scores", "pattern"]) -> Tap:
     if name == "pattern":
         equation = f"rows of {site} sum to 1 over the real keys"
         return Tap(site, equation, *_per_head(site, name), pattern_law, beyond=0.0)
-    return Tap(site, f"softmax({site}) = {family}.pattern", *_per_head(site, name), scores_law, seen_keys)
+    equation = f"softmax({site}) = {family}.pattern"
+    return Tap(site, equation, *_per_head(site, name), scores_law, seen_keys, defined=lambda x: x.clamp_min(HIDDEN))
 
 
 def mass_tap(family: str) -> Tap:
@@ -165,14 +166,15 @@ def mass_tap(family: str) -> Tap:
     def law(stack: Stack, layer: int, seen: Tensors) -> tuple[Tensor, Tensor]:
         found, expected = seen[site], seen[f"{family}.reduced"]
         undefined = found.isnan() & expected.isnan()
-        # Tokens and nats and shares of 1: each summary is measured against its own largest value.
-        size = expected.nan_to_num().abs().amax((0, 1)).clamp_min(1e-3)
+        # Nats, tokens and shares of 1: where all of a summary is small, as the entropy of one token, one is the scale.
+        size = expected.nan_to_num().abs().amax((0, 1)).clamp_min(1)
         sides = ((x / size).masked_fill(undefined, 0).to(seen[f"{family}.pattern"].dtype) for x in (found, expected))
         return next(sides), next(sides)
 
     equation = f"{site} is the same reduction of {family}.pattern"
     # Without a pattern the model may compute in another order, so the two sides come from two passes.
-    return Tap(site, equation, *_per_head(site, "mass"), law, limits=PASS)
+    # Distances between two stacks and mass on a segment that a prompt lacks are NaN; the first two summaries never are.
+    return Tap(site, equation, *_per_head(site, "mass"), law, limits=PASS, defined=lambda x: x[..., :2])
 
 
 def _per_head(

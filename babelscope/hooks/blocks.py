@@ -1,7 +1,7 @@
 """A plan, block by block, whichever backend runs the forward passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,14 +9,13 @@ import torch
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts
-from babelscope.hooks.capture import BatchRows, ForwardPass, Key, run_batch
+from babelscope.hooks.capture import BatchRows, ForwardPass, run_batch
 from babelscope.hooks.continuing import follow
 from babelscope.hooks.models import LoadedModel
-from babelscope.hooks.positions import NoTokensError, tokens_at
 from babelscope.hooks.prefixes import Group
-from babelscope.hooks.rows import Item, Splits, all_splits, empty, rows_of
-from babelscope.hooks.tokens import batches, decoder_tokens, encode_prompts
-from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet
+from babelscope.hooks.rows import Item, all_splits, empty, rows_of, usable
+from babelscope.hooks.tokens import batches
+from babelscope.schema import Block, CapturePlan, PromptSet, Site
 
 
 def run_plan(
@@ -62,32 +61,11 @@ def _blocks(run: "_Run", prompts: PromptSet, pending: Sequence[tuple[str, int]])
     table = {(p.item, p.language): p for p in prompts.prompts}
     laws = True
     for language, index in pending:
-        found = {i: table.get((run.plan.items[i], language)) for i in run.plan.block(index)}
-        items, failed = _usable(run.plan, run.loaded, language, found)
-        yield run.block(language, index, items, failed, laws=laws)
+        wanted = {i: table.get((run.plan.items[i], language)) for i in run.plan.block(index)}
+        absent = {i: f"not among the prompts in {language!r}" for i, p in wanted.items() if p is None}
+        items, failed = usable(run.plan, run.loaded, {i: p for i, p in wanted.items() if p is not None})
+        yield run.block(language, index, items, absent | failed, laws=laws)
         laws = laws and not items
-
-
-def _usable(
-    plan: CapturePlan, loaded: LoadedModel, language: str, found: dict[int, Prompt | None]
-) -> tuple[list[Item], dict[int, str]]:
-    """Items in which every position picks something, and the reasons for the others."""
-    present = {i: p for i, p in found.items() if p is not None}
-    failed = {i: f"not among the prompts in {language!r}" for i in found if i not in present}
-    encoded = encode_prompts(loaded.tokenizer, list(present.values()))
-    decoder = decoder_tokens(loaded, plan.decoder, list(present.values()), encoded)
-    items = []
-    for row, (i, prompt) in enumerate(present.items()):
-        item = Item(i, prompt, encoded[row], decoder[row] if decoder else None)
-        try:
-            for stack in {site.row_stack for site in plan.sites}:
-                for position in (*plan.positions, Position("last")):
-                    tokens_at(position, prompt, item.tokens(stack))
-        except NoTokensError as reason:
-            failed[i] = str(reason)
-        else:
-            items.append(item)
-    return items, failed
 
 
 @dataclass(slots=True)
@@ -99,7 +77,7 @@ class _Run:
     loaded: LoadedModel
     n_options: int
     note: Callable[[str], None]
-    told_not_finite: bool = False
+    told: set[Site] = field(default_factory=set)  # to hold values that are not finite
 
     def block(self, language: str, index: int, items: Sequence[Item], failed: dict[int, str], *, laws: bool) -> Block:
         """Capture the items of one block."""
@@ -109,9 +87,12 @@ class _Run:
         if self.plan.answered:
             sheet = AnswerSheet(self.loaded.tokenizer, [x.prompt for x in items], self.n_options)
         law_errors: dict[str, float] = {}
+        not_finite: dict[Site, Item] = {}
         for number, group in enumerate(self._groups(items)):
             for rows, found in self._rows(items, group, laws=laws and number == 0):
                 law_errors.update(found.passed.law_errors)
+                for site, row in found.not_finite.items():
+                    not_finite.setdefault(site, items[rows[row]])
                 if sheet is not None and found.passed.logits is not None:
                     sheet.fill(rows, found.passed.logits)
                 for key, x in found.values.items():
@@ -120,7 +101,7 @@ class _Run:
                     values[key][:, torch.from_numpy(target)] = x
         if sheet is not None:
             _follow(sheet, self.plan, self.loaded, items)
-        self._tell_not_finite(language, values, splits, items)
+        self._tell_not_finite(not_finite)
         last = self.loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in items])
         return Block(
             language=language,
@@ -178,28 +159,19 @@ class _Run:
         yield from self._rows(items, replace(group, rows=group.rows[:half]), laws=laws)
         yield from self._rows(items, replace(group, rows=group.rows[half:]), laws=False)
 
-    def _tell_not_finite(
-        self, language: str, values: Mapping[Key, torch.Tensor], splits: Mapping[Key, Splits], items: Sequence[Item]
-    ) -> None:
-        """Name the first site and item with values that are no numbers, once in a run; the store counts them all."""
-        if self.told_not_finite:
-            return
-        for (name, position), x in values.items():
-            # A sum is finite if all its terms are, and takes one pass without a mask of the size of the rows.
-            if x.numel() == 0 or bool(x.sum(dtype=torch.float64).isfinite()):
-                continue
-            where = (~x.isfinite()).flatten(2).any(2).nonzero()
-            if not len(where):
-                continue
-            layer, row = where[0].tolist()
-            item = int(np.searchsorted(splits[name, position], row, side="right")) - 1
-            site = f"{name}@{self.plan.site_layers()[name][layer]}"
-            self.told_not_finite = True
+    def _tell_not_finite(self, found: Mapping[Site, Item]) -> None:
+        """Name the sites in which values are not finite, each once in a run; the store counts them all."""
+        new: dict[tuple[str, int], list[Site]] = {}
+        for site in sorted(found.keys() - self.told):
+            new.setdefault((site.name, found[site].index), []).append(site)
+        self.told.update(found)
+        for (name, _), sites in new.items():
+            layers = ",".join(str(site.layer) for site in sites if site.layer is not None)
+            prompt, where = found[sites[0]].prompt, f"{name}@{layers}" if layers else name
             self.note(
-                f"{site} of item {self.plan.items[items[item].index]!r} in {language!r} holds values that are "
-                "not finite; they are kept and counted in the store (told once)"
+                f"{where} of item {prompt.item!r} in {prompt.language!r} holds values that are not finite; "
+                "they are kept and counted in the store (told once per site)"
             )
-            return
 
 
 def _out_of_memory(error: Exception) -> bool:

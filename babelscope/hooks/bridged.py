@@ -92,7 +92,7 @@ class BridgePass:
 
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """See `ForwardPass`."""
-        errors = check_laws(self.loaded.anatomy, batch) if laws else {}
+        errors = check_laws(self.loaded.anatomy, batch, self.plan.sites) if laws else {}
         unseen = set(self.sources)
 
         def kept(site: Site, x: Tensor) -> None:

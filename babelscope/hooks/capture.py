@@ -59,10 +59,13 @@ class BatchRows:
     values : mapping
         (site name, position) -> (layer, row, *unit) on the host, in the dtype of the plan.
     passed : Passed
+    not_finite : mapping
+        Site -> first prompt of the batch in whose rows some value is NaN or infinite that the site defines.
     """
 
     values: Mapping[Key, Tensor]
     passed: Passed
+    not_finite: Mapping[Site, int] = field(default_factory=dict)
 
 
 def run_batch(
@@ -106,21 +109,39 @@ def run_batch(
         if any(site.row_stack == tag for site in plan.sites)
     }
     found: dict[tuple[Site, Position], Tensor] = {}
+    not_finite: dict[Site, int] = {}
 
     def keep(site: Site, x: Tensor) -> None:
-        stack = stack_of(loaded.anatomy, site)
+        stack, tap = stack_of(loaded.anatomy, site), tap_of(site.kind)
         for position, pick in pickers[site.row_stack].items():
             # One column is the last token itself, from a pass that computes no other.
             alone = position.kind == "last" and x.shape[:2] == (len(batch), 1)
             rows = x[:, 0].clone() if alone else pick(by_prompt(x, batch.mask_of(site.row_stack)))
-            rows = tap_of(site.kind).reshape(rows, stack, site.layer or 0)
-            if "key" in site.axes:
-                keys = batch.key_mask(site)[pick.prompts].to(rows.device)
-                rows = _over_all_keys(rows, keys, plan.n_keys, tap_of(site.kind).beyond)
+            keys = batch.key_mask(site)[pick.prompts].to(rows.device) if "key" in site.axes else None
+            if tap.defined is not None:  # as long as NaN that stands for something can be told from others
+                own = rows if keys is None else rows.masked_fill(~keys.bool()[:, None], 0)
+                _note_not_finite(not_finite, site, tap.defined(own), pick.prompts)
+            rows = tap.reshape(rows, stack, site.layer or 0)
+            if keys is not None:
+                rows = _over_all_keys(rows, keys, plan.n_keys, tap.beyond)
             found[site, position] = _stored(rows, site, plan.dtype)
 
     passed = forward(batch, keep, logits=logits, laws=laws)
-    return BatchRows(_stacked(plan, found), passed)
+    values = _stacked(plan, found)
+    for (name, position), layers in values.items():
+        sites = [site for site in plan.sites if site.name == name]
+        # A sum is finite if all its terms are, and takes one pass over all layers.
+        if tap_of(sites[0].kind).defined is None and not layers.sum(dtype=torch.float64).isfinite():
+            for site, rows in zip(sites, layers, strict=True):
+                _note_not_finite(not_finite, site, rows, pickers[site.row_stack][position].prompts)
+    return BatchRows(values, passed, not_finite)
+
+
+def _note_not_finite(found: dict[Site, int], site: Site, rows: Tensor, prompts: Tensor) -> None:
+    """Note the first prompt in whose rows a value is not finite, unless one was noted before."""
+    if site not in found and not rows.isfinite().all():
+        broken = (~rows.isfinite()).flatten(1).any(1)
+        found[site] = int(prompts.to(rows.device)[broken].min())
 
 
 def _over_all_keys(rows: Tensor, keys: Tensor, n_keys: int, beyond: float) -> Tensor:

@@ -14,6 +14,9 @@ from babelscope.hooks.tap import Tap, tap_of, taps_of
 from babelscope.hooks.tokens import Batch
 from babelscope.schema import SITE_KINDS, Site
 
+# Fewer tokens say little of how attention is spread over them.
+ENOUGH_TOKENS = 8
+
 
 class _Seen(NamedTuple):
     """One tensor of one block: a site, or what the laws need beside it (`attended`, `sinks`, `reduced`)."""
@@ -24,10 +27,10 @@ class _Seen(NamedTuple):
 
 
 def attention_errors(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
-    """Run the shortest and the longest prompt of a batch, and check the laws on the shortest, which is padded.
+    """Check the laws on the shortest prompt of a batch that has enough tokens, or else on the longest.
 
-    Twice: as the model computes by itself, for `mass`, and step by step, for everything that needs the pattern. One
-    layer of one prompt is held at a time.
+    The longest one runs beside it, so that it is padded. Two passes: as the model computes by itself, for `mass`, and
+    step by step, for everything that needs the pattern. One layer of one prompt is held at a time.
 
     Returns
     -------
@@ -40,7 +43,9 @@ def attention_errors(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
         Naming the site whose law fails.
     """
     lengths = batch.mask.sum(1)
-    few = batch.of([int(lengths.argmin()), int(lengths.argmax())])
+    longest = int(lengths.max())
+    enough = lengths.masked_fill(lengths < min(ENOUGH_TOKENS, longest), longest + 1)
+    few = batch.of([int(enough.argmin()), int(lengths.argmax())])
     taps = {
         (tag, i): tuple(taps_of(stack, i, inside=True))
         for tag, stack in anatomy.stacks.items()

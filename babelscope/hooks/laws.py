@@ -1,6 +1,6 @@
 """The laws of all sites, checked on the tensors of a real forward pass."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,11 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.interior_laws import attention_errors
 from babelscope.hooks.place import Place, by_prompt, tapped
-from babelscope.hooks.tap import Tap, taps_of
+from babelscope.hooks.tap import Tap, place_of, taps_of
 from babelscope.hooks.tokens import Batch
+from babelscope.hooks.tolerance import not_finite
+from babelscope.schema import SITE_KINDS, Site
 
 # Laws hold token by token, so a sample of them bounds the memory: all layers of it are held at once.
 SAMPLED_TOKENS = 32
@@ -70,9 +73,7 @@ def observing(anatomy: Anatomy, batch: Batch) -> Iterator[Observation]:
 
     Laws of sites inside attention need all keys of a prompt, and step-by-step computation: see `interior_laws`.
     """
-    taps = {
-        (tag, i): tuple(taps_of(s, i, inside=False)) for tag, s in anatomy.stacks.items() for i in range(len(s.layers))
-    }
+    taps = _taps(anatomy)
     samples = {tag: _sample(batch.mask_of(tag)) for tag in anatomy.stacks}
     seen = Observation(anatomy, taps)
     reshape = {Seen(*key, tap.kind): tap.reshape for key, found in taps.items() for tap in found}
@@ -99,8 +100,14 @@ def _sample(mask: Tensor) -> tuple[Tensor, Tensor]:
     return rows[chosen], columns[chosen]
 
 
-def check_laws(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
+def check_laws(anatomy: Anatomy, batch: Batch, sites: Iterable[Site] | None = None) -> dict[str, float]:
     """Run one batch through the model and check every law on a sample of its tokens, or of its prompts.
+
+    Parameters
+    ----------
+    sites : iterable of Site, optional
+        What the laws are checked for: those inside attention, which take two further passes, are left out where none
+        of these sites lies there. By default every law is checked.
 
     Returns
     -------
@@ -110,11 +117,36 @@ def check_laws(anatomy: Anatomy, batch: Batch) -> dict[str, float]:
     Raises
     ------
     BabelScopeError
-        Naming the site whose law fails, its error and the tolerance.
+        Naming the site whose law fails, its error and the tolerance, or the first with values that are not finite.
     """
     with torch.inference_mode(), observing(anatomy, batch) as seen:
         anatomy.body(**batch.inputs())
-    return seen.errors() | attention_errors(anatomy, batch)
+    if not all(x.isfinite().all() for x in seen.tensors.values()):
+        raise _not_finite(anatomy, batch)
+    errors = seen.errors()
+    if sites is None or any(place_of(anatomy, site).is_inside for site in sites):
+        errors |= attention_errors(anatomy, batch)
+    return errors
+
+
+def _not_finite(anatomy: Anatomy, batch: Batch) -> BabelScopeError:
+    """Where such values come from, of all tokens: the one that brings them in need not be in the sample."""
+    found: list[Site] = []
+
+    def keep(key: Seen, x: Tensor) -> None:
+        mask = batch.mask_of(key.stack).bool()
+        if key.kind in SITE_KINDS and not by_prompt(x, mask)[mask.to(x.device)].isfinite().all():
+            found.append(Site(key.kind, key.layer if SITE_KINDS[key.kind].per_layer else None, key.stack))
+
+    with torch.inference_mode(), tapped(_places(anatomy, _taps(anatomy)), keep):
+        anatomy.body(**batch.inputs())
+    return not_finite(anatomy.name, str(found[0]), anatomy.model.dtype)
+
+
+def _taps(anatomy: Anatomy) -> Mapping[tuple[str, int], tuple[Tap, ...]]:
+    return {
+        (tag, i): tuple(taps_of(s, i, inside=False)) for tag, s in anatomy.stacks.items() for i in range(len(s.layers))
+    }
 
 
 def _places(anatomy: Anatomy, taps: Mapping[tuple[str, int], tuple[Tap, ...]]) -> dict[Seen, Place]:

@@ -15,6 +15,7 @@ from babelscope.hooks.layer import find_layer
 from babelscope.hooks.mixing import disturbed, token_mixer
 from babelscope.hooks.place import Place
 from babelscope.hooks.probe import Attending, Blocks, Call, Probe, is_linear, probe
+from babelscope.hooks.tolerance import not_finite
 
 
 @torch.inference_mode()
@@ -34,7 +35,8 @@ def locate(model: PreTrainedModel, named: AnatomyFile | None = None) -> Anatomy:
     Raises
     ------
     BabelScopeError
-        If a stack has no list of blocks that each run once, or if a part that is named is not what its name says.
+        If a stack has no list of blocks that each run once, if a part that is named is not what its name says, or if
+        the blocks return values that are not finite, of which no equation holds.
     """
     roots = _roots(model)
     paths = (named or AnatomyFile()).stacks(roots)
@@ -45,6 +47,7 @@ def locate(model: PreTrainedModel, named: AnatomyFile | None = None) -> Anatomy:
     for tag in roots:
         paths[tag].check(model, len(blocks[tag]))
     seen = probe(model, model.base_model, blocks)
+    _check_finite(seen, model, blocks)
     return Anatomy(
         model=model,
         body=model.base_model,
@@ -67,6 +70,20 @@ def _that_run(
     ran = {id(c.module) for c in seen.calls}
     chosen = {tag: [x for x in lists if any(id(b) in ran for b in x)] for tag, lists in found.items()}
     return {tag: chosen[tag] or lists for tag, lists in found.items()}
+
+
+def _check_finite(seen: Probe, model: PreTrainedModel, blocks: Blocks) -> None:
+    streams = {id(block) for stack in blocks.values() for block in stack}
+    if all(_is_finite(c) for c in seen.calls if id(c.module) in streams):
+        return
+    # Calls are in the order of completion, so no part of this one returned such values before it.
+    first = next(c for c in seen.calls if not _is_finite(c))
+    paths = {id(module): path for path, module in model.named_modules()}
+    raise not_finite(type(model).__name__, f"what {paths[id(first.module)]} returns", model.dtype)
+
+
+def _is_finite(call: Call) -> bool:
+    return call.returned is None or bool(call.returned.isfinite().all())
 
 
 def _block_lists(model: PreTrainedModel, root: nn.Module, paths: StackPaths) -> list[Sequence[nn.Module]]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from babelscope.hooks.capture import Key, to_numpy
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.planning import units
-from babelscope.hooks.positions import coordinates_of, row_sizes
-from babelscope.hooks.tokens import Encoded
+from babelscope.hooks.positions import NoTokensError, coordinates_of, row_sizes, tokens_at
+from babelscope.hooks.tokens import Encoded, decoder_tokens, encode_prompts
 from babelscope.schema import CapturePlan, Position, Prompt, Rows, Site
 from babelscope.schema.site import split_site
 
@@ -31,6 +31,24 @@ class Item:
     def tokens(self, stack: str) -> Encoded:
         """What a stack reads of it."""
         return self.decoder if stack == "dec" and self.decoder is not None else self.encoded
+
+
+def usable(plan: CapturePlan, loaded: LoadedModel, prompts: Mapping[int, Prompt]) -> tuple[list[Item], dict[int, str]]:
+    """Items in which every position picks something in every stack that the plan reads, and why the others do not."""
+    encoded = encode_prompts(loaded.tokenizer, list(prompts.values()))
+    decoder = decoder_tokens(loaded, plan.decoder, list(prompts.values()), encoded)
+    items, failed = [], dict[int, str]()
+    for row, (i, prompt) in enumerate(prompts.items()):
+        item = Item(i, prompt, encoded[row], decoder[row] if decoder else None)
+        try:
+            for stack in dict.fromkeys(site.row_stack for site in plan.sites):
+                for position in (*plan.positions, Position("last")):
+                    tokens_at(position, prompt, item.tokens(stack))
+        except NoTokensError as reason:
+            failed[i] = str(reason)
+        else:
+            items.append(item)
+    return items, failed
 
 
 def all_splits(plan: CapturePlan, items: Sequence[Item]) -> dict[Key, Splits]:

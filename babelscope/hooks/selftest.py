@@ -1,130 +1,156 @@
 """Seconds of doubt before hours of capture: whether this model, here, gives what its sites promise."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.adapters import disabled
-from babelscope.hooks.anatomy import Stack
 from babelscope.hooks.backends.torch import forward
-from babelscope.hooks.capture import BatchRows, ForwardPass, run_batch
+from babelscope.hooks.capture import BatchRows, ForwardPass, Keep, Passed, run_batch
 from babelscope.hooks.laws import check_laws
+from babelscope.hooks.leftovers import configurations, count_hooks, own_forwards
+from babelscope.hooks.levers import at_last
+from babelscope.hooks.model_checks import (
+    Block,
+    adapter_effect,
+    at_real_tokens,
+    block_outputs,
+    body_output,
+    hidden_states_error,
+    last_block,
+    returned,
+)
 from babelscope.hooks.models import DTYPES, LoadedModel
-from babelscope.hooks.place import Place, by_prompt, tapped
-from babelscope.hooks.positions import NoTokensError, tokens_at
-from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode_prompts, make_batch
-from babelscope.hooks.tolerance import LAW, PASS, largest_error, typical_error
-from babelscope.schema import CapturePlan, Prompt, PromptSet
+from babelscope.hooks.place import by_prompt, tapped
+from babelscope.hooks.rows import Item, usable
+from babelscope.hooks.tokens import Batch, context_length, make_batch
+from babelscope.hooks.tolerance import LAW, PASS, typical_error
+from babelscope.schema import CapturePlan, PromptSet, Site
 
 MAX_PROMPTS = 4
+FURTHER_PADDING = 8
 
 
 def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dict[str, float]:
     """Check a plan on at most four of its prompts, one per language as far as possible.
 
-    The laws of all sites; rows alone and in a batch; block inputs and outputs against the model's own hidden
-    states; that what lies under the mask does not matter; that no hook is left behind; that capturing leaves
-    the model's output as it is; that an adapter does something.
+    The laws; that what lies under the mask does not matter; rows and logits alone and in a batch; that capturing
+    leaves the model's output as it is; block inputs and outputs against the model's own hidden states; that an
+    adapter does something; that nothing is left behind in the model.
 
     Returns
     -------
     dict
-        Name of the check -> error found. Laws and hidden states are measured by the largest error relative
-        to the largest value, whole passes by the relative norm of the difference (see `tolerance`).
+        Name of the check -> error found; a check that had nothing to compare is absent, such as that of hidden states
+        where a model returns none. Laws and hidden states are measured by the largest error relative to the largest
+        value, whole passes by the relative norm of the difference (see `tolerance`).
 
     Raises
     ------
     BabelScopeError
         Naming the first check that fails.
     """
-    chosen, encoded = _sample(loaded, prompts, plan)
-    batch = make_batch(loaded, encoded, decoder_tokens(loaded, plan.decoder, chosen, encoded))
-    hooks_before = count_hooks(loaded.model)
-    bare = _body_output(loaded, batch)
-    found = {f"law of {site}": error for site, error in check_laws(loaded.anatomy, batch).items()}
+    items = _sample(loaded, prompts, plan)
+    batch = make_batch(loaded, [x.encoded for x in items], [x.decoder for x in items if x.decoder] or None)
+    hooks, configured = count_hooks(loaded.model), configurations(loaded.model)
+    bare = body_output(loaded, batch)
+    found = {f"law of {site}": error for site, error in check_laws(loaded.anatomy, batch, plan.sites).items()}
     run: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
-    together = run_batch(run, loaded, plan, chosen, encoded)
+    replaced = own_forwards(loaded.model)  # after nnsight, which wraps a model for good when it is opened
+    with _watching(loaded) as seen:
+        together = _run(run, loaded, plan, items)
     checks = {
-        "single equals batched": _single(run, loaded, plan, chosen, encoded, together),
-        "mask is honored": _masked(loaded, batch),
-        "output unchanged by capturing": _unchanged(run, loaded, plan, chosen, encoded, bare, batch),
+        "mask is honored": _masked(run, loaded, plan, items, together),
+        "single equals batched": _single(run, loaded, plan, items, together),
+        "output unchanged by capturing": _unchanged(loaded, plan, batch, bare, seen, together),
     }
-    left = count_hooks(loaded.model) - hooks_before
-    if left:
-        raise BabelScopeError(f"self-test: {left} hooks were left behind on {loaded.anatomy.name}", "report this model")
+    left = count_hooks(loaded.model) - hooks
+    changed = [f"{left} hooks"] if left else []
+    changed += ["another configuration"] if configurations(loaded.model) != configured else []
+    changed += ["functions in place of `forward`"] if own_forwards(loaded.model) != replaced else []
+    if changed:
+        raise BabelScopeError(
+            f"self-test: a capture leaves something behind in {loaded.anatomy.name}: {', '.join(changed)}",
+            "report this model",
+        )
     if loaded.switch is not None:
-        found["adapter active"] = _adapter(loaded, batch, bare)
+        found["adapter active"] = adapter_effect(loaded, batch, bare)
     # Last, because asking for hidden states makes transformers install hooks of its own, which stay.
-    checks["equals the model's hidden states"] = _hidden_states(loaded, batch)
-    for name, error in checks.items():
+    checks["equals the model's hidden states"] = hidden_states_error(loaded, batch)
+    measured = {name: error for name, error in checks.items() if error is not None}
+    for name, error in measured.items():
         limits = LAW if "hidden" in name else PASS
         tolerance = max(limits[loaded.model.dtype], limits[DTYPES[plan.dtype]])
         if not error <= tolerance:
             raise BabelScopeError(
                 f"self-test of {loaded.anatomy.name} failed: {name}: "
-                f"error {error:.1e}, at most {tolerance:.0e} expected",
+                f"error {error:.1e}, at most {tolerance:.2g} expected",
                 "try --dtype float32 or --attention eager; --no-self-test goes on regardless",
             )
     levers = {f"lever {name}": error for name, error in getattr(run, "lever_errors", {}).items()}
-    return {**found, **checks, **levers, "hooks left behind": float(left)}
+    return {**found, **measured, **levers, "hooks left behind": float(left)}
 
 
-def count_hooks(model: nn.Module) -> int:
-    """Forward hooks and pre-hooks on a model and all its parts."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def _sample(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> tuple[list[Prompt], list[Encoded]]:
+def _sample(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> list[Item]:
     """The first usable prompt of each of the first languages, then further prompts; four in all."""
     firsts = [prompts.of(language)[0] for language in prompts.languages[:MAX_PROMPTS]]
     queue = [*firsts, *(p for p in prompts.prompts[: 16 * MAX_PROMPTS] if p not in firsts)]
-    usable: list[tuple[Prompt, Encoded]] = []
-    for prompt, encoded in zip(queue, encode_prompts(loaded.tokenizer, queue), strict=True):
-        try:
-            for position in plan.positions:
-                tokens_at(position, prompt, encoded)
-        except NoTokensError:
-            continue
-        usable.append((prompt, encoded))
-    if not usable:
+    items, failed = usable(plan, loaded, dict(enumerate(queue)))
+    if not items:
+        unread = plan.decoder not in ("", "copy") and any(site.row_stack == "dec" for site in plan.sites)
         raise BabelScopeError(
-            f"self-test: the positions {', '.join(map(str, plan.positions))} pick nothing in the first prompts",
-            "check that the prompts have the segments that the positions name",
+            f"self-test: the positions {', '.join(map(str, plan.positions))} pick nothing in the first prompts: "
+            f"{next(iter(failed.values()))}",
+            f"the decoder reads no text with --decoder {plan.decoder}: give --decoder copy, or --position last"
+            if unread
+            else "check that the prompts have the segments that the positions name",
         )
-    usable = usable[:MAX_PROMPTS]
-    return [p for p, _ in usable], [e for _, e in usable]
+    return items[:MAX_PROMPTS]
 
 
-def _body_output(loaded: LoadedModel, batch: Batch) -> Tensor:
-    """Last hidden states of the real tokens of the stack that the unembedding reads."""
-    kept: list[Tensor] = []
-    place = Place(loaded.anatomy.output_stack.layers[-1].module, "output")
-    with torch.inference_mode(), tapped({0: place}, lambda _, x: kept.append(x.clone())):
-        forward(loaded, batch, head=False)
-    state = by_prompt(kept[0], batch.output_mask)
-    return state[batch.output_mask.bool().to(state.device)]
+def _run(run: ForwardPass, loaded: LoadedModel, plan: CapturePlan, items: Sequence[Item]) -> BatchRows:
+    """These prompts as one batch, as the capture runs them."""
+    prompts, encoded = [x.prompt for x in items], [x.encoded for x in items]
+    return run_batch(run, loaded, plan, prompts, encoded, logits=bool(plan.answers))
+
+
+@contextmanager
+def _watching(loaded: LoadedModel) -> Iterator[dict[Block, Tensor]]:
+    """What the last block of the model that runs inside returned; not a copy, since a listener may change it later.
+
+    Empty where a backend runs a model of its own.
+    """
+    seen: dict[Block, Tensor] = {}
+
+    def keep(block: Block, x: Tensor) -> None:
+        seen.clear()
+        seen[block] = x
+
+    with tapped(block_outputs(loaded), keep):
+        yield seen
 
 
 def _single(
-    run: ForwardPass,
-    loaded: LoadedModel,
-    plan: CapturePlan,
-    prompts: Sequence[Prompt],
-    encoded: Sequence[Encoded],
-    together: BatchRows,
-) -> float:
-    alone = [run_batch(run, loaded, plan, [p], [e]) for p, e in zip(prompts, encoded, strict=True)]
+    run: ForwardPass, loaded: LoadedModel, plan: CapturePlan, items: Sequence[Item], together: BatchRows
+) -> float | None:
+    alone = [_run(run, loaded, plan, [item]) for item in items]
+    values = {key: torch.cat([rows.values[key] for rows in alone], dim=1) for key in together.values}
+    logits = [rows.passed.logits for rows in alone if rows.passed.logits is not None]
+    return _difference(BatchRows(values, Passed(torch.cat(logits) if logits else None)), together)
+
+
+def _difference(found: BatchRows, expected: BatchRows) -> float | None:
+    """Largest error of rows and logits; None if nothing in them has to be the same."""
     # Experts of nearly equal weight change places with the last bit; what they add up to does not.
-    compared = [key for key in together.values if key[0].rpartition("moe.")[2] not in ("expert", "neurons")]
-    return max(
-        (_defined_error(torch.cat([r.values[key] for r in alone], dim=1), together.values[key]) for key in compared),
-        default=0.0,
-    )
+    compared = [key for key in expected.values if key[0].rpartition("moe.")[2] not in ("expert", "neurons")]
+    errors = [_defined_error(found.values[key], expected.values[key]) for key in compared]
+    if found.passed.logits is not None and expected.passed.logits is not None:
+        errors.append(typical_error(found.passed.logits, expected.passed.logits))
+    return max(errors, default=None)
 
 
 def _defined_error(found: Tensor, expected: Tensor) -> float:
@@ -133,88 +159,66 @@ def _defined_error(found: Tensor, expected: Tensor) -> float:
     return typical_error(found.masked_fill(undefined, 0), expected.masked_fill(undefined, 0))
 
 
-def _masked(loaded: LoadedModel, batch: Batch) -> float:
-    """Error of real tokens when eight more columns of padding hold another id."""
-    plain = _body_output(loaded, batch)
-    other = int(batch.ids[0, 0])
-    more = batch.ids.new_full((len(batch), 8), other)
-    disturbed = replace(
-        batch,
-        ids=torch.cat([torch.where(batch.mask.bool(), batch.ids, other), more], dim=1),
-        mask=torch.cat([batch.mask, torch.zeros_like(more)], dim=1),
-    )
-    return typical_error(_body_output(loaded, disturbed), plain)
+def _masked(
+    run: ForwardPass, loaded: LoadedModel, plan: CapturePlan, items: Sequence[Item], together: BatchRows
+) -> float | None:
+    """Error of rows and logits when further columns of padding, and those there are, hold another id."""
+    limit, _ = context_length(loaded)
+
+    def disturbed(batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
+        longest = max(x.shape[1] for x in (batch.ids, batch.output_mask))
+        more = FURTHER_PADDING if limit is None else max(0, min(FURTHER_PADDING, limit - longest))
+        wider = _padded_further(batch, more)
+
+        def cut(site: Site, x: Tensor) -> None:
+            if x.shape[:2] != (len(batch), 1):  # the last tokens alone, by a lever
+                x = by_prompt(x, wider.mask_of(site.row_stack))[:, : batch.mask_of(site.row_stack).shape[1]]
+            keep(site, x[..., : batch.key_mask(site).shape[1]] if "key" in site.axes else x)
+
+        return run(wider, cut, logits=logits, laws=laws)
+
+    return _difference(_run(disturbed, loaded, plan, items), together)
+
+
+def _padded_further(batch: Batch, more: int) -> Batch:
+    """The same prompts with more columns of padding, all of it another id than before."""
+
+    def wider(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        other = ids[0, 0]
+        return functional.pad(ids.where(mask.bool(), other), (0, more), value=int(other)), functional.pad(
+            mask, (0, more)
+        )
+
+    segments = {tag: functional.pad(x, (0, 0, 0, more)) for tag, x in batch.segments.items()}
+    if batch.decoder_ids is None or batch.decoder_mask is None:
+        return Batch(*wider(batch.ids, batch.mask), segments=segments)
+    decoder = wider(batch.decoder_ids, batch.decoder_mask)
+    return Batch(*wider(batch.ids, batch.mask), *decoder, segments)
 
 
 def _unchanged(
-    run: ForwardPass,
     loaded: LoadedModel,
     plan: CapturePlan,
-    prompts: Sequence[Prompt],
-    encoded: Sequence[Encoded],
-    bare: Tensor,
     batch: Batch,
+    bare: Tensor,
+    seen: Mapping[Block, Tensor],
+    captured: BatchRows,
 ) -> float:
-    """Error of the body's output while and after capturing; with answers, of the last logits as well."""
-    error = typical_error(_body_output(loaded, batch), bare)
-    if plan.answers:
+    """Error of the body's output after capturing, of the last block that ran while capturing, and of the logits.
+
+    The last block comes after the one whose output is asked for here, or is that one, so it tells of all of them.
+    """
+    last = last_block(loaded)
+    plain = returned(loaded, batch, last, *seen)
+    errors = [typical_error(at_real_tokens(plain[last], batch.output_mask), bare)]
+    # Levers leave all but the last token undefined.
+    rows = at_last if plan.levers else at_real_tokens
+    for block, x in seen.items():
+        mask = batch.mask_of(block[0])
+        errors.append(typical_error(rows(x, mask), rows(plain[block], mask)))
+    if captured.passed.logits is not None:
         with torch.inference_mode():
             full = forward(loaded, batch, head=True).logits
-            rows = torch.arange(len(batch), device=full.device)
-            expected = full[rows, (batch.output_mask.sum(1) - 1).to(full.device)]
-        captured = run_batch(run, loaded, plan, prompts, encoded, logits=True).passed.logits
-        assert captured is not None
-        error = max(error, typical_error(captured, expected))
-    return error
-
-
-def _adapter(loaded: LoadedModel, batch: Batch, bare: Tensor) -> float:
-    """How much the last hidden states change when the adapter is disabled; the logits where it adapts the head alone.
-
-    Raises
-    ------
-    BabelScopeError
-        If nothing changes.
-    """
-    with disabled(loaded.switch):
-        change = typical_error(_body_output(loaded, batch), bare)
-    if change:
-        return change
-    with torch.inference_mode():
-        adapted = forward(loaded, batch, head=True)[0]
-        with disabled(loaded.switch):
-            change = typical_error(forward(loaded, batch, head=True)[0], adapted)
-    if not change:
-        raise BabelScopeError(
-            f"self-test: the adapter {loaded.ref.adapter} changes nothing in {loaded.anatomy.name}",
-            "train it first, or leave it out",
-        )
-    return change
-
-
-def _hidden_states(loaded: LoadedModel, batch: Batch) -> float:
-    """Error of block inputs and of the last output against `output_hidden_states`, over all stacks."""
-    anatomy, seen = loaded.anatomy, dict[tuple[str, int], Tensor]()
-    places: dict[tuple[str, int], Place] = {}
-    for tag, stack in anatomy.stacks.items():
-        places |= {(tag, i): Place(layer.module, "input") for i, layer in enumerate(stack.layers)}
-        places[tag, len(stack.layers)] = Place(stack.layers[-1].module, "output")
-    with torch.inference_mode(), tapped(places, lambda key, x: seen.update({key: x.clone()})):
-        output = forward(loaded, batch, head=False, output_hidden_states=True)
-    return max(_state_error(stack, output, seen, batch) for stack in anatomy.stacks.values())
-
-
-def _state_error(stack: Stack, output: Any, seen: Mapping[tuple[str, int], Tensor], batch: Batch) -> float:
-    field = {"": "hidden_states", "enc": "encoder_hidden_states", "dec": "decoder_hidden_states"}[stack.tag]
-    states, n = getattr(output, field, None), len(stack.layers)
-    if states is None or len(states) != n + 1:
-        return 0.0  # a model without hidden states of its own: the laws have to suffice
-    ours = [seen[stack.tag, i] for i in range(n + 1)]
-    if stack.final_norm is not None:
-        # The model's last hidden state is taken after the final norm, so it is not resid.post.
-        with torch.inference_mode():
-            ours[n] = stack.final_norm.forward(ours[n])
-    real = batch.mask_of(stack.tag).bool()
-    return max(
-        largest_error(x[real.to(x.device)], state[real.to(state.device)]) for x, state in zip(ours, states, strict=True)
-    )
+            expected = at_last(full, batch.output_mask)
+        errors.append(typical_error(captured.passed.logits, expected))
+    return max(errors)

@@ -11,7 +11,7 @@ from babelscope import plugins
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy, Stack
 from babelscope.hooks.place import Place
-from babelscope.hooks.tolerance import LAW, largest_error
+from babelscope.hooks.tolerance import LAW, largest_error, not_finite
 from babelscope.schema import Site
 
 # Tensors of one layer by site kind, the same tokens in each, and beside them
@@ -49,6 +49,9 @@ class Tap:
         What stands for keys beyond those of a prompt, in sites with the axis `key`.
     limits : mapping
         Dtype -> largest error of the law.
+    defined : callable, optional
+        rows before `reshape` -> what in them has to be finite, in sites where NaN or -inf stands for what is
+        undefined; in all others every value has to be.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class Tap:
     reshape: Callable[[Tensor, Stack, int], Tensor] = _unchanged
     beyond: float = float("nan")
     limits: Mapping[torch.dtype, float] = field(default_factory=lambda: LAW)
+    defined: Callable[[Tensor], Tensor] | None = None
 
     def error(self, stack: Stack, site: str, found: Tensor, expected: Tensor) -> float:
         """Relative error between the two sides of the law.
@@ -66,15 +70,17 @@ class Tap:
         Raises
         ------
         BabelScopeError
-            If it is larger than rounding allows.
+            If it is larger than rounding allows, or if there are values that are not finite.
         """
+        if not (found.isfinite().all() and expected.isfinite().all()):
+            raise not_finite(stack.name, site, expected.dtype)
         tolerance = self.limits[expected.dtype]
         dtype = str(expected.dtype).removeprefix("torch.")
         error = largest_error(found, expected) if found.shape == expected.shape else float("inf")
-        if not error <= tolerance:  # NaN fails as well
+        if not error <= tolerance:
             raise BabelScopeError(
                 f"site {site} of {stack.name} breaks its law ({self.equation}): "
-                f"relative error {error:.1e}, at most {tolerance:.0e} expected in {dtype}",
+                f"relative error {error:.1e}, at most {tolerance:.2g} expected in {dtype}",
                 "this model keeps its parts elsewhere; leave the site out, and report the model",
             )
         return error

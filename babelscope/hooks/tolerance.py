@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from babelscope.errors import BabelScopeError
+
 # Laws recompute one linear map or one sum from captured tensors, so only roundings separate the two sides.
 # Unit roundoffs are 6e-8, 5e-4 and 4e-3; a product over 10^4 columns adds about their square root in
 # float32 (accumulated), none in the half types (accumulated in float32, rounded once). A block rounds at
@@ -26,6 +28,15 @@ def typical_error(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what was expected: not ruled by a single outlier of half precision."""
     a, b = found.to(expected.device).double(), expected.double()  # layers may lie on several devices
     return float((a - b).norm()) / (float(b.norm()) or 1.0)
+
+
+def not_finite(model: str, where: str, dtype: torch.dtype) -> BabelScopeError:
+    """The error for a model that computes infinities or NaN: no equation says anything of them."""
+    name = str(dtype).removeprefix("torch.")
+    hint = "check its weights: a damaged file, or a training that diverged, leaves values that are not finite"
+    if dtype == torch.float16:
+        hint = "float16 ends at 65504: give --dtype bfloat16 or float32; if that does not help, check its weights"
+    return BabelScopeError(f"{model} computes values that are not finite in {name}; the first are in {where}", hint)
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:

@@ -7,14 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_zoo import BYPASSING, DECODERS, ENCODER_DECODERS, FAMILIES, HEADS, INSIDE
+from model_zoo import BYPASSING, DECODERS, ENCODER_DECODERS, FAMILIES, HEADS, INSIDE, LINES
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks import LoadedModel, check_laws, load_model, make_plan, place, run_plan, self_test
+from babelscope.hooks import (
+    LoadedModel,
+    check_laws,
+    interior_laws,
+    load_model,
+    make_plan,
+    place,
+    run_plan,
+    self_test,
+)
 from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.backends.torch import backend
 from babelscope.hooks.interior import Watch
 from babelscope.hooks.mass import DotProducts, Reduction
+from babelscope.hooks.tap import tap_of
 from babelscope.hooks.tokens import Batch, decoder_tokens, encode, make_batch
 from babelscope.schema import Block, CapturePlan, Position, Prompt, PromptSet, Segment
 
@@ -235,6 +245,62 @@ def test_the_self_test_passes_with_every_reachable_site(name: str, load: Load, a
     found = self_test(loaded, asked, plan_of(loaded, asked, *parts, positions=(EVERY, QUESTION)))
     assert {name.split()[-1] for name in found} & set(INSIDE) or loaded.ref.n_encoder_layers
     assert max(found.values()) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "gemma2", "bert", "mt5"])
+def test_the_laws_of_mass_hold_for_prompts_of_one_token(
+    name: str, dtype: str, folder_of: Callable[[str], Path]
+) -> None:
+    loaded = load_model(folder_of(name), device="cpu", dtype=dtype)
+    for letter in "abcdefgh":
+        alone = PromptSet("one", (Prompt("i", "en", letter),))
+        beside = PromptSet("two", (*alone.prompts, Prompt("k", "en", f"{letter} of a few tokens more than that")))
+        for prompts in (alone, beside):  # an entropy of 0, in the only prompt or in the shortest
+            errors = check_laws(loaded.anatomy, batch_of(loaded, prompts))
+            assert {"attn.mass", "dec.cross.mass"} & set(errors)
+
+
+def test_the_laws_of_mass_hold_in_bfloat16_where_all_shares_are_small(folder_of: Callable[[str], Path]) -> None:
+    # Of a decoder that looks at the encoder, 0.2 on the first token at most; two passes are 0.05 apart.
+    loaded = load_model(folder_of("mt5"), device="cpu", dtype="bfloat16", attn_implementation="sdpa")
+    for shift in range(8):
+        texts = [f"{line[: 8 + 9 * i + shift]} A. x B. y Answer:" for line in LINES[:4] for i in range(4)]
+        prompts = PromptSet("q", tuple(Prompt(f"i{i}", "en", text) for i, text in enumerate(texts)))
+        assert "dec.cross.mass" in check_laws(loaded.anatomy, batch_of(loaded, prompts).of(range(4)))
+
+
+def test_the_laws_are_checked_on_a_prompt_of_enough_tokens(
+    load: Load, asked: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, seen = load("llama"), []
+    honest = interior_laws._Laws._check
+    monkeypatch.setattr(
+        interior_laws._Laws,
+        "_check",
+        lambda self, tag, layer: (
+            seen.extend(len(x) for key, x in self.tensors.items() if key.kind == "attn.q" and key.layer == layer),
+            honest(self, tag, layer),
+        ),
+    )
+
+    def checked(*lengths: int) -> set[int]:
+        seen.clear()
+        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+        ids = torch.arange(10, 10 + max(lengths)).expand(len(lengths), -1)
+        check_laws(loaded.anatomy, Batch(ids * mask, mask))
+        return set(seen)
+
+    enough = interior_laws.ENOUGH_TOKENS
+    assert checked(1, enough + 3, enough, enough + 9) == {enough}
+    assert checked(2, 1, enough) == {enough}
+    assert checked(1, 3, 2) == {3}
+
+
+def test_the_limit_of_a_law_is_printed_as_it_is(load: Load) -> None:
+    stack, tap = load("llama").anatomy.stacks[""], tap_of("attn.mass")
+    with pytest.raises(BabelScopeError, match=r"relative error 1.0e[+]00, at most 0.15 expected in bfloat16"):
+        tap.error(stack, "attn.mass@0", torch.zeros(3, dtype=torch.bfloat16), torch.ones(3, dtype=torch.bfloat16))
 
 
 def test_segments_that_a_decoder_does_not_read_are_undefined_there(load: Load, asked: PromptSet) -> None:

@@ -256,7 +256,7 @@ def test_one_prompt_that_does_not_fit_is_a_problem_with_a_hint(
         captured(load("gpt2"), questions)
 
 
-def test_values_that_are_no_numbers_are_told_once_with_site_and_item(
+def test_values_that_are_no_numbers_are_told_once_per_site_with_an_item(
     load: Load, questions: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, told = load("opt"), []
@@ -270,6 +270,7 @@ def test_values_that_are_no_numbers_are_told_once_with_site_and_item(
     finally:
         handle.remove()
     assert told == [
-        "mlp.act@2 of item 'item-0' in 'en' holds values that are not finite; they are kept and counted in the store "
-        "(told once)"
+        f"{site} of item 'item-0' in 'en' holds values that are not finite; they are kept and counted in the store "
+        "(told once per site)"
+        for site in ("mlp.act@2", "mlp.out@1,2")
     ]

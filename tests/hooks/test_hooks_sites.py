@@ -222,7 +222,7 @@ def test_a_model_that_ignores_its_mask_fails_the_self_test(
     loaded = load("bert")
     body, honest = loaded.anatomy.body, loaded.anatomy.body.forward
     monkeypatch.setattr(body, "forward", lambda input_ids, attention_mask=None, **kw: honest(input_ids, **kw))
-    with pytest.raises(BabelScopeError, match=r"attn.mass@0 .* breaks its law|mask is honored"):
+    with pytest.raises(BabelScopeError, match="failed: mask is honored"):
         self_test(loaded, prompts, plan_of(loaded, prompts, "last", sites=["resid.post"]))
 
 
@@ -262,7 +262,7 @@ def test_layers_above_the_last_site_and_the_unembedding_are_not_run(load: Load, 
     finally:
         for handle in handles:
             handle.remove()
-    assert ran == ["layer 1"] * 3  # the passes for the laws of the first batch, and no other
+    assert ran == ["layer 1"]  # the pass for the laws of the first batch, and no other
 
 
 def test_stopping_early_does_not_change_the_rows(load: Load, prompts: PromptSet) -> None:
@@ -285,9 +285,12 @@ def test_a_block_comes_out_the_same_bits_again_on_its_own(load: Load, prompts: P
         np.testing.assert_array_equal(first.rows[key].values, again.rows[key].values)
 
 
-def test_only_the_first_block_carries_law_errors(load: Load, prompts: PromptSet) -> None:
-    blocks = captured(plan_of(load("llama"), prompts, sites=["embed"]), load("llama"), prompts)
-    assert set(blocks[0].law_errors) == {*ALL_SITES, *(kind for kind in INSIDE if kind.startswith("attn."))}
+@pytest.mark.parametrize("site", ["embed", "attn.k"])
+def test_only_the_first_block_carries_law_errors(site: str, load: Load, prompts: PromptSet) -> None:
+    blocks = captured(plan_of(load("llama"), prompts, sites=[site]), load("llama"), prompts)
+    # The laws inside attention take two passes of their own: they are checked where the plan reads there.
+    inside = {kind for kind in INSIDE if kind.startswith("attn.")} if site in INSIDE else set()
+    assert set(blocks[0].law_errors) == {*ALL_SITES, *inside}
     assert not any(b.law_errors for b in blocks[1:])
 
 

@@ -43,7 +43,7 @@ class NnsightPass:
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """See `ForwardPass`."""
         anatomy = self.loaded.anatomy
-        errors = check_laws(anatomy, batch) if laws else {}
+        errors = check_laws(anatomy, batch, self.plan.sites) if laws else {}
         with computing(self.loaded, self.plan):
             if not logits or anatomy.unembedding is None:
                 self._trace(batch, keep, head=False)

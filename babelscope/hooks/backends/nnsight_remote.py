@@ -46,7 +46,7 @@ class RemotePass:
 
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """See `ForwardPass`."""
-        errors = check_laws(self.loaded.anatomy, batch) if laws else {}
+        errors = check_laws(self.loaded.anatomy, batch, self.plan.sites) if laws else {}
         takes = [(read.path, take) for read in self.reads for take in read.takes]
         with computing(self.loaded, self.plan):  # the server computes attention as the model here is set to
             values = _request(

@@ -48,7 +48,7 @@ class TorchPass:
     def __call__(self, batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         """See `ForwardPass`."""
         anatomy = self.loaded.anatomy
-        errors = check_laws(anatomy, batch.of(range(len(batch))[:LAW_PROMPTS])) if laws else {}
+        errors = check_laws(anatomy, batch.of(range(len(batch))[:LAW_PROMPTS]), self.plan.sites) if laws else {}
         places = {site: place_of(anatomy, site) for site in self.plan.sites}
         stop_at = None if logits else last_place(self.loaded, self.plan)
         start = batch.shared[-1] if self.levers.prefixes and batch.shared else 0
