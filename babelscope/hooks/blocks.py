@@ -8,7 +8,7 @@ import torch
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts
+from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts, untold
 from babelscope.hooks.capture import BatchRows, ForwardPass, Key, run_batch
 from babelscope.hooks.continuing import follow
 from babelscope.hooks.models import LoadedModel
@@ -34,7 +34,8 @@ def run_plan(
     ----------
     pending : sequence of (language, block index)
     note : callable, optional
-        Told what a user should know: levers that are off, batches that were halved, values that are no numbers.
+        Told what a user should know: levers that are off, labels that cannot be told apart, batches that were halved,
+        values that are no numbers.
 
     Returns
     -------
@@ -53,6 +54,8 @@ def run_plan(
         raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")
     forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
     for text in getattr(forward, "notes", ()):
+        note(text)
+    if plan.answers and (text := untold(loaded.tokenizer, prompts.prompts)):
         note(text)
     n_options = max(max(len(labels_of(p)), len(p.options)) for p in prompts.prompts) if plan.answers else 0
     return _blocks(_Run(forward, plan, loaded, n_options, note), prompts, pending)

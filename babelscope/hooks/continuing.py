@@ -74,7 +74,7 @@ def follow(
     token_budget : int
         Most tokens (prompt and continuation) in one forward batch; at least one prompt at a time.
     """
-    limit = context_length(loaded)[0] or 10**9
+    limit = context_length(loaded, "" if decoder is None else "dec")[0] or 10**9
     scores = [np.full(len(c), np.nan) for c in candidates]
     written = [""] * len(encoded)
     read_by = decoder if decoder is not None else encoded

@@ -12,7 +12,7 @@ from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
-from babelscope.hooks.tokens import Encoded, decoder_tokens, encode_prompts
+from babelscope.hooks.tokens import Encoded, check_lengths, decoder_tokens, encode_prompts
 from babelscope.schema import (
     ANSWERS,
     DECODER_POLICIES,
@@ -64,8 +64,8 @@ def make_plan(
     ------
     BabelScopeError
         For unknown sites, layers and positions, for sites that this model lacks, where a segment is in none of
-        the prompts, where texts are asked of a model that writes none, and for languages that a tokenizer which
-        names them lacks.
+        the prompts, where a prompt leaves the context, where texts are asked of a model that writes none, and for
+        languages that a tokenizer which names them lacks.
     """
     if not sites or not positions:
         raise BabelScopeError(
@@ -81,6 +81,7 @@ def make_plan(
         place_of(loaded.anatomy, site)
     if decoder not in DECODER_POLICIES:
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
+    check_lengths(loaded, prompts, decoder)
     _check_answers(answers, continuation, loaded, prompts)
     for lever in levers:
         if lever not in LEVERS:
