@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
-from babelscope.hooks.continuing import can_continue
 from babelscope.hooks.language_tokens import source_tokens
 from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
@@ -123,9 +122,9 @@ def _check_answers(answers: str, continuation: int, loaded: LoadedModel, prompts
         raise unknown_name("way to answer", str(answers), ANSWERS)
     if continuation < 0:
         raise BabelScopeError(f"prompts cannot be continued by {continuation} tokens", "give 0 or more")
-    if (answers == "texts" or continuation) and not can_continue(loaded):
+    if (answers == "texts" or continuation) and not loaded.answers_questions:
         raise BabelScopeError(
-            f"{loaded.anatomy.name} does not continue a text token by token from keys and values",
+            f"{loaded.anatomy.name} does not continue texts: it predicts no next token",
             "leave out --continue, and give --answers labels or none",
         )
     if answers == "texts" and not any(p.options for p in prompts.prompts):

@@ -14,6 +14,7 @@ from babelscope.hooks.anatomy import Stack
 from babelscope.hooks.backends.torch import forward
 from babelscope.hooks.capture import BatchRows, ForwardPass, run_batch
 from babelscope.hooks.laws import check_laws
+from babelscope.hooks.memory import enough_memory
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import Place, by_prompt, tapped
 from babelscope.hooks.positions import NoTokensError, tokens_at
@@ -24,6 +25,10 @@ from babelscope.schema import CapturePlan, Prompt, PromptSet
 MAX_PROMPTS = 4
 
 
+@enough_memory(
+    "the self-test, which reads up to four prompts together",
+    "name a smaller --dtype or a device with more memory; --no-self-test goes on without",
+)
 def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dict[str, float]:
     """Check a plan on at most four of its prompts, one per language as far as possible.
 

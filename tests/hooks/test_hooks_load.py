@@ -5,10 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import model_zoo
 import pytest
 import torch
-import transformers
 from model_zoo import FAMILIES, tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import LlamaModel
@@ -202,17 +200,6 @@ def test_alibi_has_no_limit(load: Load) -> None:
     check_lengths(load("bloom"), PromptSet("long", (Prompt("long", "en", "\x01" * 5000),)))
 
 
-def built(name: str, folder: Path, **sizes: object) -> LoadedModel:
-    """A model of a family beyond the zoo."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=320, pad_token_id=1, bos_token_id=0, eos_token_id=2, **sizes
-    )
-    kind = "ForConditionalGeneration" if config.is_encoder_decoder else "ForCausalLM"
-    model_zoo.save(getattr(transformers, name + kind)(config), folder, special=False)
-    return load_model(folder, device="cpu")
-
-
 LED = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "attention_window": [8, 8],
@@ -227,11 +214,13 @@ MPT = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}
      ("Mpt", MPT, "start", 64)],
 )  # fmt: skip
 def test_every_stack_has_a_limit_of_its_own_and_the_longest_prompt_is_read(
-    name: str, sizes: dict[str, object] | None, decoder: str, limit: int, load: Load, tmp_path: Path
+    name: str, sizes: dict[str, object] | None, decoder: str, limit: int, load: Load, build: Callable[..., LoadedModel]
 ) -> None:
-    loaded = load(name) if sizes is None else built(name, tmp_path, **sizes)
+    loaded = load(name) if sizes is None else build(name, **sizes)
     special = len(loaded.tokenizer("")["input_ids"])
-    fits, beyond = (PromptSet("long", (Prompt("long", "en", "\x01" * n),)) for n in (limit - special, limit - special + 1))
+    fits, beyond = (
+        PromptSet("long", (Prompt("long", "en", "\x01" * n),)) for n in (limit - special, limit - special + 1)
+    )
     sites = ["dec.resid.post"] if loaded.ref.n_encoder_layers else ["resid.post"]
     plan = make_plan(loaded, fits, sites=sites, positions=["last"], decoder=decoder)
     assert len(list(run_plan(plan, loaded, fits, [("en", 0)]))) == 1
