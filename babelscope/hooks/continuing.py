@@ -20,9 +20,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.answers import last_token_only
 from babelscope.hooks.backends.torch import without_cache
+from babelscope.hooks.context import context_length
 from babelscope.hooks.memory import in_halves
 from babelscope.hooks.models import LoadedModel
-from babelscope.hooks.tokens import Encoded, context_length, make_batch, pad_id
+from babelscope.hooks.tokens import Encoded, make_batch, pad_id
 
 
 @dataclass(frozen=True, slots=True, eq=False)

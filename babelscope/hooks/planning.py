@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
+from babelscope.hooks.context import check_lengths
 from babelscope.hooks.language_tokens import source_tokens
 from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
-from babelscope.hooks.tokens import Encoded, check_lengths, decoder_tokens, encode_prompts
+from babelscope.hooks.tokens import Encoded, decoder_tokens, encode_prompts
 from babelscope.schema import (
     ANSWERS,
     DECODER_POLICIES,
