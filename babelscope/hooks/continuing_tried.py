@@ -42,9 +42,7 @@ def tried(loaded: LoadedModel, *, scoring: bool = True, writing: bool = True) ->
 
     def begun(n: int, *, cached: bool) -> Read:
         texts = [Encoded(tuple(x[:n]), None) for x in ids.tolist()]
-        return read(loaded, texts, None, cached=cached) if encoder is None else read(
-            loaded, encoder, texts, cached=cached
-        )  # fmt: skip
+        return read(loaded, encoder or texts, texts if encoder else None, cached=cached)
 
     further = ids[:, LENGTH:].to(loaded.device)
     every, mixed = (torch.tensor(rows, device=loaded.device) for rows in ([0, 1], [1, 0, 1]))

@@ -11,9 +11,9 @@ from babelscope.errors import BabelScopeError
 Part = TypeVar("Part")
 Found = TypeVar("Found")
 
-# The allocator for a CPU raises a plain RuntimeError, with other words on each system; so does that of Apple's MPS.
+# The allocator for a CPU raises a plain RuntimeError, with other words on each system; so do Apple's MPS and cuBLAS.
 _HOST = ("DefaultCPUAllocator", "bad_alloc")
-_DEVICE = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_DEVICE = ("CUDA error: out of memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def out_of_memory(error: Exception) -> bool:

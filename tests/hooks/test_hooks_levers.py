@@ -12,7 +12,7 @@ from model_zoo import DECODERS, FAMILIES
 from torch import nn
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks import LoadedModel, blocks, load_model, make_plan, prefixes, run_plan, self_test
+from babelscope.hooks import LoadedModel, blocks, load_model, make_plan, prefixes, run_plan, self_test, selftest
 from babelscope.hooks.backends import torch as torch_backend
 from babelscope.hooks.memory import out_of_memory
 from babelscope.hooks.prefixes import Group, shared_batches
@@ -272,7 +272,7 @@ def test_a_self_test_that_does_not_fit_is_a_problem_with_a_hint(
 ) -> None:
     loaded = load("gpt2")
     plan = make_plan(loaded, questions, sites=SITES, positions=["last"])
-    monkeypatch.setattr(type(loaded.anatomy.body), "forward", beyond_memory)
+    monkeypatch.setattr(selftest, "check_laws", beyond_memory)
     with pytest.raises(BabelScopeError, match="memory of the host does not suffice for the self-test") as caught:
         self_test(loaded, questions, plan)
     assert "--no-self-test" in caught.value.hint
@@ -295,7 +295,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
     assert out_of_memory(MemoryError())
     assert not out_of_memory(RuntimeError("The size of tensor a (65) must match the size of tensor b (64)"))
-    assert not out_of_memory(ValueError("out of memory"))
+    assert not out_of_memory(RuntimeError("out of memory, says a model file"))
 
 
 def beyond_memory(*_: object, **__: object) -> None:

@@ -15,8 +15,15 @@ from babelscope.schema import PromptSet, Site
 
 Load = Callable[[str], LoadedModel]
 KINDS = ("resid.post", "mlp.neurons", "attn.heads", "mlp.out")
+INSIDE = ("attn.q", "attn.k", "attn.v")  # of these nnsight has no module to assign to
 MODELS = {"llama": ("",), "gpt2": ("",), "gemma2": ("",), "mt5": ("enc", "dec")}
-CASES = [(name, Site(kind, 1, tag)) for name, tags in MODELS.items() for tag in tags for kind in KINDS]
+CASES = [
+    (backend, name, Site(kind, 1, tag))
+    for backend, kinds in (("nnsight", KINDS), ("transformer-lens", (*KINDS, *INSIDE)))
+    for name, tags in MODELS.items()
+    for tag in tags
+    for kind in kinds
+]
 # What is put in place of a row of the site -> what ours is called with.
 Change = Callable[[Tensor], Tensor]
 # nnsight runs the very modules; the bridge computes attention step by step, in functions of its own. The largest
@@ -76,24 +83,24 @@ def through_the_bridge(
     def hook(x: Tensor, hook: object) -> Tensor:
         return put(x, change, last)
 
-    with torch.no_grad(), run.bridge.hooks(fwd_hooks=[(run.hooks[site], hook)]):
+    with torch.no_grad(), run.bridge.hooks(fwd_hooks=[(run.sources[site], hook)]):
         logits = run.bridge(inputs.pop("input_ids"), return_type="logits", **inputs)
     return logits[torch.arange(len(logits)), output_last]
 
 
-@pytest.mark.parametrize("backend", TOLERANCE)
-@pytest.mark.parametrize(("name", "site"), CASES, ids=[f"{name}-{site}" for name, site in CASES])
+@pytest.mark.parametrize(("backend", "name", "site"), CASES, ids=[" ".join(map(str, case)) for case in CASES])
 def test_an_edit_does_what_it_does_elsewhere(
-    name: str, site: Site, backend: str, load: Load, prompts: PromptSet
+    backend: str, name: str, site: Site, load: Load, prompts: PromptSet
 ) -> None:
     loaded = load(name)
     few = PromptSet("few", tuple(p for p in prompts.prompts if p.item in ("item-0", "item-2", "item-4")))
     batch = read_prompts(loaded, [*few.of("en")], decoder="copy")
+    sizes = []
     elsewhere = through_nnsight if backend == "nnsight" else through_the_bridge
     for edit, change in changes(loaded, site, few).values():
         ours = effect(loaded, batch, {site: edit})
         theirs = elsewhere(loaded, batch, few, site, change)
         difference = float((ours.logits_after - theirs).abs().max())
-        print(f"{backend} {name} {site}: {difference:.1e}")
-        assert difference <= TOLERANCE[backend] * max(1.0, float(theirs.abs().max()) / 10)
-        assert (ours.logits_after - ours.logits_before).abs().max() > 1e-3
+        assert difference <= TOLERANCE[backend]
+        sizes.append(float((ours.logits_after - ours.logits_before).abs().max()))
+    assert max(sizes) > 1e-3  # each prompt ends in the same token, so a patch of its values can be next to nothing
