@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from babelscope.hooks.anatomy import Anatomy
     from babelscope.hooks.blocks import run_plan
     from babelscope.hooks.chat import as_chat
+    from babelscope.hooks.context import check_lengths
     from babelscope.hooks.laws import check_laws
     from babelscope.hooks.models import LoadedModel, load_model
     from babelscope.hooks.planning import estimate, make_plan
     from babelscope.hooks.selftest import self_test
-    from babelscope.hooks.tokens import check_lengths
 
 # Resolved on first use, so that listing the backends does not import torch.
 _PUBLIC = {
@@ -20,7 +20,7 @@ _PUBLIC = {
     "LoadedModel": "models",
     "as_chat": "chat",
     "check_laws": "laws",
-    "check_lengths": "tokens",
+    "check_lengths": "context",
     "estimate": "planning",
     "load_model": "models",
     "make_plan": "planning",

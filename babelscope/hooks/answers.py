@@ -46,6 +46,18 @@ def label_tokens(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> t
     return f"the first tokens of the labels {', '.join(labels)} do not tell them apart"
 
 
+def untold(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> str:
+    """A line on the prompts whose labels cannot be told apart, with the first reason; empty where there are none."""
+    known = {labels: label_tokens(tokenizer, labels) for labels in {labels_of(p) for p in prompts} if labels}
+    reasons = [x for x in (known.get(labels_of(p)) for p in prompts) if isinstance(x, str)]
+    if not reasons:
+        return ""
+    return (
+        f"{len(reasons)} of {len(prompts)} prompts are not scored by their labels: {reasons[0]}; "
+        "option texts (--answers texts) can tell them apart"
+    )
+
+
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     found: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return found

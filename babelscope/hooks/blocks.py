@@ -1,21 +1,28 @@
 """A plan, block by block, whichever backend runs the forward passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
-from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts
+from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts, untold
 from babelscope.hooks.capture import BatchRows, ForwardPass, run_batch
-from babelscope.hooks.continuing import follow
+from babelscope.hooks.continuing import Cached, follow
+from babelscope.hooks.continuing_tried import tried
+from babelscope.hooks.memory import enough_memory, in_halves
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.prefixes import Group
 from babelscope.hooks.rows import Item, all_splits, empty, rows_of, usable
 from babelscope.hooks.tokens import batches
 from babelscope.schema import Block, CapturePlan, PromptSet, Site
+
+FEWER = (
+    "name fewer sites or positions, or fewer items in a block (--block-items, which makes another store); "
+    "finished blocks are kept, --resume continues behind them"
+)
 
 
 def run_plan(
@@ -33,7 +40,8 @@ def run_plan(
     ----------
     pending : sequence of (language, block index)
     note : callable, optional
-        Told what a user should know: levers that are off, batches that were halved, values that are no numbers.
+        Told what a user should know: levers that are off, labels that cannot be told apart, batches that were halved,
+        values that are no numbers.
 
     Returns
     -------
@@ -50,11 +58,19 @@ def run_plan(
         raise BabelScopeError("the plan was made for another model", "make the plan again, with make_plan")
     if plan.prompts_sha256 != prompts.digest():
         raise BabelScopeError("the plan was made for another set of prompts", "make the plan again, with make_plan")
-    forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
-    for text in getattr(forward, "notes", ()):
+    cached: Cached | None = None
+    with enough_memory("a few short prompts", "name a smaller --dtype, or a device with more memory"):
+        forward: ForwardPass = plugins.load("backend", plan.backend).open(loaded, plan)
+        texts = list(getattr(forward, "notes", ()))
+        if plan.answers == "texts" or plan.continuation:
+            cached, text = tried(loaded, scoring=plan.answers == "texts", writing=plan.continuation > 0)
+            texts += [text]
+    if plan.answers:
+        texts += [untold(loaded.tokenizer, prompts.prompts)]
+    for text in filter(None, texts):
         note(text)
     n_options = max(max(len(labels_of(p)), len(p.options)) for p in prompts.prompts) if plan.answers else 0
-    return _blocks(_Run(forward, plan, loaded, n_options, note), prompts, pending)
+    return _blocks(_Run(forward, plan, loaded, n_options, note, cached), prompts, pending)
 
 
 def _blocks(run: "_Run", prompts: PromptSet, pending: Sequence[tuple[str, int]]) -> Iterator[Block]:
@@ -64,7 +80,9 @@ def _blocks(run: "_Run", prompts: PromptSet, pending: Sequence[tuple[str, int]])
         wanted = {i: table.get((run.plan.items[i], language)) for i in run.plan.block(index)}
         absent = {i: f"not among the prompts in {language!r}" for i, p in wanted.items() if p is None}
         items, failed = usable(run.plan, run.loaded, {i: p for i, p in wanted.items() if p is not None})
-        yield run.block(language, index, items, absent | failed, laws=laws)
+        with enough_memory(f"a block of {len(items)} prompts in {language!r}", FEWER):
+            block = run.block(language, index, items, absent | failed, laws=laws)
+        yield block
         laws = laws and not items
 
 
@@ -77,6 +95,7 @@ class _Run:
     loaded: LoadedModel
     n_options: int
     note: Callable[[str], None]
+    cached: Cached | None = None  # None where nothing follows the prompts
     told: set[Site] = field(default_factory=set)  # to hold values that are not finite
 
     def block(self, language: str, index: int, items: Sequence[Item], failed: dict[int, str], *, laws: bool) -> Block:
@@ -99,8 +118,8 @@ class _Run:
                     split = splits[key]
                     target = np.concatenate([np.arange(split[i], split[i + 1]) for i in rows])
                     values[key][:, torch.from_numpy(target)] = x
-        if sheet is not None:
-            _follow(sheet, self.plan, self.loaded, items)
+        if sheet is not None and self.cached is not None:
+            _follow(sheet, self, self.cached, items)
         self._tell_not_finite(not_finite)
         last = self.loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in items])
         return Block(
@@ -124,40 +143,33 @@ class _Run:
         found = batches([len(x.encoded) for x in items], self.plan.token_budget)
         return [Group(tuple(rows)) for rows in found]
 
-    def _rows(self, items: Sequence[Item], group: Group, *, laws: bool) -> Iterator[tuple[tuple[int, ...], BatchRows]]:
+    def _rows(self, items: Sequence[Item], group: Group, *, laws: bool) -> Iterator[tuple[Sequence[int], BatchRows]]:
         """Run a group as one batch, or in halves where the memory does not suffice."""
-        try:
-            found = run_batch(
+
+        def run(rows: Sequence[int]) -> tuple[Sequence[int], BatchRows]:
+            return rows, run_batch(
                 self.forward,
                 self.loaded,
                 self.plan,
-                [items[i].prompt for i in group.rows],
-                [items[i].encoded for i in group.rows],
+                [items[i].prompt for i in rows],
+                [items[i].encoded for i in rows],
                 shared=group.shared,
                 logits=bool(self.plan.answers),
-                laws=laws,
+                laws=laws and rows[0] == group.rows[0],
             )
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            found = None
-        # Outside of `except`, which would hold on to the tensors of the failed pass.
-        if found is not None:
-            yield group.rows, found
-            return
-        half = len(group.rows) // 2
-        if not half:
-            raise BabelScopeError(
+
+        def told(n: int) -> None:
+            self.note(f"out of memory on {self.loaded.device}: a batch of {n} prompts is run in two halves")
+
+        def refused(row: int) -> BabelScopeError:
+            return BabelScopeError(
                 f"the memory of {self.loaded.device} does not suffice for one prompt of "
-                f"{len(items[group.rows[0]].encoded):,} tokens",
+                f"{len(items[row].encoded):,} tokens",
                 "name fewer sites or positions, a smaller --dtype, or a device with more memory; "
                 "finished blocks are kept, --resume continues behind them",
             )
-        self.note(f"out of memory on {self.loaded.device}: a batch of {len(group.rows)} prompts is run in two halves")
-        if self.loaded.device.type == "cuda":
-            torch.cuda.empty_cache()
-        yield from self._rows(items, replace(group, rows=group.rows[:half]), laws=laws)
-        yield from self._rows(items, replace(group, rows=group.rows[half:]), laws=False)
+
+        return in_halves(run, group.rows, told, refused)
 
     def _tell_not_finite(self, found: Mapping[Site, Item]) -> None:
         """Name the sites in which values are not finite, each once in a run; the store counts them all."""
@@ -174,22 +186,18 @@ class _Run:
             )
 
 
-def _out_of_memory(error: Exception) -> bool:
-    # On a CPU torch raises a plain RuntimeError ("DefaultCPUAllocator: not enough memory").
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def _follow(sheet: AnswerSheet, plan: CapturePlan, loaded: LoadedModel, items: Sequence[Item]) -> None:
-    """What follows the prompts, if the plan asks for it: one more pass, by the model itself in every backend."""
-    if plan.answers != "texts" and not plan.continuation:
-        return
+def _follow(sheet: AnswerSheet, run: "_Run", cached: Cached, items: Sequence[Item]) -> None:
+    """What follows the prompts: one more pass, by the model itself in every backend."""
+    plan, loaded = run.plan, run.loaded
     encoded, prompts = [x.encoded for x in items], [x.prompt for x in items]
     decoder = [x.decoder for x in items if x.decoder is not None] if plan.decoder else None
     spellings: list[list[list[tuple[int, ...]]]] = [[] for _ in items]
     if plan.answers == "texts":
         spellings = option_texts(loaded.tokenizer, prompts, encoded, behind=decoder is None)
     candidates = [[ids for spelled in options for ids in spelled] for options in spellings]
-    found = follow(loaded, encoded, decoder, candidates, plan.continuation, plan.token_budget)
+    found = follow(
+        loaded, encoded, decoder, candidates, plan.continuation, plan.token_budget, cached=cached, note=run.note
+    )
     if plan.answers == "texts":
         sheet.fill_texts(spellings, found.scores)
     if plan.continuation:

@@ -112,14 +112,45 @@ def listen(module: nn.Module, end: str, action: Callable[[Tensor], None]) -> Rem
     """Call `action` with neurons, experts or weights whenever the experts are called."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = routed(args, kwargs)
-        assert call is not None, "the experts were called in another form than in the probe"
+        call = _called(args, kwargs)
         if end == "moe.neurons":
             action(expert_neurons(module, call))
         else:
             action(call.expert if end == "moe.expert" else call.weight)
 
     return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def change(module: nn.Module, end: str, action: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Put `action(tensor)` in the place of the weights, or of the neurons, whenever the experts are called.
+
+    No module returns the neurons, so what their change makes of the output is added to what the model computed: a
+    change to the same numbers changes nothing, not even a rounding.
+    """
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        weight = _called(args, kwargs).weight
+        new = action(weight)
+        put = {name: new if x is weight else x for name, x in kwargs.items()}
+        return tuple(new if x is weight else x for x in args), put
+
+    def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        call = _called(args, kwargs)
+        neurons = expert_neurons(module, call)
+        # A node of its own in the graph: what is differentiated is the path through the changed neurons alone.
+        changed = action(neurons.clone())
+        new, old = (mixed(module, x, call.expert, call.weight) for x in (changed, neurons))
+        return output + (new - old).reshape(output.shape).to(output.dtype)
+
+    if end == "moe.neurons":
+        return module.register_forward_hook(after, with_kwargs=True)
+    return module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _called(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Routed:
+    call = routed(args, kwargs)
+    assert call is not None, "the experts were called in another form than in the probe"
+    return call
 
 
 def mixture_sides(experts: Experts, seen: Mapping[str, Tensor], shared: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ def goes_through_interface(model: PreTrainedModel) -> bool:
 def attention_through(model: PreTrainedModel, handler: Handler, *, eager: bool = False) -> Iterator[None]:
     """Inside, every attention of the model is computed by `handler(call, own)`; contexts may be nested.
 
+    A handler that is at work already is not added a second time.
+
     Parameters
     ----------
     handler : callable
@@ -90,13 +92,12 @@ def attention_through(model: PreTrainedModel, handler: Handler, *, eager: bool =
             "its model file has attention of its own; leave these sites out",
         )
     if _RUNNING and model.config._attn_implementation == NAME:
-        with _added(_RUNNING[-1], handler):
+        with _added(_RUNNING[-1], handler), _computing(_RUNNING[-1], eager=eager):
             yield
         return
-    own = model.config._attn_implementation or "eager"
-    _RUNNING.append(_Running("eager" if eager and own in _built_in() else own))
+    _RUNNING.append(_Running(model.config._attn_implementation or "eager"))
     try:
-        with _switched(model, NAME), _added(_RUNNING[-1], handler):
+        with _switched(model, NAME), _added(_RUNNING[-1], handler), _computing(_RUNNING[-1], eager=eager):
             yield
     finally:
         _RUNNING.pop()
@@ -126,7 +127,20 @@ def _switched(model: PreTrainedModel, name: str) -> Iterator[None]:
 
 
 @contextmanager
+def _computing(running: _Running, *, eager: bool) -> Iterator[None]:
+    own = running.own
+    running.own = "eager" if eager and own in _built_in() else own
+    try:
+        yield
+    finally:
+        running.own = own
+
+
+@contextmanager
 def _added(running: _Running, handler: Handler) -> Iterator[None]:
+    if handler in running.handlers:
+        yield
+        return
     running.handlers.append(handler)
     try:
         yield

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from babelscope.hooks.capture import ForwardPass
+from babelscope.hooks.memory import out_of_memory
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.pruning import PrunedBlock, prunable, with_query_projection
 from babelscope.hooks.tokens import Batch, pad_id
@@ -69,7 +70,9 @@ def tried(loaded: LoadedModel, plan: CapturePlan, run: Callable[[Levers], Forwar
         for candidate in _candidates(name, levers, loaded, plan):
             try:
                 found = _rows(run(candidate), plan, batch)
-            except Exception:  # whatever a model file raises when it is run in a way it was not written for
+            except Exception as error_raised:  # whatever a model file raises in a way it was not written for
+                if out_of_memory(error_raised):
+                    raise  # says nothing about the lever, and may not happen when the capture is resumed
                 continue
             tried_error = max(typical_error(found[key], plain[key]) for key in plain)
             if tried_error <= limit:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.answers import labels_of
-from babelscope.hooks.continuing import can_continue
+from babelscope.hooks.context import check_lengths
 from babelscope.hooks.language_tokens import source_tokens
 from babelscope.hooks.mixture import check_experts
 from babelscope.hooks.models import DTYPES, LoadedModel
@@ -64,8 +64,8 @@ def make_plan(
     ------
     BabelScopeError
         For unknown sites, layers and positions, for sites that this model lacks, where a segment is in none of
-        the prompts, where texts are asked of a model that writes none, and for languages that a tokenizer which
-        names them lacks.
+        the prompts, where a prompt leaves the context, where texts are asked of a model that writes none, and for
+        languages that a tokenizer which names them lacks.
     """
     if not sites or not positions:
         raise BabelScopeError(
@@ -81,6 +81,7 @@ def make_plan(
         place_of(loaded.anatomy, site)
     if decoder not in DECODER_POLICIES:
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
+    check_lengths(loaded, prompts, decoder)
     _check_answers(answers, continuation, loaded, prompts)
     for lever in levers:
         if lever not in LEVERS:
@@ -122,9 +123,9 @@ def _check_answers(answers: str, continuation: int, loaded: LoadedModel, prompts
         raise unknown_name("way to answer", str(answers), ANSWERS)
     if continuation < 0:
         raise BabelScopeError(f"prompts cannot be continued by {continuation} tokens", "give 0 or more")
-    if (answers == "texts" or continuation) and not can_continue(loaded):
+    if (answers == "texts" or continuation) and not loaded.answers_questions:
         raise BabelScopeError(
-            f"{loaded.anatomy.name} does not continue a text token by token from keys and values",
+            f"{loaded.anatomy.name} does not continue texts: it predicts no next token",
             "leave out --continue, and give --answers labels or none",
         )
     if answers == "texts" and not any(p.options for p in prompts.prompts):

@@ -11,9 +11,11 @@ from babelscope import plugins
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.backends.torch import forward
 from babelscope.hooks.capture import BatchRows, ForwardPass, Keep, Passed, run_batch
+from babelscope.hooks.context import context_length
 from babelscope.hooks.laws import check_laws
 from babelscope.hooks.leftovers import configurations, count_hooks, own_forwards
 from babelscope.hooks.levers import at_last
+from babelscope.hooks.memory import enough_memory
 from babelscope.hooks.model_checks import (
     Block,
     adapter_effect,
@@ -27,7 +29,7 @@ from babelscope.hooks.model_checks import (
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import by_prompt, tapped
 from babelscope.hooks.rows import Item, usable
-from babelscope.hooks.tokens import Batch, context_length, make_batch
+from babelscope.hooks.tokens import Batch, make_batch
 from babelscope.hooks.tolerance import LAW, PASS, typical_error
 from babelscope.schema import CapturePlan, PromptSet, Site
 
@@ -35,6 +37,10 @@ MAX_PROMPTS = 4
 FURTHER_PADDING = 8
 
 
+@enough_memory(
+    "the self-test, which reads up to four prompts together",
+    "name a smaller --dtype or a device with more memory; --no-self-test goes on without",
+)
 def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dict[str, float]:
     """Check a plan on at most four of its prompts, one per language as far as possible.
 
@@ -163,7 +169,8 @@ def _masked(
     run: ForwardPass, loaded: LoadedModel, plan: CapturePlan, items: Sequence[Item], together: BatchRows
 ) -> float | None:
     """Error of rows and logits when further columns of padding, and those there are, hold another id."""
-    limit, _ = context_length(loaded)
+    limits = [context_length(loaded, tag)[0] for tag in loaded.anatomy.stacks]
+    limit = min((n for n in limits if n is not None), default=None)
 
     def disturbed(batch: Batch, keep: Keep, *, logits: bool, laws: bool) -> Passed:
         longest = max(x.shape[1] for x in (batch.ids, batch.output_mask))

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.language_tokens import language_ids, source_token
 from babelscope.hooks.mass import Reduction
 from babelscope.hooks.models import LoadedModel
-from babelscope.schema import Prompt, PromptSet, Site
+from babelscope.schema import Prompt, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,45 +251,3 @@ def pad_id(loaded: LoadedModel) -> int:
         if isinstance(candidate, int) and candidate >= 0:
             return candidate
     return 0
-
-
-def context_length(loaded: LoadedModel) -> tuple[int | None, str]:
-    """Most tokens of one prompt, and who sets the limit; None without a limit (ALiBi)."""
-    limits: list[tuple[int, str]] = []
-    stated = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(stated, int) and stated > 0:
-        limits.append((stated - _unused_positions(loaded, stated), "the model's context"))
-    if loaded.tokenizer.model_max_length < 10**9:  # a huge number stands for "unknown"
-        limits.append((int(loaded.tokenizer.model_max_length), "the tokenizer's model_max_length"))
-    return min(limits, default=(None, ""))
-
-
-def _unused_positions(loaded: LoadedModel, stated: int) -> int:
-    """Entries at the start of a position table that no token uses: XLM-R counts from behind its padding id."""
-    tables = (m for m in loaded.anatomy.body.modules() if isinstance(m, nn.Embedding))
-    words = {id(stack.embedding) for stack in loaded.anatomy.stacks.values()}
-    positions = (m for m in tables if id(m) not in words and m.num_embeddings == stated)
-    return max((m.padding_idx + 1 for m in positions if m.padding_idx is not None), default=0)
-
-
-def check_lengths(loaded: LoadedModel, prompts: PromptSet) -> None:
-    """Refuse prompts that the model cannot read in one piece.
-
-    Raises
-    ------
-    BabelScopeError
-        Naming the longest offending prompt: item, language, tokens and limit.
-    """
-    limit, who = context_length(loaded)
-    if limit is None:
-        return
-    lengths = [len(e) for e in encode_prompts(loaded.tokenizer, prompts.prompts)]
-    too_long = [i for i, n in enumerate(lengths) if n > limit]
-    if too_long:
-        worst = max(too_long, key=lambda i: lengths[i])
-        prompt = prompts.prompts[worst]
-        raise BabelScopeError(
-            f"item {prompt.item!r} in {prompt.language!r} has {lengths[worst]:,} tokens, {who} allows {limit:,} "
-            f"({len(too_long)} prompts are too long)",
-            "shorten these prompts or name a model with a longer context",
-        )

@@ -175,7 +175,6 @@ def capture(
     loaded = replace(loaded, ref=replace(loaded.ref, source=model))
     if chat_template:
         loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
-    hooks.check_lengths(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
         decoder=decoder, continuation=continuation, levers=tuple(LEVERS) if levers is None else levers,

@@ -1,12 +1,15 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from babelscope import __version__
+from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.analyses.behavior.accuracy import accuracy
+from babelscope.errors import BabelScopeError
 from babelscope.reports import figures
 from babelscope.schema import PromptSet
-from tests.store.stores import fill, make_plan, make_prompts
+from tests.store.stores import fill, make_block, make_plan, make_prompts
 
 
 def store_with(covariates, folder):
@@ -40,3 +43,21 @@ def test_accuracy_says_where_it_comes_from_and_how_many_items_it_counts(tmp_path
     assert "dataset" in found.provenance["task"]
     (figure,) = figures([found])
     assert "n = 1 to 5" in figure.caption
+
+
+def test_labels_that_could_not_be_told_apart_are_the_reason_for_no_accuracy(tmp_path):
+    prompts, reason = make_prompts(2, ("en",)), "the first tokens of the labels one, only do not tell them apart"
+    plan = make_plan(prompts)
+    block = make_block(plan, "en", 0)
+    nothing = np.full(2, np.nan)
+    answers = replace(
+        block.answers, scores=block.answers.scores * np.nan, choice=np.full(2, -1), correct=nothing,
+        undefined=dict.fromkeys(range(2), reason),
+    )  # fmt: skip
+    with StoreWriter.create(tmp_path / "s.acts", plan, prompts, {}) as writer:
+        writer.put(replace(block, answers=answers))
+    with pytest.raises(BabelScopeError, match=f"in 2 of 2 prompts {reason}") as caught:
+        accuracy(ActivationStore.open(tmp_path / "s.acts"))
+    assert "texts" in caught.value.hint
+    with pytest.raises(BabelScopeError, match="no item has options"):
+        accuracy(ActivationStore.open(tmp_path / "s.acts"), "texts")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import model_zoo
 import pytest
+import torch
+import transformers
 from transformers.utils import logging as transformers_logging
 
 from babelscope.hooks import LoadedModel, load_model
@@ -37,6 +39,21 @@ def load(folder_of: Callable[[str], Path]) -> Callable[[str], LoadedModel]:
         if name not in loaded:
             loaded[name] = load_model(folder_of(name), device="cpu")
         return loaded[name]
+
+    return get
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., LoadedModel]:
+    """A model of a family beyond the zoo, by the name of its classes and the sizes in its configuration."""
+
+    def get(name: str, *, head: str = "", **sizes: object) -> LoadedModel:
+        torch.manual_seed(0)
+        special = {"vocab_size": 320, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+        config = getattr(transformers, f"{name}Config")(**special, **sizes)
+        head = head or ("ForConditionalGeneration" if config.is_encoder_decoder else "ForCausalLM")
+        model_zoo.save(getattr(transformers, name + head)(config), tmp_path, special=False)
+        return load_model(tmp_path, device="cpu")
 
     return get
 

@@ -1,5 +1,6 @@
 """Answers are the model's own next-token scores of the option labels."""
 
+import re
 from collections.abc import Callable
 
 import model_zoo
@@ -58,6 +59,19 @@ def test_an_item_without_options_is_undefined_beside_items_with_options(load: Lo
     assert answers.choice[-1] == -1
     assert np.isnan(answers.correct[-1])
     assert np.isfinite(answers.scores[:-1]).all()
+
+
+def test_labels_that_cannot_be_told_apart_are_told_when_capturing(load: Load, prompts: PromptSet) -> None:
+    loaded, told = load("llama"), []
+    alike = [Prompt(f"alike-{i}", "en", "which? Answer:", options=("larger one", "larger two"), gold=0) for i in (0, 1)]
+    both = PromptSet("both", (*prompts.of("en"), *alike))
+    for asked, expected in ((both, f"2 of {len(both)} prompts are not scored by their labels: .* larger two do not"),
+                            (prompts, "")):  # fmt: skip
+        told.clear()
+        plan = make_plan(loaded, asked, sites=["resid.post@0"], positions=["last"], levers=())
+        run_plan(plan, loaded, asked, [], told.append)
+        assert len(told) == bool(expected)
+        assert re.search(expected, "".join(told))
 
 
 def test_an_item_without_gold_has_a_choice_and_no_verdict(load: Load) -> None:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers.cache_utils import DynamicLayer
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks import LoadedModel, make_plan, run_plan
+from babelscope.hooks import LoadedModel, blocks, continuing, make_plan, run_plan
 from babelscope.hooks.answers import option_texts
 from babelscope.hooks.continuing import _groups, follow
+from babelscope.hooks.continuing_tried import LENGTH, tried
 from babelscope.hooks.selftest import count_hooks
 from babelscope.hooks.tokens import encode
 from babelscope.schema import Block, Prompt, PromptSet
@@ -181,12 +183,90 @@ def test_a_text_that_would_merge_with_the_prompt_is_encoded_by_itself(load: Load
 def test_padding_between_prompt_and_continuation_would_be_noticed(
     load: Load, asked: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from babelscope.hooks import continuing
-
     loaded = load("gpt2")
     monkeypatch.setattr(continuing, "_groups", lambda lengths, *_: [list(range(len(lengths)))])
     with pytest.raises(AssertionError, match="several lengths"):
         answered(loaded, asked)
+
+
+# Hybrids whose states cannot be given to several candidates (Jamba), or that go wrong when several tokens follow at
+# once (Falcon-H1), and a model that keeps no keys and values.
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+STATEFUL = {
+    "FalconH1": {
+        **SMALL, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "mamba_d_ssm": 32,
+        "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1,
+    },
+    "Jamba": {
+        **SMALL, "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 2, "use_mamba_kernels": False,
+        "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "mamba_dt_rank": 4,
+    },
+    "Mamba": {**SMALL, "state_size": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_cache_that_does_not_bear_it_is_done_without(
+    name: str, build: Callable[..., LoadedModel], asked: PromptSet
+) -> None:
+    loaded, told = build(name, **STATEFUL[name]), []
+    few = PromptSet("few", asked.prompts[:3])
+    plan = make_plan(loaded, few, sites=["embed"], positions=["last"], answers="texts", continuation=N, levers=())
+    (block,) = run_plan(plan, loaded, few, [("en", 0)], told.append)
+    for row, prompt in enumerate(few.prompts):
+        expected = slow_text_scores(loaded, prompt)
+        # As above: sums of float32 log-probabilities from passes of another shape.
+        np.testing.assert_allclose(block.answers.text_scores[row, : len(expected)], expected, atol=1e-4)
+        assert block.answers.continuation[row] == slow_continuation(loaded, prompt)
+    assert len([line for line in told if "does not bear option texts" in line]) == 1
+
+
+def test_a_cache_that_loses_a_token_is_found_out(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load("llama")
+    assert tried(loaded) == ((True, True), "")
+    update = DynamicLayer.update
+
+    def forgetful(self, *args, **more):
+        keys, values = update(self, *args, **more)
+        return keys, values.index_fill(2, torch.tensor([1]), 0.0) if keys.shape[2] > LENGTH else values
+
+    monkeypatch.setattr(DynamicLayer, "update", forgetful)
+    cached, text = tried(loaded)
+    assert cached == (False, False)
+    assert "does not bear option texts and continuations" in text
+
+
+def test_a_model_that_looks_ahead_does_not_continue(build: Callable[..., LoadedModel], asked: PromptSet) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    loaded = build("Bert", head="LMHeadModel", **sizes)
+    plan = make_plan(loaded, asked, sites=["embed"], positions=["last"], answers="texts")
+    with pytest.raises(BabelScopeError, match=r"does not continue texts: .* depends on later ones") as caught:
+        run_plan(plan, loaded, asked, [])
+    assert "--answers labels" in caught.value.hint
+
+
+def test_what_follows_is_halved_where_the_memory_does_not_suffice(
+    load: Load, asked: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, told, goes_on = load("gpt2"), [], continuing.goes_on
+    plain = answered(loaded, asked)
+
+    def cramped(loaded, seen, ids, *more):
+        return goes_on(loaded, seen, torch.empty(2**60) if len(ids) > room else ids, *more)
+
+    monkeypatch.setattr(blocks, "tried", lambda *_, **__: (continuing.BEARS_ALL, ""))
+    monkeypatch.setattr(continuing, "goes_on", cramped)
+    room = 2
+    plan = make_plan(loaded, asked, sites=["embed"], positions=["last"], answers="texts", continuation=N)
+    (found,) = run_plan(plan, loaded, asked, [("en", 0)], told.append)
+    # Passes of another shape, as above.
+    np.testing.assert_allclose(found.answers.text_scores, plain.answers.text_scores, atol=1e-4)
+    assert found.answers.continuation == plain.answers.continuation
+    assert told
+    assert all("in two halves" in line for line in told)
+    room = 0
+    with pytest.raises(BabelScopeError, match="does not suffice for what follows one prompt of"):
+        list(run_plan(plan, loaded, asked, [("en", 0)]))
 
 
 def test_what_cannot_be_said_is_refused(load: Load, asked: PromptSet, prompts: PromptSet) -> None:

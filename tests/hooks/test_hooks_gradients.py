@@ -38,6 +38,8 @@ def double(folder_of: Callable[[str], Path]) -> Callable[[str], LoadedModel]:
     def get(name: str) -> LoadedModel:
         if name not in made:
             loaded = load_model(folder_of(name), device="cpu")
+            if hasattr(loaded.model, "set_experts_implementation"):
+                loaded.model.set_experts_implementation("eager")  # the kernels for all experts at once know no float64
             made[name] = replace(loaded, model=loaded.model.double())
         return made[name]
 
@@ -81,6 +83,32 @@ def test_a_gradient_is_the_slope_of_the_score(
     along = (slope * direction).flatten(1).sum(1)
     assert expected.abs().max() > 1e-3
     torch.testing.assert_close(along, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
+
+
+INSIDE = [f"attn.{part}@1" for part in ("q", "k", "v", "scores", "pattern")]
+
+
+# The softmax of Llama and GPT-2 is in float32: 1e-7 / eps of every score beside the fourth power of eps.
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [(name, site) for name in ("llama", "gpt2") for site in INSIDE]
+    + [("bloom", "attn.scores@1"), ("bloom", "attn.pattern@1"), ("mixtral", "moe.weight@1"),
+       ("mixtral", "moe.neurons@1"), ("gpt-oss", "moe.neurons@1"), ("gpt-oss", "attn.pattern@1")]
+    + [("bart", f"dec.cross.{part}@1") for part in ("q", "k", "v", "scores", "pattern")],
+)  # fmt: skip
+def test_a_gradient_inside_attention_or_experts_is_the_slope_of_the_score(
+    name: str, site: str, double: Load, prompts: PromptSet
+) -> None:
+    loaded, where = double(name), Site.parse(site)
+    hooks, batch = count_hooks(loaded.model), read_prompts(loaded, prompts.of("sw")[3:4], decoder="copy")
+    found = gradients(loaded, batch, [where], gold_score(loaded, batch))[where]
+    assert count_hooks(loaded.model) == hooks
+    slope = found.gradient[:, -1]
+    direction = torch.randn(slope.shape[1:], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    expected = slope_along(loaded, batch, where, direction, 3e-3)
+    assert expected.abs().max() > 1e-5
+    along = (slope * direction).flatten(1).sum(1)
+    torch.testing.assert_close(along, expected, rtol=0, atol=5e-3 * float(expected.abs().max()) + 1e-7 / 3e-3)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "mt5"])

@@ -1,6 +1,6 @@
 """Levers compute less and give the same rows; where they would not, they are off."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from model_zoo import DECODERS, FAMILIES
 from torch import nn
 
 from babelscope.errors import BabelScopeError
-from babelscope.hooks import LoadedModel, load_model, make_plan, prefixes, run_plan, self_test
+from babelscope.hooks import LoadedModel, blocks, load_model, make_plan, prefixes, run_plan, self_test, selftest
 from babelscope.hooks.backends import torch as torch_backend
+from babelscope.hooks.memory import out_of_memory
 from babelscope.hooks.prefixes import Group, shared_batches
 from babelscope.hooks.selftest import count_hooks
 from babelscope.schema import LEVERS, SITE_KINDS, Block, CapturePlan, Position, Prompt, PromptSet
@@ -247,13 +248,64 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(
 def test_one_prompt_that_does_not_fit_is_a_problem_with_a_hint(
     load: Load, questions: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to ...")
-
-    monkeypatch.setattr(torch_backend.TorchPass, "__call__", full)
+    monkeypatch.setattr(torch_backend.TorchPass, "__call__", beyond_memory)
     monkeypatch.setattr(torch_backend, "tried", lambda *_: (torch_backend.Levers(), ()))
     with pytest.raises(BabelScopeError, match="does not suffice for one prompt"):
         captured(load("gpt2"), questions)
+
+
+def test_a_lever_is_not_turned_off_by_a_lack_of_memory(
+    load: Load, questions: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = torch_backend.TorchPass.__call__
+
+    def cramped(self, *args, **more):
+        return beyond_memory() if self.levers else call(self, *args, **more)
+
+    monkeypatch.setattr(torch_backend.TorchPass, "__call__", cramped)
+    with pytest.raises(BabelScopeError, match="memory of the host does not suffice for a few short prompts"):
+        opened_by_a_run(load("gpt2"), questions)
+
+
+def test_a_self_test_that_does_not_fit_is_a_problem_with_a_hint(
+    load: Load, questions: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load("gpt2")
+    plan = make_plan(loaded, questions, sites=SITES, positions=["last"])
+    monkeypatch.setattr(selftest, "check_laws", beyond_memory)
+    with pytest.raises(BabelScopeError, match="memory of the host does not suffice for the self-test") as caught:
+        self_test(loaded, questions, plan)
+    assert "--no-self-test" in caught.value.hint
+
+
+def test_a_block_whose_rows_do_not_fit_is_a_problem_and_those_before_it_stay(
+    load: Load, questions: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = blocks.empty
+    monkeypatch.setattr(blocks, "empty", lambda *args: beyond_memory() if found else made(*args))
+    found: list[Block] = []
+    run = opened_by_a_run(load("gpt2"), questions)
+    found.append(next(run))
+    with pytest.raises(BabelScopeError, match=r"does not suffice for a block of .* prompts in 'sw'"):
+        next(run)
+    assert [block.language for block in found] == ["en"]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("The size of tensor a (65) must match the size of tensor b (64)"))
+    assert not out_of_memory(RuntimeError("out of memory, says a model file"))
+
+
+def beyond_memory(*_: object, **__: object) -> None:
+    """Fail as the allocator of this machine does."""
+    torch.empty(2**60)
+
+
+def opened_by_a_run(loaded: LoadedModel, prompts: PromptSet) -> Iterator[Block]:
+    plan = make_plan(loaded, prompts, sites=SITES, positions=["last"])
+    return run_plan(plan, loaded, prompts, [("en", 0), ("sw", 0)])
 
 
 def test_values_that_are_no_numbers_are_told_once_per_site_with_an_item(

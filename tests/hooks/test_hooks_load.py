@@ -200,6 +200,36 @@ def test_alibi_has_no_limit(load: Load) -> None:
     check_lengths(load("bloom"), PromptSet("long", (Prompt("long", "en", "\x01" * 5000),)))
 
 
+LED = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "attention_window": [8, 8],
+    "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 32, "decoder_start_token_id": 2,
+}  # fmt: skip
+MPT = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "decoder", "limit"),
+    [("bart", None, "start", 130), ("bart", None, "copy", 129), ("LED", LED, "start", 64), ("LED", LED, "copy", 31),
+     ("Mpt", MPT, "start", 64)],
+)  # fmt: skip
+def test_every_stack_has_a_limit_of_its_own_and_the_longest_prompt_is_read(
+    name: str, sizes: dict[str, object] | None, decoder: str, limit: int, load: Load, build: Callable[..., LoadedModel]
+) -> None:
+    loaded = load(name) if sizes is None else build(name, **sizes)
+    special = len(loaded.tokenizer("")["input_ids"])
+    fits, beyond = (
+        PromptSet("long", (Prompt("long", "en", "\x01" * n),)) for n in (limit - special, limit - special + 1)
+    )
+    sites = ["dec.resid.post"] if loaded.ref.n_encoder_layers else ["resid.post"]
+    plan = make_plan(loaded, fits, sites=sites, positions=["last"], decoder=decoder)
+    assert len(list(run_plan(plan, loaded, fits, [("en", 0)]))) == 1
+    where = " in the decoder" if decoder == "copy" else ""
+    read = limit + 1 + bool(where)
+    with pytest.raises(BabelScopeError, match=f"'long' in 'en' has {read} tokens{where}, .* allows {read - 1}"):
+        make_plan(loaded, beyond, sites=sites, positions=["last"], decoder=decoder)
+
+
 def test_the_estimate_is_what_is_written(load: Load, prompts: PromptSet) -> None:
     loaded = load("qwen3")
     positions = ["last", "all", "segment:question"]

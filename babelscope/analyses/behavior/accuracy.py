@@ -36,19 +36,17 @@ def accuracy(store: ActivationStore, scoring: str = "labels") -> Result:
     Raises
     ------
     BabelScopeError
-        If no item of the store has a gold option, or texts were not scored.
+        If no item of the store has a gold option, labels of none could be told apart, or texts were not scored.
     """
     if scoring not in SCORINGS:
         raise unknown_name("scoring", scoring, SCORINGS)
     answers = store.answers
     if scoring != "labels":
         answers = answers.assign(correct=_correct_by_text(answers, per_token=scoring.endswith("per-token")))
-    answers = answers.dropna(subset=["correct"])
-    if answers.empty:
-        wanted = "labels" if scoring == "labels" else "texts"
-        raise BabelScopeError(
-            f"{store.path}: no item has options, their scores and a gold answer", f"capture with --answers {wanted}"
-        )
+    counted = answers.dropna(subset=["correct"])
+    if counted.empty:
+        raise _nothing_to_count(store, answers, scoring)
+    answers = counted
     prefix = "score_" if scoring == "labels" else "text_score_"
     score_columns = [c for c in answers if str(c).startswith(prefix)]
     answers = answers.assign(task=_tasks(store).reindex(answers["item"]).to_numpy())
@@ -65,6 +63,20 @@ def accuracy(store: ActivationStore, scoring: str = "labels") -> Result:
         "task": "covariate task, else dataset, else all",
     }  # fmt: skip
     return Result("accuracy", table, about)
+
+
+def _nothing_to_count(store: ActivationStore, answers: pd.DataFrame, scoring: str) -> BabelScopeError:
+    reasons = answers["undefined"][answers["undefined"] != ""]
+    if scoring == "labels" and len(reasons):
+        return BabelScopeError(
+            f"{store.path}: no item was scored by its label; in {len(reasons)} of {len(answers)} prompts "
+            f"{reasons.iloc[0]}",
+            "count by option texts instead (scoring='texts'), of a capture with --answers texts",
+        )
+    return BabelScopeError(
+        f"{store.path}: no item has options, their scores and a gold answer",
+        f"capture with --answers {'labels' if scoring == 'labels' else 'texts'}",
+    )
 
 
 def _tasks(store: ActivationStore) -> "pd.Series[str]":

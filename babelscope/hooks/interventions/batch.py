@@ -1,7 +1,7 @@
 """Prompts as one batch, with what positions need to find their tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.hooks.models import LoadedModel
-from babelscope.hooks.positions import NoTokensError, tokens_at
+from babelscope.hooks.positions import NoTokensError, segment_tokens, tokens_at
 from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode_prompts, make_batch
 from babelscope.schema import DECODER_POLICIES, Position, Prompt
 
@@ -53,6 +53,14 @@ class PromptBatch:
                     "leave out these prompts, or name another position",
                 ) from None
         return found
+
+    def with_segments(self) -> Batch:
+        """The tokens, with those of the segments of all prompts marked in every stack."""
+        names = sorted({segment.name for prompt in self.prompts for segment in prompt.segments})
+        stacks = {"": self.encoded, "enc": self.encoded} | ({"dec": self.decoder} if self.decoder else {})
+        device = self.tokens.ids.device
+        segments = {tag: segment_tokens(device, names, self.prompts, read) for tag, read in stacks.items()}
+        return replace(self.tokens, segments=segments)
 
     def where(self, position: Position, stack: str) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Rows and columns of these tokens in the batch, and how many each prompt has."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from babelscope.errors import BabelScopeError
+from babelscope.hooks import experts
+from babelscope.hooks.attention import HIDDEN
 from babelscope.hooks.backends.torch import forward
+from babelscope.hooks.interior import Listener, listening_inside
 from babelscope.hooks.interventions.batch import PromptBatch
 from babelscope.hooks.interventions.edits import Edit
 from babelscope.hooks.models import LoadedModel
@@ -29,7 +32,9 @@ class Activations:
     Parameters
     ----------
     values : Tensor
-        (row, *unit), prompt after prompt; real tokens only.
+        (row, *unit), prompt after prompt; real tokens only. Keys of `attn.scores` and `attn.pattern` are those of
+        the longest prompt of the batch: NaN or 0 behind the own prompt. The summaries of `attn.mass` are entropy,
+        mass on the first token, mean distance, and mass on each segment of the prompts, in the order of their names.
     position : Position
     counts : tuple of int
         Rows of each prompt.
@@ -52,17 +57,22 @@ def activations(
     BabelScopeError
         For a site that this model lacks, or a position that picks nothing.
     """
-    where = {site: batch.where(Position.parse(position), site.stack) for site in sites}
+    where = {site: batch.where(Position.parse(position), site.row_stack) for site in sites}
     places = {site: place_of(loaded.anatomy, site) for site in sites}
+    segmented = batch.with_segments() if any("summary" in site.axes for site in sites) else batch.tokens
+    reductions = {site: segmented.reduction(site) for site in sites if "summary" in site.axes}
     found: dict[Site, Activations] = {}
 
     def keep(site: Site, x: Tensor) -> None:
         rows, columns, counts = where[site]
-        shaped = _shaped(loaded, batch, site, x)
-        picked = shaped[rows.to(x.device), columns.to(x.device)]  # indexing with tensors copies
-        found[site] = Activations(picked, Position.parse(position), counts)
+        picked = by_prompt(x, batch.tokens.mask_of(site.row_stack))[rows.to(x.device), columns.to(x.device)]
+        shaped = _shaped(loaded, site, picked)
+        if "key" in site.axes:
+            keys = batch.tokens.key_mask(site).bool()[rows.to(batch.tokens.mask.device)].to(x.device)
+            shaped = shaped.masked_fill(~keys[:, None], tap_of(site.kind).beyond)
+        found[site] = Activations(shaped, Position.parse(position), counts)
 
-    with torch.no_grad(), tapped(places, keep):
+    with torch.no_grad(), tapped(places, keep, model=loaded.model, reductions=reductions):
         forward(loaded, batch.tokens, head=False)
     return found
 
@@ -79,45 +89,92 @@ def edited(loaded: LoadedModel, edits: Mapping[Site, Edit], batch: PromptBatch) 
         For a site that the model lacks or that cannot be edited, a position or unit that is not there, or a source
         that does not match the batch.
     """
-    places = {site: place_of(loaded.anatomy, site) for site in edits}
-    where = {site: batch.where(edit.position, site.stack) for site, edit in edits.items()}
+    places = {site: editable(loaded, site) for site in edits}
+    where = {site: batch.where(edit.position, site.row_stack) for site, edit in edits.items()}
     for site, edit in edits.items():
         _check(loaded, site, edit, where[site][2])
 
     def change(site: Site, x: Tensor) -> Tensor:
         rows, columns, _ = where[site]
-        shaped = _shaped(loaded, batch, site, x)
-        return _replaced(shaped, edits[site], rows.to(x.device), columns.to(x.device), site).reshape(x.shape)
+        by_token = by_prompt(x, batch.tokens.mask_of(site.row_stack))
+        picked = by_token[rows.to(x.device), columns.to(x.device)]
+        shaped = _shaped(loaded, site, picked)
+        if shaped.numel() != picked.numel() or by_token.numel() != x.numel():
+            raise BabelScopeError(
+                f"site {site} of {loaded.anatomy.name} cannot be edited: it is a part of a larger tensor",
+                "edit another site; resid.pre and resid.post exist in every model",
+            )
+        new = _replaced(shaped, edits[site], site).reshape(picked.shape)
+        if "key" in site.axes:
+            new = _over_keys(new, picked, batch.tokens.key_mask(site)[rows.to(batch.tokens.mask.device)], site)
+        return by_token.index_put((rows.to(x.device), columns.to(x.device)), new).reshape(x.shape)
 
-    with replacing(places, change):
+    with replacing(loaded, places, change):
         yield
 
 
-def _shaped(loaded: LoadedModel, batch: PromptBatch, site: Site, x: Tensor) -> Tensor:
-    """(prompt, token, *unit) with all the elements of `x`, so that it can be shaped back."""
-    shaped = tap_of(site.kind).reshape(
-        by_prompt(x, batch.tokens.mask_of(site.stack)), stack_of(loaded.anatomy, site), site.layer or 0
-    )
-    if shaped.numel() != x.numel():
+def editable(loaded: LoadedModel, site: Site) -> Place:
+    """Where a site passes that can be replaced and differentiated.
+
+    Raises
+    ------
+    BabelScopeError
+        For a site that the model lacks, and for one that it computes nothing from.
+    """
+    place = place_of(loaded.anatomy, site)
+    if place.end == "mass":
+        pattern = replace(site, kind=site.kind.replace("mass", "pattern"))
         raise BabelScopeError(
-            f"site {site} of {loaded.anatomy.name} cannot be edited: it is a part of a larger tensor",
-            "edit another site; resid.pre and resid.post exist in every model",
+            f"site {site} of {loaded.anatomy.name} cannot be edited or differentiated: it sums {pattern} up, and the "
+            "model computes nothing from it",
+            f"use {pattern} in its place",
         )
-    return shaped
+    if place.end == "moe.expert":
+        weight = replace(site, kind="moe.weight")
+        raise BabelScopeError(
+            f"site {site} of {loaded.anatomy.name} cannot be edited or differentiated: it is an index of experts",
+            f"use {weight} in its place (a weight of 0 leaves the expert out), or {replace(site, kind='moe.neurons')}",
+        )
+    return place
 
 
-def _replaced(x: Tensor, edit: Edit, rows: Tensor, columns: Tensor, site: Site) -> Tensor:
-    """`x` with the chosen part of the chosen rows changed; a new tensor, through which gradients flow."""
-    picked = x[rows, columns]
-    units = None if edit.units is None else torch.tensor(edit.units, device=x.device)
-    part = picked if units is None else picked[:, units]
-    new = edit.change(part).to(x)
+def _shaped(loaded: LoadedModel, site: Site, rows: Tensor) -> Tensor:
+    """(row, *unit)."""
+    return tap_of(site.kind).reshape(rows, stack_of(loaded.anatomy, site), site.layer or 0)
+
+
+def _over_keys(new: Tensor, own: Tensor, keys: Tensor, site: Site) -> Tensor:
+    """Edited rows (row, head, key) in which no token sees what it could not see, and no weight falls on padding.
+
+    Raises
+    ------
+    BabelScopeError
+        If a score that a token sees is replaced by one that is not known, as from a row that sees fewer keys.
+    """
+    padding = ~keys.bool().to(new.device)[:, None]
+    if not site.kind.endswith("scores"):
+        return new.masked_fill(padding, 0.0)
+    kept = torch.where(padding | (own < HIDDEN), own, new)
+    if bool(kept.isnan().any()):
+        raise BabelScopeError(
+            f"the edit of {site} has no score for keys that the tokens see", "give a source that sees as many keys"
+        )
+    return kept
+
+
+def _replaced(rows: Tensor, edit: Edit, site: Site) -> Tensor:
+    """The rows with the chosen part of them changed; a new tensor, through which gradients flow."""
+    units = None if edit.units is None else torch.tensor(edit.units, device=rows.device)
+    part = rows if units is None else rows[:, units]
+    new = edit.change(part).to(rows)
     if new.shape != part.shape:
         raise BabelScopeError(
             f"the edit of {site} turned rows of shape {tuple(part.shape)} into {tuple(new.shape)}",
-            "an edit keeps the shape of what it is given",
+            "keys are counted up to the longest prompt of a batch, which has to be as long in the source"
+            if "key" in site.axes
+            else "an edit keeps the shape of what it is given",
         )
-    return x.index_put((rows, columns), new if units is None else picked.index_copy(1, units, new))
+    return new if units is None else rows.index_copy(1, units, new)
 
 
 def _check(loaded: LoadedModel, site: Site, edit: Edit, counts: tuple[int, ...]) -> None:
@@ -133,11 +190,19 @@ def _check(loaded: LoadedModel, site: Site, edit: Edit, counts: tuple[int, ...])
 
 
 @contextmanager
-def replacing(places: Mapping[K, Place], change: Callable[[K, Tensor], Tensor]) -> Iterator[None]:
+def replacing(loaded: LoadedModel, places: Mapping[K, Place], change: Callable[[K, Tensor], Tensor]) -> Iterator[None]:
     """Put `change(key, tensor)` in the place of the tensor that passes; every hook is gone on leaving."""
+    inside = [
+        (place.module, Listener(place.end, partial(change, key), replaces=True))
+        for key, place in places.items()
+        if place.is_inside
+    ]
     with ExitStack() as stack:
         for key, place in places.items():
-            stack.callback(_replace(place, partial(change, key)).remove)
+            if not place.is_inside:
+                stack.callback(_replace(place, partial(change, key)).remove)
+        if inside:
+            stack.enter_context(listening_inside(loaded.model, inside))
         yield
 
 
@@ -150,8 +215,8 @@ def _replace(place: Place, change: Callable[[Tensor], Tensor]) -> RemovableHandl
         new = change(leaving(output))
         return type(output)((new, *output[1:])) if isinstance(output, tuple | list) else new
 
+    if place.end in experts.ENDS:
+        return experts.change(place.module, place.end, change)
     if place.end == "input":
         return place.module.register_forward_pre_hook(before, with_kwargs=True)
-    if place.end == "output":
-        return place.module.register_forward_hook(after)
-    raise BabelScopeError(f"what passes at {place.end!r} can be read but not replaced", "edit another site")
+    return place.module.register_forward_hook(after)

@@ -46,13 +46,15 @@ def zero(position: str = "all", units: Sequence[int] | None = None) -> Edit:
 def mean(source: "Activations", position: str = "all", units: Sequence[int] | None = None) -> Edit:
     """Mean ablation: every row becomes the mean over the rows of `source`, which are real tokens only.
 
+    The score of a key is averaged over the rows that see that key.
+
     Parameters
     ----------
     source : Activations
         Of the same site, as from a set of reference prompts.
     """
     chosen = _units(units)
-    value = _part(source.values.double().mean(0, keepdim=True), chosen)
+    value = _part(source.values.double().nanmean(0, keepdim=True), chosen)
     return Edit(lambda rows: value.to(rows).expand_as(rows), Position.parse(position), chosen)
 
 

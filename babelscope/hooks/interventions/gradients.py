@@ -8,11 +8,11 @@ from torch import Tensor
 
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.interventions.batch import PromptBatch
-from babelscope.hooks.interventions.editing import replacing
+from babelscope.hooks.interventions.editing import editable, replacing
 from babelscope.hooks.interventions.effects import next_logits
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.place import Place, by_prompt
-from babelscope.hooks.tap import place_of, stack_of, tap_of
+from babelscope.hooks.tap import stack_of, tap_of
 from babelscope.schema import Site
 
 
@@ -23,7 +23,8 @@ class Gradient:
     Parameters
     ----------
     activation, gradient : Tensor
-        (prompt, token, *unit); row i of the gradient is that of the score of prompt i. Zero at padding.
+        (prompt, token, *unit); row i of the gradient is that of the score of prompt i. Zero at padding. Keys are
+        those of the longest prompt; scores of keys that a token cannot see are NaN, and their gradient is 0.
     mask : Tensor of bool
         (prompt, token): the real tokens.
     """
@@ -58,7 +59,7 @@ def gradients(
     """
     stacks = loaded.anatomy.stacks
     places: dict[Site | str, Place] = {tag: stack.embedded for tag, stack in stacks.items()}
-    places |= {site: place_of(loaded.anatomy, site) for site in sites}
+    places |= {site: editable(loaded, site) for site in sites}
     kept: dict[Site, Tensor] = {}
 
     def change(key: Site | str, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def gradients(
         kept[key] = x
         return x.clone()  # some models go on to change their tensors in place
 
-    with torch.enable_grad(), replacing(places, change):
+    with torch.enable_grad(), replacing(loaded, places, change):
         found = score(next_logits(loaded, batch))
         if found.shape != (len(batch.prompts),) or not bool(found.isfinite().all()):
             raise BabelScopeError(
@@ -80,7 +81,9 @@ def gradients(
 
 
 def _shaped(loaded: LoadedModel, batch: PromptBatch, site: Site, x: Tensor, slope: Tensor) -> Gradient:
-    stack, mask = stack_of(loaded.anatomy, site), batch.tokens.mask_of(site.stack)
-    reshape = tap_of(site.kind).reshape
-    values = [reshape(by_prompt(t.detach(), mask), stack, site.layer or 0) for t in (x, slope)]
+    stack, mask = stack_of(loaded.anatomy, site), batch.tokens.mask_of(site.row_stack)
+    values = []
+    for by_token in (by_prompt(t.detach(), mask) for t in (x, slope)):
+        rows = tap_of(site.kind).reshape(by_token.flatten(0, 1), stack, site.layer or 0)
+        values.append(rows.reshape(*mask.shape, *rows.shape[1:]))
     return Gradient(values[0], values[1], mask.bool())
