@@ -5,9 +5,7 @@ called again with other values, and no token x token tensor is made. The entropy
 kernel returns, and the mean score, which is the dot product of the query and the mean key under attention.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,8 +15,8 @@ from torch.nn import functional
 # parts of the prompt keep that rounding in proportion to the distance itself: bfloat16 has eight bits.
 PARTS = 8
 
-# Values -> their averages under attention, and the log-sum-exp of the scores.
-Kernel: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+# Vectors of the kernel are filled by this many values, in float32 and in the half types.
+LANES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,58 +140,50 @@ class Reduction:
         return self._scattered(self._reduced(scores.softmax(-1), last[:, None]))
 
     def _fused(self, dots: DotProducts) -> Tensor:
-        query, key, scale = dots.query, dots.repeated(), dots.scale
-        attend = self._kernel(dots, query, key)
+        query, key = dots.query, dots.repeated()
         # Scores can share a large offset (key biases); taken out, it costs no digits of what the kernel rounds.
-        offset = key.float().mean(2, keepdim=True)
-        mean_key, log_sum = attend((key.float() - offset).to(key.dtype))
-        wide = query.float()
-        mean_score = (wide * mean_key.float()).sum(-1) + (wide @ offset.transpose(-1, -2)).squeeze(-1)
-        entropy = (log_sum - scale * mean_score).clamp_min(0)
-        first, segments, places = self._averaged(attend, key)
-        found = [entropy[..., None], first, self._distance(places)[..., None], segments]
+        offset = key.mean(2, keepdim=True)
+        columns = self._columns(key)[:, None].expand(-1, key.shape[1], -1, -1)
+        averages, log_sum = self._averaged(dots, torch.cat([key - offset, columns], -1))
+        dim, n_segments = key.shape[-1], self.segments.shape[-1]
+        mean_key, first, masses, places = averages.tensor_split([dim, dim + 1, dim + 1 + n_segments], -1)
+        mean_score = (query.float() * (mean_key + offset)).sum(-1)
+        entropy = (log_sum - dots.scale * mean_score).clamp_min(0)
+        lacking = self.segments[:, 0].isnan().to(key.device)[:, None, None]
+        found = [entropy[..., None], first, self._distance(places)[..., None], masses.masked_fill(lacking, torch.nan)]
         return torch.cat(found, -1).transpose(1, 2)
 
-    def _kernel(self, dots: DotProducts, query: Tensor, key: Tensor) -> Kernel:
-        """The kernel behind SDPA, called directly since SDPA drops the log-sum-exp."""
-        mask, is_causal = dots.mask, dots.is_causal
-        if mask is not None and self._is_plainly_causal(mask):
-            mask, is_causal = None, True  # right padding is not seen by real tokens; the kernel skips half the work
-        if mask is not None:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
-            mask = mask.expand(len(query), -1, query.shape[2], key.shape[2])
-
-        def attend(values: Tensor) -> tuple[Tensor, Tensor]:
-            out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query, key, values, 0.0, is_causal, attn_mask=mask, scale=dots.scale
-            )
-            return out, log_sum
-
-        return attend
-
-    def _averaged(self, attend: Kernel, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mass on the first token; on the segments; on the parts of the prompt, with the mean offset in each."""
-        n_prompts, heads, n_keys, dim = key.shape
-        at = torch.arange(n_keys, device=key.device)
+    def _columns(self, key: Tensor) -> Tensor:
+        """(prompt, key, column): the first token; the segments; the parts of the prompt, and the offset in each."""
+        n_prompts, n_keys, device = key.shape[0], key.shape[2], key.device
+        at = torch.arange(n_keys, device=device)
         first = (at == 0)[None, :, None].expand(n_prompts, -1, -1)
-        columns = [first.float(), self.segments.to(key.device).nan_to_num(0.0).float()]
+        columns = [first.float(), self.segments.to(device).nan_to_num(0.0).float()]
         if self.same_tokens:
             size = -(-n_keys // PARTS)
             inside = functional.one_hot(at // size, PARTS).float()
             within = inside * (at % size - size // 2)[:, None]
             columns += [x[None].expand(n_prompts, -1, -1) for x in (inside, within)]
-        wanted = torch.cat(columns, -1)
-        found = []
-        for start in range(0, wanted.shape[-1], dim):  # the kernel wants values as wide as keys
-            some = wanted[..., start : start + dim]
-            padded = functional.pad(some, (0, dim - some.shape[-1])).to(key.dtype)
-            out, _ = attend(padded[:, None].expand(-1, heads, -1, -1))
-            found.append(out[..., : some.shape[-1]].float())
-        averages = torch.cat(found, -1)
-        n_segments = self.segments.shape[-1]
-        lacking = self.segments[:, 0].isnan().to(key.device)[:, None, None]
-        first_mass, masses, places = torch.tensor_split(averages, [1, 1 + n_segments], -1)
-        return first_mass, masses.masked_fill(lacking, torch.nan), places
+        return torch.cat(columns, -1).to(key.dtype)
+
+    def _averaged(self, dots: DotProducts, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages of values under attention and the log-sum-exp, by the kernel behind SDPA, which drops the latter.
+
+        The kernel wants queries and keys as wide as values: columns of zeros change no score, and cost less than
+        going over all scores once more for a second set of values.
+        """
+        query, key, mask, is_causal = dots.query, dots.repeated(), dots.mask, dots.is_causal
+        if mask is not None and self._is_plainly_causal(mask):
+            mask, is_causal = None, True  # right padding is not seen by real tokens; the kernel skips half the work
+        if mask is not None:
+            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+            mask = mask.expand(len(query), -1, query.shape[2], key.shape[2])
+        width = -(-values.shape[-1] // LANES) * LANES
+        query, key, padded = (functional.pad(x, (0, width - x.shape[-1])) for x in (query, key, values))
+        out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, padded, 0.0, is_causal, attn_mask=mask, scale=dots.scale
+        )
+        return out[..., : values.shape[-1]].float(), log_sum
 
     def _distance(self, places: Tensor) -> Tensor:
         """Mean of query - key from (prompt, head, query, 2 x part): mass on each part, mean offset in each."""
