@@ -119,7 +119,7 @@ def test_prompts_that_fill_the_context_leave_no_room_for_more_padding(
     self_test(loaded, prompts, plan_of(loaded, prompts))
     longest, further = widths[:2]
     assert further == longest + FURTHER_PADDING
-    monkeypatch.setattr("babelscope.hooks.selftest.context_length", lambda _: (longest + 1, "the model's context"))
+    monkeypatch.setattr("babelscope.hooks.selftest.context_length", lambda *_: (longest + 1, "the model's context"))
     widths.clear()
     self_test(loaded, prompts, plan_of(loaded, prompts))
     assert max(widths) == longest + 1
