@@ -10,7 +10,7 @@ from babelscope.hooks.tap import Tap, Tensors, stack_of
 from babelscope.schema import CapturePlan
 
 # Every whole number up to these is one of the dtype: 8, 11 and 24 significant bits.
-EXACT_UP_TO = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
+EXACT_UP_TO = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24, "int8": 0}
 
 
 def experts_at(stack: Stack, site: str, layer: int) -> Experts:

@@ -83,7 +83,7 @@ def test_tokens_answers_and_failures_are_where_the_document_says(tmp_path):
     plan = make_plan(prompts, positions=(LAST, ALL))
     fill(tmp_path / "s.acts", plan, prompts, failed={"sw": (2,)})
     with shard(tmp_path / "s.acts") as file:
-        assert file.attrs["schema"] == b"babelscope/1.1"
+        assert file.attrs["schema"] == b"babelscope/1.0"
         assert (file.attrs["language"], file.attrs["block"], file.attrs["item_from"]) == (b"sw", 1, 2)
         assert list(file["rows/item"]) == [3]
         assert file["rows/last_token"].asstr()[0] == "ü"
