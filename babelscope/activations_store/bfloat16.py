@@ -21,39 +21,29 @@ def hdf5_type() -> h5t.TypeFloatID:
     return kind
 
 
-def write(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
-    """Write an array of any dtype; bfloat16 without conversion, bit by bit."""
-    values = np.ascontiguousarray(values)
-    if values.dtype != BFLOAT16:
-        return group.create_dataset(name, data=values, dtype=values.dtype)
+def create(group: h5py.Group, name: str, like: NDArray[np.generic]) -> h5py.Dataset:
+    """Make a dataset for an array of any dtype. Its bytes get their room when they are written."""
+    if like.dtype != BFLOAT16:
+        return group.create_dataset(name, shape=like.shape, dtype=like.dtype)
     options = h5p.create(h5p.DATASET_CREATE)
     # The C library stamps the time on datasets by default; a resumed shard would then differ in its bytes.
     options.set_obj_track_times(False)
-    dataset = h5d.create(group.id, name.encode(), hdf5_type(), h5s.create_simple(values.shape), options)
-    if values.size:
-        dataset.write(h5s.ALL, h5s.ALL, values.view(np.uint16), mtype=hdf5_type())
+    h5d.create(group.id, name.encode(), hdf5_type(), h5s.create_simple(like.shape), options)
     return group[name]
+
+
+def fill(dataset: h5py.Dataset, values: NDArray[np.generic]) -> None:
+    """Write the bytes of a whole dataset; bfloat16 without conversion, bit by bit."""
+    values = np.ascontiguousarray(values)
+    if not values.size:
+        return
+    if values.dtype == BFLOAT16:
+        dataset.id.write(h5s.ALL, h5s.ALL, values.view(np.uint16), mtype=hdf5_type())
+    else:
+        dataset.id.write(h5s.ALL, h5s.ALL, values)
 
 
 def is_bfloat16(dataset: h5py.Dataset) -> bool:
     """Whether a dataset holds bfloat16 (h5py reports float32 for it)."""
     kind = dataset.id.get_type()
     return isinstance(kind, h5t.TypeFloatID) and kind.get_size() == 2 and kind.get_ebias() == 127
-
-
-def read_rows(dataset: h5py.Dataset, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
-    """Rows `[start, stop)` of one layer: (row, *unit), in the dtype that was captured.
-
-    Read raw for bfloat16: HDF5's own conversion to float32 runs at 18 MB/s.
-    """
-    stop = dataset.shape[1] if stop is None else stop
-    if not is_bfloat16(dataset):
-        found: NDArray[np.generic] = dataset[layer, start:stop]
-        return found
-    unit = dataset.shape[2:]
-    raw = np.empty((stop - start, *unit), np.uint16)
-    if raw.size:
-        space = dataset.id.get_space()
-        space.select_hyperslab((layer, start, *(0 for _ in unit)), (1, *raw.shape))
-        dataset.id.read(h5s.create_simple(raw.shape), space, raw, mtype=hdf5_type())
-    return raw.view(ml_dtypes.bfloat16)

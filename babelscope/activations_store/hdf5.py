@@ -32,7 +32,14 @@ class DamagedFileError(BabelScopeError):
 
 def put(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
     """Write one dataset and the sha256 of its bytes as an attribute."""
-    dataset = bfloat16.write(group, name, values)
+    dataset = announce(group, name, values)
+    bfloat16.fill(dataset, values)
+    return dataset
+
+
+def announce(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
+    """As `put`, but for the bytes, which `bfloat16.fill` writes later."""
+    dataset = bfloat16.create(group, name, values)
     dataset.attrs["sha256"] = np.bytes_(digest(values))
     return dataset
 

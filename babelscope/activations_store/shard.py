@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.activations_store.bfloat16 import BFLOAT16, is_bfloat16
+from babelscope.activations_store.bfloat16 import BFLOAT16, fill, is_bfloat16
 from babelscope.activations_store.disk import hdf5_image
 from babelscope.activations_store.encoding import DTYPES, STATUS, Encoded, encode
-from babelscope.activations_store.hdf5 import attach, fixed_strings, put, put_scale, read_checked
+from babelscope.activations_store.hdf5 import announce, attach, fixed_strings, put, put_scale, read_checked
 from babelscope.activations_store.manifest import SCHEMA
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Answers, Block, CapturePlan, Position, Rows
@@ -73,9 +73,13 @@ def shard_image(plan: CapturePlan, block: Block, origin: Mapping[str, str]) -> m
         failed = file.create_group("failed")
         item = put_scale(failed, "item", np.array(sorted(block.failed), np.int32))
         attach(put(failed, "reason", fixed_strings(block.failed[i] for i in sorted(block.failed))), item)
+        values = []
         for (site, position), captured in block.rows.items():
             group = file.create_group(group_name(site, position))
-            _put_rows(group, plan, block, site, position, captured, encoded[site, position])
+            values.append(_put_rows(group, plan, block, site, position, captured, encoded[site, position]))
+        # Behind everything else: who reads one layer then finds its place in the first few kB of the file.
+        for dataset, rows in zip(values, encoded.values(), strict=True):
+            fill(dataset, rows.values)
 
     return hdf5_image(build)
 
@@ -203,9 +207,10 @@ def _put_rows(
     position: Position,
     captured: Rows,
     encoded: Encoded,
-) -> None:
+) -> h5py.Dataset:
+    """Everything of one site and position but the bytes of its values, whose dataset is given back."""
     layers = plan.site_layers()[site]
-    value = put(group, "value", encoded.values)
+    value = announce(group, "value", encoded.values)
     value.attrs.update({"site": np.bytes_(site), "position": np.bytes_(str(position).encode("utf-8", "replace")),
                         "dtype": np.bytes_(plan.dtype), "compute_dtype": np.bytes_(plan.model.dtype),
                         "lossy": np.uint8(plan.lossy)})  # fmt: skip
@@ -232,3 +237,4 @@ def _put_rows(
     attach(put(group, "nonfinite", encoded.nonfinite), layer, row)
     if encoded.scale is not None:
         attach(put(group, "scale", encoded.scale), layer, *unit)
+    return value

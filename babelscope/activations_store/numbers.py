@@ -1,0 +1,64 @@
+"""Stored rows as numbers that NumPy can compute with."""
+
+import h5py
+import numpy as np
+from h5py import h5s
+from numpy.typing import NDArray
+
+from babelscope.activations_store.bfloat16 import hdf5_type, is_bfloat16
+from babelscope.activations_store.encoding import decoded
+
+
+def number_dtype(group: h5py.Group) -> np.dtype[np.generic]:
+    """float32 where bfloat16 or int8 is stored, the stored dtype otherwise."""
+    kind = group["value"].dtype  # h5py says float32 of bfloat16
+    return np.dtype(np.float32) if kind == np.int8 else kind
+
+
+def read_numbers(group: h5py.Group, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+    """Rows `[start, stop)` of one layer of a site at a position: (row, *unit)."""
+    shape = group["value"].shape
+    rows = (shape[1] if stop is None else stop) - start
+    out: NDArray[np.generic] = np.empty((rows, *shape[2:]), number_dtype(group))
+    _read(group, layer, start, out)
+    return out
+
+
+def read_places(
+    group: h5py.Group, layer: int, rows: NDArray[np.intp], out: NDArray[np.generic], places: NDArray[np.int64]
+) -> None:
+    """Put some rows of one layer, in ascending order, where they belong: `out[places] = values[rows]`.
+
+    Rows that stay side by side are read to where they belong; others come by way of all rows, since HDF5 picks
+    single ones slowly.
+    """
+    if not rows.size:
+        return
+    n = len(rows)
+    if rows[-1] - rows[0] == n - 1 and (np.diff(places) == 1).all():
+        _read(group, layer, int(rows[0]), out[places[0] : places[0] + n])
+    else:
+        out[places] = read_numbers(group, layer)[rows]
+
+
+def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -> None:
+    """Fill `out`, C-contiguous, with as many rows from `start` on.
+
+    bfloat16 is read bit by bit, since HDF5 converts it to float32 at 18 MB/s; it is the upper half of a float32.
+    """
+    if not out.size:
+        return
+    value = group["value"]
+    space = value.id.get_space()
+    space.select_hyperslab((layer, start, *(0 for _ in out.shape[1:])), (1, *out.shape))
+    memory = h5s.create_simple(out.shape)
+    if is_bfloat16(value):
+        bits = np.empty(out.shape, np.uint16)
+        value.id.read(memory, space, bits, mtype=hdf5_type())
+        np.left_shift(bits, 16, out=out.view(np.uint32), dtype=np.uint32)
+    elif value.dtype == np.int8:
+        whole = np.empty(out.shape, np.int8)
+        value.id.read(memory, space, whole)
+        out[...] = decoded(whole, group["scale"][layer])
+    else:
+        value.id.read(memory, space, out)
