@@ -16,7 +16,7 @@ from babelscope import plugins
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
-from babelscope.schema import LEVERS, Block, PromptSet
+from babelscope.schema import LEVERS, Block, CapturePlan, PromptSet
 from babelscope.workflows.estimates import Estimate, estimated
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.parts import part_of
@@ -165,7 +165,8 @@ def capture(
         loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend,
-        block_items=block_items or 1, decoder=decoder, continuation=continuation, levers=tuple(LEVERS) if levers is None else levers,
+        block_items=block_items or 1, decoder=decoder, continuation=continuation,
+        levers=tuple(LEVERS) if levers is None else levers,
         dtype=None if store_dtype == "auto" else store_dtype, on_overflow=on_overflow,
     )  # fmt: skip
     estimate = estimated(path, plan, loaded, prompt_set, resized=block_items is None)
