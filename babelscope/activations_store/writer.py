@@ -153,6 +153,9 @@ class StoreWriter:
                 f"{path} was captured under another plan: " + "; ".join(different),
                 "repeat the first command exactly, or write to another store",
             )
+        with reported(path):  # copies by way of git or an object store lack folders that were empty
+            for folder in (path / "runs", *(path / "shards" / f"l-{g}" for g in plan.languages)):
+                folder.mkdir(parents=True, exist_ok=True)
         for temporary in [*path.glob("shards/*/.*.tmp"), *path.glob("runs/.*.tmp"), *path.glob(".*.tmp")]:
             if is_abandoned(temporary):
                 temporary.unlink(missing_ok=True)
