@@ -93,22 +93,24 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
     Raises
     ------
     BabelScopeError
-        If the file is damaged or belongs elsewhere (`DamagedFileError`: whatever h5py raises inside the `with`
-        counts as damage), or if the disk cannot be read.
+        As `damage_told`.
     """
-    again = f"run the capture again with --resume: {'its items are computed' if language else 'it is written'} again"
+    with damage_told(path, shard=bool(language)), open_checked(path, plan, language, block) as file:
+        yield file
+
+
+@contextmanager
+def damage_told(path: Path, *, shard: bool) -> Iterator[None]:
+    """Turn whatever h5py raises about a file into an error that names it.
+
+    Raises
+    ------
+    BabelScopeError
+        If the file is damaged or belongs elsewhere (`DamagedFileError`), is missing, or if the disk cannot be read.
+    """
+    again = f"run the capture again with --resume: {'its items are computed' if shard else 'it is written'} again"
     try:
-        with _read_only(path) as file:
-            owner = {"plan_sha256": plan.fingerprint.encode()}
-            if language:
-                owner |= {"language": language.encode()}
-            if any(bytes(file.attrs[name]) != value for name, value in owner.items()) or (
-                language and int(file.attrs["block"]) != block
-            ):
-                raise DamagedFileError(
-                    f"{path}: belongs to another capture plan, language or block", "move it out of this store"
-                )
-            yield file
+        yield
     except DAMAGE as error:
         if not path.exists():
             raise BabelScopeError(f"{path} is missing", again) from None
@@ -117,6 +119,24 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
         raise DamagedFileError(
             f"{path}: damaged ({type(error).__name__}: {error})", f"move it out of the store and {again}"
         ) from error
+
+
+def open_checked(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -> h5py.File:
+    """Open a file that must belong to the plan and to its place; what h5py raises is for `damage_told`."""
+    file = _read_only(path)
+    try:
+        attributes = file.attrs
+        fits = bytes(attributes["plan_sha256"]) == plan.fingerprint.encode()
+        if language:
+            fits &= bytes(attributes["language"]) == language.encode() and int(attributes["block"]) == block
+        if not fits:
+            raise DamagedFileError(
+                f"{path}: belongs to another capture plan, language or block", "move it out of this store"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _read_only(path: Path) -> h5py.File:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from babelscope.activations_store.answers import answer_table, covariate_table
 from babelscope.activations_store.disk import will_read
 from babelscope.activations_store.encoding import STATUS
-from babelscope.activations_store.hdf5 import opened, read_checked, strings
+from babelscope.activations_store.handles import borrowed
+from babelscope.activations_store.hdf5 import damage_told, read_checked, strings
 from babelscope.activations_store.items import read_prompts
 from babelscope.activations_store.manifest import Manifest, read_manifest
 from babelscope.activations_store.selection import Align, Selection
@@ -100,7 +101,8 @@ class ActivationStore:
     @contextmanager
     def shard(self, language: str, block: int) -> Iterator[h5py.File]:
         """Open a committed shard; what h5py raises inside the `with` becomes an error that names the file."""
-        with opened(shard_path(self.path, self.plan, language, block), self.plan, language, block) as file:
+        path = shard_path(self.path, self.plan, language, block)
+        with damage_told(path, shard=True), borrowed(path, self.plan, language, block) as file:
             yield file
 
     def captured(self, language: str, block: int) -> NDArray[np.int64]:

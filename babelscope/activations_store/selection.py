@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from babelscope.activations_store.handles import holding
 from babelscope.activations_store.hdf5 import read_checked
 from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places
 from babelscope.activations_store.shard import group_name
@@ -91,6 +92,10 @@ class Selection:
         """
         if self.position.ragged:
             raise BabelScopeError(f"position {self.position} has many rows per item", "use .ragged()")
+        with holding():
+            return self._numpy()
+
+    def _numpy(self) -> NDArray[np.generic]:
         self._refuse_empty()
         out: NDArray[np.generic] | None = None
         for a, language in enumerate(self.languages):
@@ -123,8 +128,9 @@ class Selection:
         self._refuse_outer("ragged()")
         if not self.position.ragged or len(self.sites) != 1:
             raise BabelScopeError("ragged() reads one site at position all or words", "use .numpy()")
-        self._refuse_empty()
-        found = [self._rows(g, "value") for g in self.languages]
+        with holding():
+            self._refuse_empty()
+            found = [self._rows(g, "value") for g in self.languages]
         if special or "special" not in self.position.coordinates:
             return found
         flags = self.coordinate("special")
