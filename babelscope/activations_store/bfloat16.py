@@ -47,3 +47,21 @@ def is_bfloat16(dataset: h5py.Dataset) -> bool:
     """Whether a dataset holds bfloat16 (h5py reports float32 for it)."""
     kind = dataset.id.get_type()
     return isinstance(kind, h5t.TypeFloatID) and kind.get_size() == 2 and kind.get_ebias() == 127
+
+
+def read_rows(dataset: h5py.Dataset, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+    """Rows `[start, stop)` of one layer: (row, *unit), in the stored dtype.
+
+    Read raw for bfloat16: HDF5's own conversion to float32 runs at 18 MB/s.
+    """
+    stop = dataset.shape[1] if stop is None else stop
+    if not is_bfloat16(dataset):
+        found: NDArray[np.generic] = dataset[layer, start:stop]
+        return found
+    unit = dataset.shape[2:]
+    raw = np.empty((stop - start, *unit), np.uint16)
+    if raw.size:
+        space = dataset.id.get_space()
+        space.select_hyperslab((layer, start, *(0 for _ in unit)), (1, *raw.shape))
+        dataset.id.read(h5s.create_simple(raw.shape), space, raw, mtype=hdf5_type())
+    return raw.view(ml_dtypes.bfloat16)

@@ -2,11 +2,12 @@
 
 import h5py
 import numpy as np
-from h5py import h5s
 from numpy.typing import NDArray
 
-from babelscope.activations_store.bfloat16 import hdf5_type, is_bfloat16
+from babelscope.activations_store.bfloat16 import is_bfloat16, read_rows
 from babelscope.activations_store.encoding import decoded
+
+_PIECE = 1 << 20  # bytes of float32
 
 
 def number_dtype(group: h5py.Group) -> np.dtype[np.generic]:
@@ -42,23 +43,16 @@ def read_places(
 
 
 def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -> None:
-    """Fill `out`, C-contiguous, with as many rows from `start` on.
-
-    bfloat16 is read bit by bit, since HDF5 converts it to float32 at 18 MB/s; it is the upper half of a float32.
-    """
+    """Fill `out`, C-contiguous, with as many rows from `start` on."""
     if not out.size:
         return
     value = group["value"]
-    space = value.id.get_space()
-    space.select_hyperslab((layer, start, *(0 for _ in out.shape[1:])), (1, *out.shape))
-    memory = h5s.create_simple(out.shape)
-    if is_bfloat16(value):
-        bits = np.empty(out.shape, np.uint16)
-        value.id.read(memory, space, bits, mtype=hdf5_type())
-        np.left_shift(bits, 16, out=out.view(np.uint32), dtype=np.uint32)
-    elif value.dtype == np.int8:
-        whole = np.empty(out.shape, np.int8)
-        value.id.read(memory, space, whole)
-        out[...] = decoded(whole, group["scale"][layer])
-    else:
-        value.id.read(memory, space, out)
+    if value.dtype == out.dtype and not is_bfloat16(value):
+        value.read_direct(out, np.s_[layer, start : start + len(out)])
+        return
+    # A few rows at a time, so that they are still in the cache when they are converted.
+    at_once = max(1, _PIECE * len(out) // out.nbytes)
+    for first in range(0, len(out), at_once):
+        rows = out[first : first + at_once]
+        stored = read_rows(value, layer, start + first, start + first + len(rows))
+        rows[...] = decoded(stored, group["scale"][layer]) if stored.dtype == np.int8 else stored

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -17,6 +18,9 @@ from babelscope.activations_store.manifest import SCHEMA
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Answers, Block, CapturePlan, Position, Rows
 from babelscope.schema.site import SITE_KINDS, split_site
+
+# What computed a shard, where nobody said so.
+UNKNOWN = MappingProxyType({"device": "", "versions": "{}"})
 
 
 def shard_path(store: Path, plan: CapturePlan, language: str, block: int) -> Path:
@@ -34,7 +38,7 @@ def group_name(site: str, position: Position) -> str:
     return f"{site}.{position.kind}" + (f"-{segment.decode()}" if segment else "")
 
 
-def shard_image(plan: CapturePlan, block: Block, origin: Mapping[str, str]) -> memoryview:
+def shard_image(plan: CapturePlan, block: Block, origin: Mapping[str, str] = UNKNOWN) -> memoryview:
     """Bytes of the shard of a block: a function of the arguments alone, so that a repeated block is identical.
 
     Errors of the laws are not in it: they are observed once per run, and so belong to the run.

@@ -17,7 +17,7 @@ import numpy as np
 from babelscope.activations_store.disk import HOST, is_abandoned, publish, reported, sync_folder, temporary_name
 from babelscope.activations_store.items import items_image, read_prompts
 from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
-from babelscope.activations_store.quarantine import committed, quarantine_damaged
+from babelscope.activations_store.resuming import committed, quarantine_damaged
 from babelscope.activations_store.shard import shard_image, shard_path
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, CapturePlan, PromptSet
@@ -43,7 +43,11 @@ class StoreWriter:
     """
 
     def __init__(
-        self, path: Path, plan: CapturePlan, provenance: Mapping[str, Any], quarantined: Sequence[str] = ()
+        self,
+        path: Path,
+        plan: CapturePlan,
+        provenance: Mapping[str, Any] = MappingProxyType({}),
+        quarantined: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.plan = plan

@@ -183,7 +183,7 @@ def test_bytes_behind_the_end_are_seen_when_a_shard_is_read(tmp_path):
 
 
 def test_a_shard_that_was_computed_again_meanwhile_is_not_moved_away(tmp_path, monkeypatch):
-    from babelscope.activations_store import quarantine
+    from babelscope.activations_store import resuming
 
     prompts = make_prompts(2, ("en",))
     plan = make_plan(prompts)
@@ -191,14 +191,14 @@ def test_a_shard_that_was_computed_again_meanwhile_is_not_moved_away(tmp_path, m
     shard = path / "shards/l-en/000000000-000000002.h5"
     good = shard.read_bytes()
     truncate(shard)
-    honest = quarantine._move
+    honest = resuming._move
 
     def meanwhile(*arguments):
         shard.rename(tmp_path / "moved by another process")
         shard.write_bytes(good)
         return honest(*arguments)
 
-    monkeypatch.setattr(quarantine, "_move", meanwhile)
+    monkeypatch.setattr(resuming, "_move", meanwhile)
     assert StoreWriter.resume(path, plan).pending() == []
     assert shard.read_bytes() == good
 
