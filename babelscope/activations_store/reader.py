@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.activations_store.answers import answer_table, covariate_table
+from babelscope.activations_store.answers import answer_table, covariate_table, failed_table, marked_table
 from babelscope.activations_store.disk import will_read
-from babelscope.activations_store.encoding import STATUS
 from babelscope.activations_store.handles import borrowed
-from babelscope.activations_store.hdf5 import damage_told, read_checked, strings
+from babelscope.activations_store.hdf5 import damage_told, read_checked
 from babelscope.activations_store.items import read_prompts
 from babelscope.activations_store.manifest import Manifest, read_manifest
 from babelscope.activations_store.selection import Align, Selection
@@ -248,13 +247,7 @@ class ActivationStore:
     @property
     def failed(self) -> pd.DataFrame:
         """Items that could not be captured: item, language, reason."""
-        rows: list[tuple[str, str, str]] = []
-        for language in self.languages:
-            for block in self.blocks(language):
-                with self.shard(language, block) as file:
-                    items, reasons = read_checked(file["failed/item"]), strings(file["failed/reason"])
-                    rows += [(self.items[i], language, why) for i, why in zip(items, reasons, strict=True)]
-        return pd.DataFrame(rows, columns=["item", "language", "reason"])
+        return failed_table(self)
 
     @property
     def marked(self) -> pd.DataFrame:
@@ -262,17 +255,7 @@ class ActivationStore:
 
         Attention scores and summaries do not count: what does not apply is NaN in them.
         """
-        rows: list[tuple[str, str, str]] = []
-        for language in self.languages:
-            for block in self.blocks(language):
-                items = self.captured(language, block)
-                with self.shard(language, block) as file:
-                    # Stores from before schema 1.0 have none.
-                    status = (
-                        read_checked(file["rows/status"]) if "status" in file["rows"] else np.zeros(len(items), int)
-                    )
-                rows += [(self.items[items[r]], language, STATUS[status[r]]) for r in np.flatnonzero(status)]
-        return pd.DataFrame(rows, columns=["item", "language", "status"])
+        return marked_table(self)
 
     @cached_property
     def _prompts(self) -> tuple[Prompt, ...]:

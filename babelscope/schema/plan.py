@@ -171,8 +171,8 @@ class CapturePlan:
         """Fields of a record that `from_json` leaves out, as `plan.name` or `plan.model.name`."""
         model = record["model"]
         return (
-            *(f"plan.{name}" for name in record.keys() - _known(CapturePlan, record).keys()),
-            *(f"plan.model.{name}" for name in model.keys() - _known(ModelRef, model).keys()),
+            *(f"plan.{name}" for name in sorted(record.keys() - _known(CapturePlan, record).keys())),
+            *(f"plan.model.{name}" for name in sorted(model.keys() - _known(ModelRef, model).keys())),
         )
 
     def identity(self) -> dict[str, Any]:

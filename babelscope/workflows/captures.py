@@ -177,8 +177,6 @@ def capture(
     # What a resumed capture holds already is checked against the plan before any room is asked for.
     about = _provenance(plan, loaded, prompt_set, trust_remote_code=trust_remote_code)
     begun = StoreWriter.resume(path, plan, prompt_set, about) if resume and path.exists() else None
-    for text in begun.quarantined if begun else ():
-        note(f"{text}; its items are captured again")
     estimate.check_room(path, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
     about["self_test"] = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
     # Before there is a store, since the backend may refuse a site; which blocks are left is known only after joining.
@@ -187,6 +185,8 @@ def capture(
     if begun is None and not share.whole:
         begun = StoreWriter.join(path, plan, prompt_set, about, texts=texts)
     writer = begun or StoreWriter.create(path, plan, prompt_set, about, texts=texts, overwrite=overwrite)
+    for text in writer.quarantined:
+        note(f"{text}; its items are captured again")
     with writer:
         mine = share.of(plan.blocks)
         pending += [block for block in writer.pending() if block in mine]
@@ -249,6 +249,8 @@ def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int
 def _provenance(
     plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet, *, trust_remote_code: bool
 ) -> dict[str, Any]:
+    from babelscope.hooks import device_name
+
     # Those that this capture uses, whatever else the process has imported: they stand in every shard.
     packages = ["babelscope", "torch", "transformers", "h5py", "numpy"]
     packages += [p for p in ("transformer-lens", "nnsight") if plan.backend.removesuffix("-remote") == p]
@@ -260,7 +262,7 @@ def _provenance(
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {p: version(p) for p in packages},
-        "device": str(loaded.device),
+        "device": device_name(loaded.device),
         "device_map": getattr(loaded.model, "hf_device_map", None),
         "model": loaded.ref.source,
         "adapter": loaded.ref.adapter,
