@@ -76,5 +76,5 @@ def check_experts(plan: CapturePlan, anatomy: Anatomy) -> None:
             raise BabelScopeError(
                 f"site {site}: indices up to {largest} are not exact in {plan.dtype}, which counts to "
                 f"{EXACT_UP_TO[plan.dtype]}",
-                "run the model in float32, or leave moe.expert out",
+                "store float32 (--store-dtype float32), or leave moe.expert out",
             )

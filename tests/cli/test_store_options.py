@@ -1,5 +1,6 @@
 """How a capture stores, how large its shards are, and what it refuses before it begins."""
 
+import json
 import os
 import shutil
 from collections import namedtuple
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,9 @@ def test_int8_takes_a_quarter_and_is_off_by_half_a_step(tiny_model: Path, tmp_pa
     assert "int8" in repr(store)
     step = np.abs(exact).max(axis=2, keepdims=True) / 127  # one shard holds all items of a language
     assert (np.abs(store.select("resid.post").numpy() - exact) <= 0.5001 * step).all()
+    with h5py.File(next(store.path.glob("shards/l-de/*.h5"))) as shard:
+        assert shard.attrs["device"].startswith(b"cpu (")
+        assert {"torch", "transformers", "babelscope"} <= json.loads(shard.attrs["versions"]).keys()
     dry = capture(tmp_path / "none.acts", tiny_model, store_dtype="int8", dry_run=True)
     assert 4 * dry.store_bytes == capture(tmp_path / "none.acts", tiny_model, dry_run=True).store_bytes
     assert "int8" in "\n".join(dry.lines())
