@@ -41,6 +41,11 @@ LEVERS = {
 }
 
 
+# Fields that came after stores were written: left out where they have their default, so that plans that say the same
+# have one fingerprint in all versions.
+_LATER = ("source_tokens", "on_overflow")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """A model as it was loaded: where from, and a hash of what was loaded.
@@ -145,8 +150,9 @@ class CapturePlan:
         del record["_sha256"]
         record["sites"] = [str(s) for s in self.sites]
         record["positions"] = [str(p) for p in self.positions]
-        if not self.source_tokens:  # plans of most models keep the fingerprint they had before this field
-            del record["source_tokens"]
+        for name in _LATER:
+            if getattr(self, name) == CapturePlan.__dataclass_fields__[name].default:
+                del record[name]
         return record
 
     @classmethod

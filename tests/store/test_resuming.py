@@ -73,7 +73,7 @@ def test_a_field_that_a_version_added_leaves_older_stores_their_identity(tmp_pat
     path = fill(tmp_path / "s.acts", plan, prompts).path
 
     def older(record):
-        for name in ("levers", "segments", "n_keys", "continuation", "on_overflow"):
+        for name in ("levers", "segments", "n_keys", "continuation"):
             del record["plan"][name]
         del record["plan"]["model"]["quantization"]
 

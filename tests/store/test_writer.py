@@ -115,6 +115,7 @@ def test_each_field_of_a_plan_is_part_of_its_identity(tmp_path, name):
         "positions": (ALL,), "answers": "", "backend": "nnsight", "block_items": 9, "token_budget": 9,
         "dtype": "float16", "decoder": "copy", "continuation": 3, "n_keys": 5,
         "segments": ("question",), "levers": ("pruned",), "on_overflow": "clip",
+        "source_tokens": ("eng_Latn",),
     }  # fmt: skip
     with pytest.raises(BabelScopeError, match=rf"plan: {name}\b"):
         StoreWriter.resume(tmp_path / "s.acts", replace(plan, **{name: other[name]}))
