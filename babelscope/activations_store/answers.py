@@ -1,4 +1,4 @@
-"""What is known about items and how the model answered them, as tables."""
+"""What is known about items and what became of them, as tables."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from babelscope.activations_store.encoding import STATUS
 from babelscope.activations_store.hdf5 import read_checked, strings
 from babelscope.schema import Prompt
 
@@ -65,6 +66,33 @@ def answer_table(store: "ActivationStore", prompts: Sequence[Prompt]) -> pd.Data
     if store.plan.continuation:
         table["continuation"] = pd.Series(written, index=table.index, dtype="str")
     return table.assign(undefined=undefined)
+
+
+def failed_table(store: "ActivationStore") -> pd.DataFrame:
+    """Items that could not be captured: item, language, reason."""
+    rows: list[tuple[str, str, str]] = []
+    for language in store.languages:
+        for block in store.blocks(language):
+            with store.shard(language, block) as file:
+                items, reasons = read_checked(file["failed/item"]), strings(file["failed/reason"])
+                rows += [(store.items[i], language, why) for i, why in zip(items, reasons, strict=True)]
+    return pd.DataFrame(rows, columns=["item", "language", "reason"])
+
+
+def marked_table(store: "ActivationStore") -> pd.DataFrame:
+    """Items whose status is not ok: item, language, status."""
+    rows: list[tuple[str, str, str]] = []
+    for language in store.languages:
+        for block in store.blocks(language):
+            with store.shard(language, block) as file:
+                if "status" not in file["rows"]:  # written before schema 1.0 was promised
+                    continue
+                status = read_checked(file["rows/status"])
+            items = store.captured(language, block)
+            for row in np.flatnonzero(status):
+                named = STATUS[status[row]] if status[row] < len(STATUS) else f"status {status[row]}"
+                rows.append((store.items[items[row]], language, named))
+    return pd.DataFrame(rows, columns=["item", "language", "status"])
 
 
 def _padded(blocks: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:

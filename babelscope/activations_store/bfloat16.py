@@ -21,18 +21,26 @@ def hdf5_type() -> h5t.TypeFloatID:
     return kind
 
 
-def write(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
-    """Write an array of any dtype; bfloat16 without conversion, bit by bit."""
-    values = np.ascontiguousarray(values)
-    if values.dtype != BFLOAT16:
-        return group.create_dataset(name, data=values, dtype=values.dtype)
+def create(group: h5py.Group, name: str, like: NDArray[np.generic]) -> h5py.Dataset:
+    """Make a dataset for an array of any dtype. Its bytes get their room when they are written."""
+    if like.dtype != BFLOAT16:
+        return group.create_dataset(name, shape=like.shape, dtype=like.dtype)
     options = h5p.create(h5p.DATASET_CREATE)
     # The C library stamps the time on datasets by default; a resumed shard would then differ in its bytes.
     options.set_obj_track_times(False)
-    dataset = h5d.create(group.id, name.encode(), hdf5_type(), h5s.create_simple(values.shape), options)
-    if values.size:
-        dataset.write(h5s.ALL, h5s.ALL, values.view(np.uint16), mtype=hdf5_type())
+    h5d.create(group.id, name.encode(), hdf5_type(), h5s.create_simple(like.shape), options)
     return group[name]
+
+
+def fill(dataset: h5py.Dataset, values: NDArray[np.generic]) -> None:
+    """Write the bytes of a whole dataset; bfloat16 without conversion, bit by bit."""
+    values = np.ascontiguousarray(values)
+    if not values.size:
+        return
+    if values.dtype == BFLOAT16:
+        dataset.id.write(h5s.ALL, h5s.ALL, values.view(np.uint16), mtype=hdf5_type())
+    else:
+        dataset.id.write(h5s.ALL, h5s.ALL, values)
 
 
 def is_bfloat16(dataset: h5py.Dataset) -> bool:
@@ -42,7 +50,7 @@ def is_bfloat16(dataset: h5py.Dataset) -> bool:
 
 
 def read_rows(dataset: h5py.Dataset, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
-    """Rows `[start, stop)` of one layer: (row, *unit), in the dtype that was captured.
+    """Rows `[start, stop)` of one layer: (row, *unit), in the stored dtype.
 
     Read raw for bfloat16: HDF5's own conversion to float32 runs at 18 MB/s.
     """

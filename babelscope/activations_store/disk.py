@@ -12,8 +12,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -21,10 +21,20 @@ import h5py
 
 from babelscope.errors import BabelScopeError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What "full" means, and what helps.
+FULL = {
+    errno.ENOSPC: ("{free:.1f} MB are free", "free some room"),
+    errno.EDQUOT: ("your quota is used up", "delete some of your files, or ask for a larger quota"),
+    errno.EFBIG: ("this process may write no file of that size", "raise the limit (ulimit -f)"),
+}
 HOST = re.sub(r"[^A-Za-z0-9-]", "_", platform.node()) or "unknown"
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9_-]+)\.(\d+)\.[0-9a-f]{8}\.tmp\Z")
 _DAY_S = 86_400
+_HEAD = 1 << 17  # all of a shard but its values, up to a few hundred sites
+
+
+class StoreFullError(BabelScopeError):
+    """The disk, a quota or a limit of this process leaves no room for what is to be written."""
 
 
 def publish(path: Path, data: bytes | memoryview) -> bool:
@@ -96,11 +106,11 @@ def reported(path: Path, size: int = 0) -> Iterator[None]:
                 f"{path} cannot be written: {error.strerror or error}", "check the folder and its permissions"
             ) from error
         folder = next(p for p in path.absolute().parents if p.is_dir())
-        free = shutil.disk_usage(folder).free / 1e6
-        raise BabelScopeError(
-            f"{path}: no room for {size / 1e6:.1f} MB, {free:.1f} MB are free ({error.strerror}); "
-            "everything committed is unharmed",
-            "free some room, then run the same command with --resume",
+        why, remedy = FULL[error.errno]
+        why = why.format(free=shutil.disk_usage(folder).free / 1e6)
+        raise StoreFullError(
+            f"{path}: no room for {size / 1e6:.1f} MB, {why} ({error.strerror}); everything committed is unharmed",
+            f"{remedy}, then run the same command with --resume",
         ) from error
 
 
@@ -111,6 +121,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def will_read(paths: Iterable[Path]) -> None:
+    """Tell the kernel that the beginnings of files will be wanted, so that their waits overlap. Never fails."""
+    if not hasattr(os, "posix_fadvise"):  # macOS, Windows
+        return
+    for path in paths:
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(handle, 0, _HEAD, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(handle)
 
 
 def hdf5_image(build: Callable[[h5py.File], None]) -> memoryview:

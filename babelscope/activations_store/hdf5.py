@@ -1,6 +1,9 @@
 """Reading and writing the HDF5 files of a store, each dataset with the digest of its bytes beside it."""
 
+import errno
 import hashlib
+import os
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +19,27 @@ from babelscope.schema import CapturePlan
 # What h5py raises for a damaged file, depending on where the damage lies.
 DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 
+# A file system that has no locks: ENOLCK, ENOSYS, EOPNOTSUPP, and 524, by which NFS says the same.
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524)
+
+# Bytes of a superblock of version 2 up to and with the end of the file.
+_SUPERBLOCK = struct.Struct("<8sB3sQQQ")
+
+
+class DamagedFileError(BabelScopeError):
+    """A file of a store that is not what was written, or that belongs elsewhere; reading it again will not help."""
+
 
 def put(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
     """Write one dataset and the sha256 of its bytes as an attribute."""
-    dataset = bfloat16.write(group, name, values)
+    dataset = announce(group, name, values)
+    bfloat16.fill(dataset, values)
+    return dataset
+
+
+def announce(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py.Dataset:
+    """As `put`, but for the bytes, which `bfloat16.fill` writes later."""
+    dataset = bfloat16.create(group, name, values)
     dataset.attrs["sha256"] = np.bytes_(digest(values))
     return dataset
 
@@ -31,10 +51,11 @@ def put_scale(group: h5py.Group, name: str, values: NDArray[np.generic]) -> h5py
     return dataset
 
 
-def attach(dataset: h5py.Dataset, *scales: h5py.Dataset) -> None:
-    """Name the axes of a dataset, in order, by their scales."""
+def attach(dataset: h5py.Dataset, *scales: h5py.Dataset) -> h5py.Dataset:
+    """Name the axes of a dataset, in order, by their scales, and give it back."""
     for axis, scale in enumerate(scales):
         dataset.dims[axis].attach_scale(scale)
+    return dataset
 
 
 def digest(values: NDArray[np.generic]) -> str:
@@ -72,36 +93,70 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
     Raises
     ------
     BabelScopeError
-        If the file is damaged or belongs elsewhere; whatever h5py raises inside the `with` counts as damage.
+        As `damage_told`.
     """
+    with damage_told(path, shard=bool(language)), open_checked(path, plan, language, block) as file:
+        yield file
+
+
+@contextmanager
+def damage_told(path: Path, *, shard: bool) -> Iterator[None]:
+    """Turn whatever h5py raises about a file into an error that names it.
+
+    Raises
+    ------
+    BabelScopeError
+        If the file is damaged or belongs elsewhere (`DamagedFileError`), is missing, or if the disk cannot be read.
+    """
+    again = f"run the capture again with --resume: {'its items are computed' if shard else 'it is written'} again"
     try:
-        with _read_only(path) as file:
-            owner = {"plan_sha256": plan.fingerprint.encode()}
-            if language:
-                owner |= {"language": language.encode()}
-            if any(bytes(file.attrs[name]) != value for name, value in owner.items()) or (
-                language and int(file.attrs["block"]) != block
-            ):
-                raise BabelScopeError(
-                    f"{path}: belongs to another capture plan, language or block", "move it out of this store"
-                )
-            yield file
+        yield
     except DAMAGE as error:
-        again = (
-            f"run the capture again with --resume: {'its items are computed' if language else 'it is written'} again"
-        )
         if not path.exists():
             raise BabelScopeError(f"{path} is missing", again) from None
-        raise BabelScopeError(
+        if isinstance(error, OSError) and error.errno is not None:  # h5py has no number for bytes that make no sense
+            raise BabelScopeError(f"{path} cannot be read: {os.strerror(error.errno)}", "try again") from error
+        raise DamagedFileError(
             f"{path}: damaged ({type(error).__name__}: {error})", f"move it out of the store and {again}"
         ) from error
 
 
-def _read_only(path: Path) -> h5py.File:
-    # Nobody writes to a published file, so locks protect nothing, and on some cluster disks they fail.
+def open_checked(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -> h5py.File:
+    """Open a file that must belong to the plan and to its place; what h5py raises is for `damage_told`."""
+    file = _read_only(path)
     try:
-        return h5py.File(path, "r", locking=False)
+        attributes = file.attrs
+        fits = bytes(attributes["plan_sha256"]) == plan.fingerprint.encode()
+        if language:
+            fits &= bytes(attributes["language"]) == language.encode() and int(attributes["block"]) == block
+        if not fits:
+            raise DamagedFileError(
+                f"{path}: belongs to another capture plan, language or block", "move it out of this store"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _read_only(path: Path) -> h5py.File:
+    """Open with the locks that HDF5 takes by default; without them where there are none, since nobody writes."""
+    try:
+        file = h5py.File(path, "r")
     except OSError as error:
-        if "locking flag" not in str(error):
+        # HDF5 refuses to mix the two in one process, and somebody else here has the file open without locks.
+        if error.errno not in LOCKLESS and "locking flag" not in str(error):
             raise
-        return h5py.File(path, "r")  # held elsewhere in this process with locks; HDF5 refuses to mix the two
+        file = h5py.File(path, "r", locking=False)
+    size = path.stat().st_size
+    if size != _end_of_file(path):
+        file.close()
+        raise ValueError(f"{size} bytes, which are not those that were written")
+    return file
+
+
+def _end_of_file(path: Path) -> int:
+    """Size that the superblock names; HDF5 itself looks only whether the file is shorter."""
+    with path.open("rb", buffering=0) as raw:
+        fields = _SUPERBLOCK.unpack(raw.read(_SUPERBLOCK.size))
+    return int(fields[-1]) if fields[1] >= 2 else -1

@@ -10,7 +10,7 @@ from typing import Any
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan
 
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 0
 SCHEMA = f"babelscope/{MAJOR}.{MINOR}"
 _SCHEMA = re.compile(r"babelscope/(\d{1,4})\.(\d{1,4})\Z")
 _LANGUAGE = re.compile(r"[a-z]{2,8}([-_][A-Za-z0-9]{1,8})*\Z")
@@ -31,6 +31,8 @@ class Manifest:
         Whether prompt texts are kept.
     provenance : mapping
         Command, versions, device, self-test: recorded, not part of the identity.
+    unknown : tuple of str
+        Fields of the plan that this version does not know, and so does not write under.
     """
 
     plan: CapturePlan
@@ -38,6 +40,7 @@ class Manifest:
     prompts_source: Mapping[str, Any]
     texts: bool
     provenance: Mapping[str, Any]
+    unknown: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Give the text of `store.json`."""
@@ -73,7 +76,10 @@ def read_manifest(path: Path) -> Manifest:
         plan = CapturePlan.from_json(record["plan"])
         edited = plan.fingerprint != record["plan_sha256"]
         prompts = record["prompts"]
-        found = Manifest(plan, prompts["name"], prompts["source"], record["texts"], record["provenance"])
+        found = Manifest(
+            plan, prompts["name"], prompts["source"], record["texts"], record["provenance"],
+            CapturePlan.unknown_fields(record["plan"]),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, BabelScopeError) as error:
         raise BabelScopeError(
             f"{file} is damaged ({type(error).__name__}: {error})", "restore it or capture again"

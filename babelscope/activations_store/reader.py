@@ -1,7 +1,7 @@
 """A capture on disk, read lazily: no model, no torch."""
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.activations_store.answers import answer_table, covariate_table
-from babelscope.activations_store.hdf5 import opened, read_checked, strings
+from babelscope.activations_store.answers import answer_table, covariate_table, failed_table, marked_table
+from babelscope.activations_store.disk import will_read
+from babelscope.activations_store.handles import borrowed
+from babelscope.activations_store.hdf5 import damage_told, read_checked
 from babelscope.activations_store.items import read_prompts
 from babelscope.activations_store.manifest import Manifest, read_manifest
-from babelscope.activations_store.selection import Selection
+from babelscope.activations_store.selection import Align, Selection
 from babelscope.activations_store.shard import shard_path
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import CapturePlan, Position, Prompt, PromptSet, Site, expand_sites
@@ -98,7 +100,8 @@ class ActivationStore:
     @contextmanager
     def shard(self, language: str, block: int) -> Iterator[h5py.File]:
         """Open a committed shard; what h5py raises inside the `with` becomes an error that names the file."""
-        with opened(shard_path(self.path, self.plan, language, block), self.plan, language, block) as file:
+        path = shard_path(self.path, self.plan, language, block)
+        with damage_told(path, shard=True), borrowed(path, self.plan, language, block) as file:
             yield file
 
     def captured(self, language: str, block: int) -> NDArray[np.int64]:
@@ -111,6 +114,10 @@ class ActivationStore:
                     raise ValueError("its items are not those of its block")
             self._captured[language, block] = found
         return self._captured[language, block]
+
+    def will_read(self, shards: Iterable[tuple[str, int]]) -> None:
+        """Let the disk begin with shards, (language, block), whose rows are not known yet."""
+        will_read(shard_path(self.path, self.plan, g, b) for g, b in shards if (g, b) not in self._captured)
 
     def number(self, item: str) -> int:
         """Return the place of an item in `items`; BabelScopeError if it has none."""
@@ -125,8 +132,10 @@ class ActivationStore:
         languages: str | Sequence[str] | None = None,
         items: str | Sequence[str] | None = None,
         position: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        align: Align = "inner",
     ) -> Selection:
-        """Select a part of the store, lazily: items that every chosen language has.
+        """Select a part of the store, lazily. Nothing is read from the shards before a method asks for values.
 
         Parameters
         ----------
@@ -136,12 +145,19 @@ class ActivationStore:
             In the order wanted; all of them, in row order, by default.
         position : str, optional
             Needed only where the store holds several.
+        where : mapping, optional
+            Column of `covariates` -> the value, or a list of values, that items must have: `{"rule": "addition"}`.
+        align : {"inner", "outer"}
+            Items that every chosen language has, or those that any has; what is missing is then masked.
 
         Raises
         ------
         BabelScopeError
-            For a site, layer, language, item or position that the store does not hold.
+            For a site, layer, language, item, position or covariate that the store does not hold, and where no item
+            has the values asked for.
         """
+        if align not in ("inner", "outer"):
+            raise unknown_name("way to align", str(align), ("inner", "outer"))
         wanted = self._sites(_listed(sites))
         chosen = self.languages if languages is None else _listed(languages)
         for language in chosen:
@@ -150,7 +166,22 @@ class ActivationStore:
         if not chosen:
             raise BabelScopeError("the selection names no language", f"stored: {', '.join(self.languages)}")
         numbers = None if items is None else tuple(self.number(item) for item in _listed(items))
-        return Selection(self, wanted, chosen, numbers, self._position(position))
+        if where is not None:
+            numbers = self._having(where, numbers)
+        return Selection(self, wanted, chosen, numbers, self._position(position), align)
+
+    def _having(self, where: Mapping[str, Any], numbers: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Those of the numbered items (all of them by default) that have the values asked for."""
+        has = np.ones(len(self.items), bool)
+        for name, values in where.items():
+            if name not in self.covariates:
+                raise unknown_name("covariate in this store", str(name), map(str, self.covariates))
+            allowed = values if isinstance(values, list | tuple | set | frozenset) else [values]
+            has &= self.covariates[name].isin(list(allowed)).to_numpy(bool)
+        found = tuple(i for i in (range(len(self.items)) if numbers is None else numbers) if has[i])
+        if not found:
+            raise BabelScopeError(f"no item has {dict(where)}", "see `.covariates` for the values there are")
+        return found
 
     def _sites(self, expressions: Sequence[str]) -> tuple[Site, ...]:
         found: list[Site] = []
@@ -216,13 +247,15 @@ class ActivationStore:
     @property
     def failed(self) -> pd.DataFrame:
         """Items that could not be captured: item, language, reason."""
-        rows: list[tuple[str, str, str]] = []
-        for language in self.languages:
-            for block in self.blocks(language):
-                with self.shard(language, block) as file:
-                    items, reasons = read_checked(file["failed/item"]), strings(file["failed/reason"])
-                    rows += [(self.items[i], language, why) for i, why in zip(items, reasons, strict=True)]
-        return pd.DataFrame(rows, columns=["item", "language", "reason"])
+        return failed_table(self)
+
+    @property
+    def marked(self) -> pd.DataFrame:
+        """Items with a value that was clipped or was not finite in the model: item, language, status.
+
+        Attention scores and summaries do not count: what does not apply is NaN in them.
+        """
+        return marked_table(self)
 
     @cached_property
     def _prompts(self) -> tuple[Prompt, ...]:
@@ -238,6 +271,8 @@ class ActivationStore:
         sites = ", ".join(f"{n} x {len(ls)}" for n, ls in self.plan.site_layers().items())
         try:
             lost = f"{len(self.failed)} failed prompts"
+            if marked := self.marked["status"].value_counts().to_dict():
+                lost += "".join(f", {n} {status}" for status, n in marked.items())
         except BabelScopeError as error:  # a repr must not raise
             lost = error.problem
         size = sum(p.stat().st_size for p in self.path.rglob("*.h5"))

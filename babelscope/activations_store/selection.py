@@ -4,18 +4,23 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.activations_store.bfloat16 import BFLOAT16, read_rows
+from babelscope.activations_store.handles import holding
 from babelscope.activations_store.hdf5 import read_checked
+from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places
 from babelscope.activations_store.shard import group_name
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Position, Site
+
+# Which items a selection of several languages holds.
+Align = Literal["inner", "outer"]
 
 if TYPE_CHECKING:
     from babelscope.activations_store.reader import ActivationStore
@@ -32,6 +37,7 @@ class Selection:
     wanted : tuple of int or None
         Items asked for, as indices into the store; None for all.
     position : Position
+    align : {"inner", "outer"}
     """
 
     store: "ActivationStore" = field(repr=False)
@@ -39,6 +45,7 @@ class Selection:
     languages: tuple[str, ...]
     wanted: tuple[int, ...] | None
     position: Position
+    align: Align = "inner"
 
     @property
     def layers(self) -> tuple[int | None, ...]:
@@ -47,12 +54,17 @@ class Selection:
 
     @cached_property
     def items(self) -> tuple[str, ...]:
-        """Items that every language has, in the order asked for (row order by default)."""
+        """Items that every language has (any language, if aligned outer), in the order asked for or in row order."""
         return tuple(self.store.items[i] for i in self._chosen)
 
     @property
+    def present(self) -> NDArray[np.bool_]:
+        """(language, item): whether a language has an item of `items`. All True where aligned inner."""
+        return np.array([[i in self._have[language] for i in self._chosen] for language in self.languages], bool)
+
+    @property
     def dropped(self) -> pd.DataFrame:
-        """Items left out, with the language that lacks them and why: item, language, reason."""
+        """Items that a language lacks, and why: item, language, reason. Aligned inner, they are left out of all."""
         failed = self.store.failed.set_index(["item", "language"])["reason"].to_dict()
         names = self.store.items
         rows = [
@@ -70,7 +82,8 @@ class Selection:
         -------
         ndarray
             (language, item, *unit) for one site; (layer, language, item, *unit) for several. float32 for
-            stores in bfloat16, which NumPy lacks; the captured dtype otherwise.
+            stores in bfloat16, which NumPy lacks, and in int8; the stored dtype otherwise. Aligned outer, a masked
+            array: what a language lacks is masked, and NaN below the mask.
 
         Raises
         ------
@@ -79,19 +92,23 @@ class Selection:
         """
         if self.position.ragged:
             raise BabelScopeError(f"position {self.position} has many rows per item", "use .ragged()")
+        with holding():
+            return self._numpy()
+
+    def _numpy(self) -> NDArray[np.generic]:
         self._refuse_empty()
         out: NDArray[np.generic] | None = None
         for a, language in enumerate(self.languages):
             for block, rows, places in self._shards(language):
                 with self.store.shard(language, block) as file:
-                    value = self._group(file)["value"]
+                    group = self._group(file)
+                    if out is None:
+                        out = self._empty(group)
                     for s, layer in enumerate(self._stored_layers):
-                        found = _numeric(read_rows(value, layer))
-                        if out is None:
-                            shape = (len(self.sites), len(self.languages), len(self._chosen), *found.shape[1:])
-                            out = np.empty(shape, found.dtype)
-                        out[s, a, places] = found[rows]
+                        read_places(group, layer, rows, out[s, a], places)
         assert out is not None  # _refuse_empty left at least one item
+        if self.align == "outer":
+            out = self._masked(out)
         return out[0] if len(self.sites) == 1 else out
 
     def ragged(self, *, special: bool = True) -> list[list[NDArray[np.generic]]]:
@@ -105,12 +122,15 @@ class Selection:
         Raises
         ------
         BabelScopeError
-            If several layers are selected, the position has one row per item, or no item is in every language.
+            If several layers are selected, the position has one row per item, no item is in every language, or the
+            items are aligned outer.
         """
+        self._refuse_outer("ragged()")
         if not self.position.ragged or len(self.sites) != 1:
             raise BabelScopeError("ragged() reads one site at position all or words", "use .numpy()")
-        self._refuse_empty()
-        found = [self._rows(g, "value") for g in self.languages]
+        with holding():
+            self._refuse_empty()
+            found = [self._rows(g, "value") for g in self.languages]
         if special or "special" not in self.position.coordinates:
             return found
         flags = self.coordinate("special")
@@ -130,20 +150,26 @@ class Selection:
         Raises
         ------
         BabelScopeError
-            If this position keeps nothing of that name, or no item is in every language.
+            If this position keeps nothing of that name, no item is in every language, or the items are aligned
+            outer.
         """
+        self._refuse_outer("coordinate()")
         if name not in self.position.coordinates:
             raise unknown_name(f"coordinate of position {self.position}", name, self.position.coordinates)
         self._refuse_empty()
         return [self._rows(g, name) for g in self.languages]
 
     def torch(self) -> Any:
-        """`numpy()` as a torch tensor."""
+        """`numpy()` as a torch tensor. BabelScopeError if aligned outer, since torch has no mask."""
+        self._refuse_outer("torch()")
         return _optional("torch", "torch").from_numpy(self.numpy())
 
     def xarray(self) -> Any:
-        """`numpy()` as an xarray DataArray with named and labeled axes."""
-        values = self.numpy()
+        """`numpy()` as an xarray DataArray with named and labeled axes.
+
+        Aligned outer, `present` (language, item) is a coordinate, and what is missing is NaN.
+        """
+        values = np.asarray(self.numpy())
         names = ["language", "item", *self.sites[0].axes]
         coordinates: dict[str, Any] = {"language": list(self.languages), "item": list(self.items)}
         if "summary" in names:
@@ -151,17 +177,20 @@ class Selection:
         if len(self.sites) > 1:
             names = ["layer", *names]
             coordinates["layer"] = list(self.layers)
+        if self.align == "outer":
+            coordinates["present"] = (("language", "item"), self.present)
         xarray = _optional("xarray", "babelscope[xarray]")
         return xarray.DataArray(
             values, dims=names, coords=coordinates, name=self.sites[0].name, attrs={"position": str(self.position)}
         )
 
     def dataframe(self) -> pd.DataFrame:
-        """`numpy()` as a table: one row per (layer, language, item), one column per flattened unit."""
+        """`numpy()` as a table: one row per (layer, language, item) that is there, one column per flattened unit."""
         index = pd.MultiIndex.from_product(
             [self.layers, self.languages, self.items], names=["layer", "language", "item"]
         )
-        return pd.DataFrame(self.numpy().reshape(len(index), -1), index=index)
+        table = pd.DataFrame(np.asarray(self.numpy()).reshape(len(index), -1), index=index)
+        return table[np.tile(self.present.ravel(), len(self.layers))]
 
     @property
     def _asked(self) -> tuple[int, ...]:
@@ -170,21 +199,43 @@ class Selection:
     @cached_property
     def _have(self) -> dict[str, frozenset[int]]:
         """Captured items of each language among the blocks that hold items asked for."""
-        blocks = {i // self.store.plan.block_items for i in self._asked}
+        wanted = {i // self.store.plan.block_items for i in self._asked}
+        blocks = {g: [b for b in self.store.blocks(g) if b in wanted] for g in self.languages}
+        self.store.will_read((g, b) for g in self.languages for b in blocks[g])
         return {
-            g: frozenset(int(i) for b in self.store.blocks(g) if b in blocks for i in self.store.captured(g, b))
+            g: frozenset(chain.from_iterable(self.store.captured(g, b).tolist() for b in blocks[g]))
             for g in self.languages
         }
 
     @cached_property
     def _chosen(self) -> NDArray[np.int64]:
-        common = frozenset.intersection(*self._have.values())
+        joined = frozenset.intersection if self.align == "inner" else frozenset.union
+        common = joined(*self._have.values())
         return np.array([i for i in self._asked if i in common], np.int64)
 
     @cached_property
     def _stored_layers(self) -> list[int]:
         stored = self.store.layers(self.sites[0].name)
         return [stored.index(site.layer) for site in self.sites]
+
+    def _empty(self, group: h5py.Group) -> NDArray[np.generic]:
+        """(layer, language, item, *unit) to be filled; NaN where an outer alignment can leave it so."""
+        unit = group["value"].shape[2:]
+        shape = (len(self.sites), len(self.languages), len(self._chosen), *unit)
+        out: NDArray[np.generic] = np.empty(shape, number_dtype(group))
+        if self.align == "outer":
+            out.fill(np.nan)
+        return out
+
+    def _masked(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Mask (layer, language, item, *unit) where a language lacks an item."""
+        absent = ~self.present.reshape(1, *self.present.shape, *[1] * (values.ndim - 3))
+        masked: NDArray[np.generic] = np.ma.MaskedArray(values, np.broadcast_to(absent, values.shape))
+        return masked
+
+    def _refuse_outer(self, method: str) -> None:
+        if self.align == "outer":
+            raise BabelScopeError(f"{method} cannot show that an item is missing", 'use .numpy(), or align="inner"')
 
     def _refuse_empty(self) -> None:
         if not self._chosen.size:
@@ -194,7 +245,8 @@ class Selection:
         """Each needed block once, with its rows that are selected and their places in the selection."""
         place = np.full(len(self.store.items), -1, np.int64)
         place[self._chosen] = np.arange(len(self._chosen))
-        for block in np.unique(self._chosen // self.store.plan.block_items).tolist():
+        there = self._chosen if self.align == "inner" else self._chosen[self.present[self.languages.index(language)]]
+        for block in np.unique(there // self.store.plan.block_items).tolist():
             stored = self.store.captured(language, block)
             rows = np.flatnonzero(place[stored] >= 0)
             yield block, rows, place[stored[rows]]
@@ -208,7 +260,7 @@ class Selection:
                 splits = read_checked(group["row_splits"])
                 start, stop = int(splits[rows[0]]), int(splits[rows[-1] + 1])
                 if dataset == "value":
-                    values = _numeric(read_rows(group["value"], self._stored_layers[0], start, stop))
+                    values = read_numbers(group, self._stored_layers[0], start, stop)
                 else:
                     values = read_checked(group[dataset])[start:stop]
             for row, place in zip(rows, places, strict=True):
@@ -217,10 +269,6 @@ class Selection:
 
     def _group(self, file: h5py.File) -> h5py.Group:
         return file[group_name(self.sites[0].name, self.position)]
-
-
-def _numeric(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    return values.astype(np.float32) if values.dtype == BFLOAT16 else values
 
 
 def _optional(module: str, package: str) -> Any:

@@ -1,22 +1,26 @@
 """A shard: one immutable HDF5 file with every captured row of one block of items in one language."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.activations_store.bfloat16 import BFLOAT16, is_bfloat16
+from babelscope.activations_store.bfloat16 import BFLOAT16, fill, is_bfloat16
 from babelscope.activations_store.disk import hdf5_image
-from babelscope.activations_store.hdf5 import attach, fixed_strings, put, put_scale, read_checked
+from babelscope.activations_store.encoding import DTYPES, STATUS, Encoded, encode
+from babelscope.activations_store.hdf5 import announce, attach, fixed_strings, put, put_scale, read_checked
 from babelscope.activations_store.manifest import SCHEMA
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Answers, Block, CapturePlan, Position, Rows
 from babelscope.schema.site import SITE_KINDS, split_site
 
-DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": BFLOAT16}
+# What computed a shard, where nobody said so.
+UNKNOWN = MappingProxyType({"device": "", "versions": "{}"})
 
 
 def shard_path(store: Path, plan: CapturePlan, language: str, block: int) -> Path:
@@ -34,10 +38,15 @@ def group_name(site: str, position: Position) -> str:
     return f"{site}.{position.kind}" + (f"-{segment.decode()}" if segment else "")
 
 
-def shard_image(plan: CapturePlan, block: Block) -> memoryview:
-    """Bytes of the shard of a block: a function of plan and block alone, so that a repeated block is identical.
+def shard_image(plan: CapturePlan, block: Block, origin: Mapping[str, str] = UNKNOWN) -> memoryview:
+    """Bytes of the shard of a block: a function of the arguments alone, so that a repeated block is identical.
 
     Errors of the laws are not in it: they are observed once per run, and so belong to the run.
+
+    Parameters
+    ----------
+    origin : mapping
+        `device` and `versions` (JSON): what the bits may depend on beside the plan.
 
     Raises
     ------
@@ -45,6 +54,7 @@ def shard_image(plan: CapturePlan, block: Block) -> memoryview:
         If the block does not have exactly the rows that the plan asks for.
     """
     check_block(plan, block)
+    encoded = {key: encode(rows.values, plan.dtype) for key, rows in block.rows.items()}
 
     def build(file: h5py.File) -> None:
         # Fixed-length strings (variable ones live in a heap that no checksum covers), and at most eight
@@ -53,21 +63,45 @@ def shard_image(plan: CapturePlan, block: Block) -> memoryview:
         file.attrs.update(
             {"schema": np.bytes_(SCHEMA), "plan_sha256": np.bytes_(plan.fingerprint),
              "language": np.bytes_(block.language), "block": block.index,
-             "item_from": items.start, "item_to": items.stop}
+             "item_from": items.start, "item_to": items.stop,
+             **{name: np.bytes_(text.encode("utf-8", "backslashreplace")) for name, text in origin.items()}}
         )  # fmt: skip
         rows = file.create_group("rows")
         item = put_scale(rows, "item", np.asarray(block.items, np.int32))
         attach(put(rows, "n_tokens", np.asarray(block.n_tokens, np.int32)), item)
         attach(put(rows, "last_token", fixed_strings(block.last_token)), item)
+        status = attach(put(rows, "status", item_status(block, encoded)), item)
+        status.attrs["flag_meanings"] = np.bytes_(" ".join(STATUS))
         if block.answers is not None:
             _put_answers(file.create_group("answers"), block, block.answers)
         failed = file.create_group("failed")
         item = put_scale(failed, "item", np.array(sorted(block.failed), np.int32))
         attach(put(failed, "reason", fixed_strings(block.failed[i] for i in sorted(block.failed))), item)
+        values = []
         for (site, position), captured in block.rows.items():
-            _put_rows(file.create_group(group_name(site, position)), plan, block, site, position, captured)
+            group = file.create_group(group_name(site, position))
+            values.append(_put_rows(group, plan, block, site, position, captured, encoded[site, position]))
+        # Behind everything else: who reads one layer then finds its place in the first few kB of the file.
+        for dataset, rows in zip(values, encoded.values(), strict=True):
+            fill(dataset, rows.values)
 
     return hdf5_image(build)
+
+
+def item_status(block: Block, encoded: Mapping[tuple[str, Position], Encoded]) -> NDArray[np.uint8]:
+    """Number of the worst `STATUS` among the rows of each item, over all sites, layers and positions.
+
+    Sites with an axis of keys or summaries do not count: what does not apply is NaN in them.
+    """
+    found = np.zeros(len(block.items), np.uint8)
+    for (site, position), rows in encoded.items():
+        if {"key", "summary"} & set(SITE_KINDS[split_site(site)[1]].axes):
+            continue
+        status = np.where(rows.nonfinite.any(axis=0), STATUS.index("non-finite"), rows.clipped).astype(np.uint8)
+        splits = block.rows[site, position].row_splits
+        item = np.arange(len(found)) if splits is None else np.repeat(np.arange(len(found)), np.diff(splits))
+        np.maximum.at(found, item, status)
+    return found
 
 
 def check_shard(file: h5py.File, plan: CapturePlan, block: int) -> None:
@@ -83,6 +117,8 @@ def check_shard(file: h5py.File, plan: CapturePlan, block: int) -> None:
             dtype = BFLOAT16 if is_bfloat16(value) else value.dtype
             if value.shape[:2] != (len(layers), n) or dtype != DTYPES[plan.dtype]:
                 raise ValueError(f"{value.name} is {dtype} of shape {value.shape}")
+            if plan.dtype == "int8" and group["scale"].shape != (len(layers), *value.shape[2:]):
+                raise ValueError(f"{value.name} has no scale for each layer and unit")
 
 
 def check_block(plan: CapturePlan, block: Block) -> None:
@@ -142,8 +178,8 @@ def _check_rows(plan: CapturePlan, block: Block, site: str, position: Position, 
     wrong = values.ndim != 2 + len(kind.axes) or values.shape[values.ndim - len(expected) :] != expected
     if values.shape[:2] != (len(plan.site_layers()[site]), n) or wrong:
         raise _bad(block, f"{site} at {position} has shape {values.shape}")
-    if values.dtype != DTYPES[plan.dtype]:
-        raise _bad(block, f"{site} at {position} is {values.dtype}, the plan says {plan.dtype}")
+    if values.dtype != DTYPES[plan.row_dtype]:
+        raise _bad(block, f"{site} at {position} is {values.dtype}, the plan says {plan.row_dtype}")
 
 
 def _bad(block: Block, what: str) -> BabelScopeError:
@@ -168,12 +204,20 @@ def _put_answers(group: h5py.Group, block: Block, answers: Answers) -> None:
 
 
 def _put_rows(
-    group: h5py.Group, plan: CapturePlan, block: Block, site: str, position: Position, captured: Rows
-) -> None:
+    group: h5py.Group,
+    plan: CapturePlan,
+    block: Block,
+    site: str,
+    position: Position,
+    captured: Rows,
+    encoded: Encoded,
+) -> h5py.Dataset:
+    """Everything of one site and position but the bytes of its values, whose dataset is given back."""
     layers = plan.site_layers()[site]
-    value = put(group, "value", captured.values)
+    value = announce(group, "value", encoded.values)
     value.attrs.update({"site": np.bytes_(site), "position": np.bytes_(str(position).encode("utf-8", "replace")),
-                        "dtype": np.bytes_(plan.dtype)})  # fmt: skip
+                        "dtype": np.bytes_(plan.dtype), "compute_dtype": np.bytes_(plan.model.dtype),
+                        "lossy": np.uint8(plan.lossy)})  # fmt: skip
     layer = put_scale(group, "layer", np.array([-1 if i is None else i for i in layers], np.int32))
     if captured.row_splits is None:
         row = put_scale(group, "item", np.asarray(block.items, np.int32))
@@ -193,21 +237,8 @@ def _put_rows(
     attach(value, layer, row, *unit)
     for name in position.coordinates:
         attach(put(group, name, captured.coordinates[name]), row)
-    absmax, nonfinite = _extremes(captured.values)
-    attach(put(group, "absmax", absmax), layer, row)
-    attach(put(group, "nonfinite", nonfinite), layer, row)
-
-
-def _extremes(values: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """Largest finite |value| and number of non-finite values, both (layer, row)."""
-    absmax, nonfinite = np.zeros(values.shape[:2], np.float32), np.zeros(values.shape[:2], np.uint32)
-    unit = tuple(range(1, values.ndim - 1))
-    for layer, rows in enumerate(values):  # layer by layer: a whole block in float32 would double the memory
-        size = rows.astype(np.float32)
-        np.abs(size, out=size)
-        absmax[layer] = size.max(axis=unit, initial=0)
-        if not np.isfinite(absmax[layer]).all():  # NaN and inf come through `max`; the slow way is for them alone
-            finite = np.isfinite(size)
-            absmax[layer] = size.max(axis=unit, initial=0, where=finite)
-            nonfinite[layer] = np.count_nonzero(~finite, axis=unit)
-    return absmax, nonfinite
+    attach(put(group, "absmax", encoded.absmax), layer, row)
+    attach(put(group, "nonfinite", encoded.nonfinite), layer, row)
+    if encoded.scale is not None:
+        attach(put(group, "scale", encoded.scale), layer, *unit)
+    return value

@@ -5,20 +5,20 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 
 from babelscope.activations_store.disk import HOST, is_abandoned, publish, reported, sync_folder, temporary_name
-from babelscope.activations_store.hdf5 import opened
 from babelscope.activations_store.items import items_image, read_prompts
 from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
-from babelscope.activations_store.shard import check_shard, shard_image, shard_path
+from babelscope.activations_store.resuming import committed, quarantine_damaged
+from babelscope.activations_store.shard import shard_image, shard_path
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, CapturePlan, PromptSet
 
@@ -31,11 +31,28 @@ class StoreWriter:
     """Fills a store. A shard whose name exists is committed; anything else is not there.
 
     Use `create` or `resume`, then `put` every block of `pending`, inside a `with`.
+
+    Attributes
+    ----------
+    path : Path
+    plan : CapturePlan
+    provenance : mapping
+        Of this run: `device` and `versions` go into every shard, all of it into `runs/`.
+    quarantined : tuple of str
+        What `resume` moved away, each with the reason; it is pending again.
     """
 
-    def __init__(self, path: Path, plan: CapturePlan) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: CapturePlan,
+        provenance: Mapping[str, Any] = MappingProxyType({}),
+        quarantined: Sequence[str] = (),
+    ) -> None:
         self.path = path
         self.plan = plan
+        self.provenance = provenance
+        self.quarantined = tuple(quarantined)
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{HOST}-{os.getpid()}"
 
     @classmethod
@@ -84,7 +101,7 @@ class StoreWriter:
                 _move_into_place(building, target, overwrite=overwrite)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
-        return cls(path, plan)
+        return cls(path, plan, provenance)
 
     @classmethod
     def join(
@@ -103,45 +120,57 @@ class StoreWriter:
             except BabelScopeError:
                 if not is_store(path):  # the store of a faster process appears whole, or there is another problem
                     raise
-        return cls.resume(path, plan, prompts)
+        return cls.resume(path, plan, prompts, provenance)
 
     @classmethod
-    def resume(cls, path: Path, plan: CapturePlan, prompts: PromptSet | None = None) -> "StoreWriter":
-        """Continue a store of the same plan.
+    def resume(
+        cls,
+        path: Path,
+        plan: CapturePlan,
+        prompts: PromptSet | None = None,
+        provenance: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "StoreWriter":
+        """Continue a store of the same plan. A damaged shard is moved to `quarantine/`, and is pending again.
 
         Parameters
         ----------
         prompts : PromptSet, optional
             Those of the plan: a missing `items.h5` is written again from them.
+        provenance : mapping
+            Of this run.
 
         Raises
         ------
         BabelScopeError
-            If the store was captured under another plan, naming every field that differs; or if a file in it
-            is damaged, missing (`items.h5`) or belongs elsewhere.
+            If the store was captured under another plan, naming every field that differs; or if `items.h5` is
+            damaged or missing, or a file cannot be read.
         """
         manifest = read_manifest(path)
+        if manifest.unknown:
+            raise BabelScopeError(
+                f"{path} was captured under a plan with {', '.join(manifest.unknown)}, unknown to this version",
+                "upgrade babelscope, or write to another store",
+            )
         different = differences(manifest.plan.identity(), plan.identity())
         if different:
             raise BabelScopeError(
                 f"{path} was captured under another plan: " + "; ".join(different),
                 "repeat the first command exactly, or write to another store",
             )
+        with reported(path):  # copies by way of git or an object store lack folders that were empty
+            for folder in (path / "runs", *(path / "shards" / f"l-{g}" for g in plan.languages)):
+                folder.mkdir(parents=True, exist_ok=True)
         for temporary in [*path.glob("shards/*/.*.tmp"), *path.glob("runs/.*.tmp"), *path.glob(".*.tmp")]:
             if is_abandoned(temporary):
                 temporary.unlink(missing_ok=True)
         if prompts is not None and not (path / "items.h5").exists():
-            publish(path / "items.h5", items_image(plan, prompts, texts=manifest.texts))
-        read_prompts(path / "items.h5", plan)
-        writer = cls(path, plan)
-        for language, block in sorted(writer._committed()):
-            with opened(shard_path(path, plan, language, block), plan, language, block) as file:
-                check_shard(file, plan, block)
-        return writer
+            publish(path / "items.h5", items_image(manifest.plan, prompts, texts=manifest.texts))
+        read_prompts(path / "items.h5", manifest.plan)
+        return cls(path, manifest.plan, provenance, quarantine_damaged(path, manifest.plan))
 
     def pending(self) -> list[tuple[str, int]]:
         """(language, block) pairs that are not committed yet, in row order."""
-        done = self._committed()
+        done = committed(self.path, self.plan)
         return [block for block in self.plan.blocks if block not in done]
 
     def put(self, block: Block) -> None:
@@ -152,19 +181,17 @@ class StoreWriter:
         BabelScopeError
             If the block is not what the plan asks for, or the disk is full; nothing of it is then written.
         """
-        image = shard_image(self.plan, block)
+        image = shard_image(self.plan, block, self._origin)
         publish(shard_path(self.path, self.plan, block.language, block.index), image)
         if block.law_errors:
             self._record(f"laws.{block.language}.{block.index}", {"law_errors": dict(block.law_errors)})
 
-    def _committed(self) -> set[tuple[str, int]]:
-        with reported(self.path):
-            names = {g: set(os.listdir(self.path / "shards" / f"l-{g}")) for g in self.plan.languages}
+    @property
+    def _origin(self) -> dict[str, str]:
+        """What the bits of a shard may depend on beside the plan. No times, and nothing that differs run by run."""
         return {
-            (g, b)
-            for g in self.plan.languages
-            for b in range(self.plan.n_blocks)
-            if shard_path(self.path, self.plan, g, b).name in names[g]
+            "device": str(self.provenance.get("device", "")),
+            "versions": json.dumps(self.provenance.get("versions", {}), sort_keys=True),
         }
 
     def _record(self, event: str, what: Mapping[str, Any]) -> None:
@@ -175,8 +202,8 @@ class StoreWriter:
 
     def __enter__(self) -> "StoreWriter":
         versions = {"python": platform.python_version(), "h5py": h5py.__version__, "numpy": np.__version__}
-        pending = len(self.pending())
-        self._record("started", {"host": HOST, "command": sys.argv, "versions": versions, "pending": pending})
+        about = {"host": HOST, "command": sys.argv, "versions": versions} | dict(self.provenance)
+        self._record("started", about | {"pending": len(self.pending()), "quarantined": self.quarantined})
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["corrected", "paper", "both"]
 
+# What happens to items with a value that was clipped or not finite.
+Marked = Literal["refuse", "drop", "keep"]
+
 # What is asked of a store without being named, as far as its sites can feed it.
 DEFAULT_METRICS = ("cs", "nao")
 
@@ -162,6 +165,33 @@ def _stored_sites(store: "ActivationStore", sites: Sequence[str] | None, reads: 
             wanted |= dict.fromkeys(expanded)
         stored = list(wanted)
     return [s for s in stored if s.kind in reads]
+
+
+def unmarked(
+    store: "ActivationStore", items: tuple[str, ...], languages: Sequence[str], marked: Marked
+) -> tuple[str, ...]:
+    """Items without a value that was clipped or not finite, in any of the languages; all of them for "keep".
+
+    Raises
+    ------
+    BabelScopeError
+        If there are such values and nobody said what to do about them.
+    """
+    if marked not in ("refuse", "drop", "keep"):
+        raise unknown_name("way to treat marked items", str(marked), ("refuse", "drop", "keep"))
+    found = store.marked
+    found = found[found["language"].isin(list(languages)) & found["item"].isin(list(items))]
+    if marked == "keep" or found.empty:
+        return items
+    bad = set(found["item"])
+    if marked == "refuse":
+        first = found.iloc[0]
+        raise BabelScopeError(
+            f"{len(bad)} of {len(items)} items hold values that were clipped or are not finite, as "
+            f"{first['item']!r} in {first['language']!r} ({first['status']})",
+            "--marked drop leaves them out, --marked keep takes the values as they are",
+        )
+    return tuple(item for item in items if item not in bad)
 
 
 def grouping(store: "ActivationStore", items: Sequence[str], by: str | None) -> str | None:

@@ -15,6 +15,7 @@ from babelscope.analyses.joint import mismatched_draws
 from babelscope.analyses.metric import Metric
 from babelscope.analyses.pairs import SMALLEST_STRATUM
 from babelscope.analyses.plan import (
+    Marked,
     Mode,
     Task,
     allowed_mode,
@@ -25,6 +26,7 @@ from babelscope.analyses.plan import (
     item_groups,
     item_strata,
     tasks,
+    unmarked,
 )
 from babelscope.analyses.scoring import (
     JOINT_NULL_DRAWS,
@@ -57,6 +59,7 @@ def analyze(
     within: Sequence[str] = (),
     sweep: Mapping[str, Sequence[float]] | None = None,
     mode: Mode = "both",
+    marked: Marked = "refuse",
     seed: int = 0,
     n_boot: int = 2000,
     n_perm: int = 2000,
@@ -88,6 +91,8 @@ def analyze(
     mode : {"corrected", "paper", "both"}
         "both" gives the published definition where the store holds its site and position, and no covariate
         restricts the null.
+    marked : {"refuse", "drop", "keep"}
+        What happens to items that hold a value that was clipped or is not finite.
     seed : int
         With the names of groups and languages it decides every resample; neither the order of items nor `jobs` does.
     n_boot, n_perm : int
@@ -121,7 +126,8 @@ def analyze(
     spoken = tuple(dict.fromkeys(languages)) if languages is not None else tuple(store.languages)
     if len(spoken) < 2:
         raise BabelScopeError("one language cannot be compared", "name at least two, as --languages en,de")
-    items = store.select(str(work[0].site), languages=spoken, position=str(at)).items
+    common = store.select(str(work[0].site), languages=spoken, position=str(at)).items
+    items = unmarked(store, common, spoken, marked)
     by = grouping(store, items, by)
     members = item_groups(store, items, by)
     strata = item_strata(store, members, within)
@@ -142,7 +148,8 @@ def analyze(
         "store": store.fingerprint, "version": version("babelscope"), "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
         "languages": spoken, "groups": {g.name: len(g.rows) for g in groups}, "by": by, "within": within,
         "position": str(at), "sites": sorted({str(t.site) for t in work}), "sweep": grids, "mode": mode,
-        "items_left_out": len(store.items) - len(items), "items_without_group": len(items) - len(read),
+        "items_left_out": len(store.items) - len(common), "items_marked": len(common) - len(items), "marked": marked,
+        "items_without_group": len(items) - len(read),
         "items_without_null": sum(len(s) for g in groups for s in g.strata or () if len(s) < SMALLEST_STRATUM),
         "metrics_left_out": left_out, **CONVENTIONS, **_restricted(within),
     }  # fmt: skip
@@ -161,6 +168,7 @@ CONVENTIONS: Mapping[str, Any] = {
     "verdict": f"supported: q < {ALPHA} and an interval without zero; "
     f"of a sweep, on at least {STABLE_SHARE:.0%} of the grid",
     "left_out": "items_left_out: items that a language lacks; "
+    "items_marked: items dropped for a value that was clipped or not finite; "
     "items_without_group: items without a value of the covariate `by`; "
     f"items_without_null: items of strata (equal values of `within`) smaller than {SMALLEST_STRATUM}",
     "n_undefined": "items with an undefined value; in rows over pairs or layers, with any undefined part",

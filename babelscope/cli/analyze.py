@@ -10,6 +10,7 @@ from babelscope.cli.options import (
     By,
     Jobs,
     Languages,
+    Marked,
     Metrics,
     Mode,
     Overwrite,
@@ -37,6 +38,7 @@ def run(
     by: By = "auto",
     within: Within = None,
     mode: Mode = "both",
+    marked: Marked = "refuse",
     seed: Seed = 0,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
@@ -48,8 +50,8 @@ def run(
         with bar() as progress:
             analysis = workflows.analyze(
                 opened, metric, sweep=grids, sites=site, languages=split_codes(languages),
-                position=position, by=None if by == "none" else by, within=within or (), mode=mode, seed=seed,
-                jobs=jobs, progress=progress, note=note,
+                position=position, by=None if by == "none" else by, within=within or (), mode=mode, marked=marked,
+                seed=seed, jobs=jobs, progress=progress, note=note,
             )  # fmt: skip
         analysis.save(building / "tables")
         analysis.report(building / "report.html")

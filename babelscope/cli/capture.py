@@ -63,7 +63,15 @@ def run(
     decoder: Annotated[
         str, typer.Option(help="What a decoder beside an encoder reads: start, language or copy.")
     ] = "start",
-    block_items: Annotated[int, typer.Option(min=1, help="Items per shard.")] = 64,
+    store_dtype: Annotated[
+        str, typer.Option(help="auto (that of the model), float32, float16, bfloat16, or int8, which loses precision.")
+    ] = "auto",
+    on_overflow: Annotated[
+        str, typer.Option(help="Where a value does not fit float16: stop, or clip it and mark the item.")
+    ] = "stop",
+    block_items: Annotated[
+        int | None, typer.Option(min=1, help="Items per shard. Default: as many as make 96 MB, 16 to 4096.")
+    ] = None,
     self_test: Annotated[bool, typer.Option(help="Check the sites of this model on a few prompts first.")] = True,
     part: Annotated[
         str | None, typer.Option(help="As 3/8: only this share of the blocks. torchrun deals them out by itself.")
@@ -85,7 +93,8 @@ def run(
             answers=answers, continuation=continuation, backend=backend, revision=revision, dtype=dtype, device=device,
             device_map=device_map, quantize=quantize, attn_implementation=attention, adapter=adapter,
             merge_adapter=merge_adapter, trust_remote_code=trust_remote_code, anatomy=anatomy,
-            chat_template=chat_template, decoder=decoder, block_items=block_items, texts=texts, part=part,
+            chat_template=chat_template, decoder=decoder, store_dtype=store_dtype, on_overflow=on_overflow,
+            block_items=block_items, texts=texts, part=part,
             resume=resume, overwrite=overwrite, dry_run=dry_run,
             self_test=self_test, levers=[] if lever == ["none"] else lever, progress=progress,
             note=(lambda _: None) if workflows.is_silent() else note,

@@ -37,6 +37,9 @@ Within: TypeAlias = Annotated[
     ),
 ]
 Mode: TypeAlias = Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")]
+Marked: TypeAlias = Annotated[
+    Literal["refuse", "drop", "keep"], typer.Option(help="Items with values that were clipped or are not finite.")
+]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of permutations and bootstraps.")]
 Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; the numbers do not depend on it.")]
 # How a model is loaded: the same in every command that loads one.

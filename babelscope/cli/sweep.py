@@ -10,6 +10,7 @@ from babelscope.cli.options import (
     By,
     Jobs,
     Languages,
+    Marked,
     Metrics,
     Mode,
     Overwrite,
@@ -33,6 +34,7 @@ def run(
     by: By = "auto",
     within: Within = None,
     mode: Mode = "both",
+    marked: Marked = "refuse",
     seed: Seed = 0,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
@@ -44,5 +46,6 @@ def run(
     """
     analyze.run(
         store, metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
-        site=site, position=position, by=by, within=within, mode=mode, seed=seed, jobs=jobs, overwrite=overwrite,
+        site=site, position=position, by=by, within=within, mode=mode, marked=marked, seed=seed, jobs=jobs,
+        overwrite=overwrite,
     )  # fmt: skip

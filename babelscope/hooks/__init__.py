@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from babelscope.hooks.context import check_lengths
     from babelscope.hooks.laws import check_laws
     from babelscope.hooks.models import LoadedModel, load_model
+    from babelscope.hooks.placement import device_name
     from babelscope.hooks.planning import estimate, make_plan
     from babelscope.hooks.selftest import self_test
 
@@ -21,6 +22,7 @@ _PUBLIC = {
     "as_chat": "chat",
     "check_laws": "laws",
     "check_lengths": "context",
+    "device_name": "placement",
     "estimate": "planning",
     "load_model": "models",
     "make_plan": "planning",
@@ -35,6 +37,7 @@ __all__ = [
     "as_chat",
     "check_laws",
     "check_lengths",
+    "device_name",
     "estimate",
     "load_model",
     "make_plan",

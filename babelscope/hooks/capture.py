@@ -14,7 +14,7 @@ from torch.nn import functional
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import by_prompt
-from babelscope.hooks.positions import picker, segment_tokens
+from babelscope.hooks.positions import Picker, picker, segment_tokens
 from babelscope.hooks.tap import stack_of, tap_of
 from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, make_batch
 from babelscope.schema import CapturePlan, Position, Prompt, Site
@@ -124,7 +124,7 @@ def run_batch(
             rows = tap.reshape(rows, stack, site.layer or 0)
             if keys is not None:
                 rows = _over_all_keys(rows, keys, plan.n_keys, tap.beyond)
-            found[site, position] = _stored(rows, site, plan.dtype)
+            found[site, position] = _cast(rows, site, plan.row_dtype, prompts, pick)
 
     passed = forward(batch, keep, logits=logits, laws=laws)
     values = _stacked(plan, found)
@@ -149,13 +149,19 @@ def _over_all_keys(rows: Tensor, keys: Tensor, n_keys: int, beyond: float) -> Te
     return functional.pad(rows.masked_fill(~keys.bool()[:, None], beyond), (0, n_keys - rows.shape[-1]), value=beyond)
 
 
-def _stored(rows: Tensor, site: Site, dtype: str) -> Tensor:
+def _cast(rows: Tensor, site: Site, dtype: str, prompts: Sequence[Prompt], pick: Picker) -> Tensor:
+    """Rows in another dtype, or an error that names the first row with a value that float16 cannot hold."""
     cast = rows.to(DTYPES[dtype])
-    if dtype == "float16" and rows.dtype != torch.float16 and bool((cast.isinf() & rows.isfinite()).any()):
-        largest = rows.abs().amax().item()
+    if dtype != "float16" or rows.dtype == torch.float16:
+        return cast
+    lost = cast.isinf() & rows.isfinite()
+    if bool(lost.any()):
+        largest = rows[lost].abs().amax().item()
+        prompt = prompts[int(pick.prompts[int(lost.flatten(1).any(1).nonzero()[0])])]
         raise BabelScopeError(
-            f"site {site}: values up to {largest:.3g} overflow float16, which ends at 65504",
-            "store bfloat16 or float32 instead (--dtype)",
+            f"site {site}: values up to {largest:.3g} overflow float16, which ends at 65504 "
+            f"(item {prompt.item!r} in {prompt.language!r})",
+            "store bfloat16 or float32 instead (--store-dtype), or clip and mark such rows (--on-overflow clip)",
         )
     return cast
 

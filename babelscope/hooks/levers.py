@@ -64,7 +64,7 @@ def tried(loaded: LoadedModel, plan: CapturePlan, run: Callable[[Levers], Forwar
         return levers, ()
     batch = _trial(loaded)
     plain = _rows(run(levers), plan, batch)
-    limit = max(PASS[loaded.model.dtype], PASS[DTYPES[plan.dtype]])
+    limit = max(PASS[loaded.model.dtype], PASS[DTYPES[plan.row_dtype]])
     for name in plan.levers:
         error: float | None = None
         for candidate in _candidates(name, levers, loaded, plan):

@@ -10,7 +10,7 @@ from babelscope.hooks.tap import Tap, Tensors, stack_of
 from babelscope.schema import CapturePlan
 
 # Every whole number up to these is one of the dtype: 8, 11 and 24 significant bits.
-EXACT_UP_TO = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
+EXACT_UP_TO = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24, "int8": 0}
 
 
 def experts_at(stack: Stack, site: str, layer: int) -> Experts:
@@ -76,5 +76,5 @@ def check_experts(plan: CapturePlan, anatomy: Anatomy) -> None:
             raise BabelScopeError(
                 f"site {site}: indices up to {largest} are not exact in {plan.dtype}, which counts to "
                 f"{EXACT_UP_TO[plan.dtype]}",
-                "run the model in float32, or leave moe.expert out",
+                "store float32 (--store-dtype float32), or leave moe.expert out",
             )

@@ -74,6 +74,15 @@ def default_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
+def device_name(device: torch.device) -> str:
+    """What a device is, without its number: equal devices give equal bits, as far as any do."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    return device.type
+
+
 def loading_options(
     dtype: str, device: str, device_map: str | Path | None, quantize: str | None, attn_implementation: str | None
 ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from babelscope.schema import (
     ANSWERS,
     DECODER_POLICIES,
     LEVERS,
+    ON_OVERFLOW,
     CapturePlan,
     Position,
     PromptSet,
@@ -42,6 +43,7 @@ def make_plan(
     dtype: str | None = None,
     decoder: str = "start",
     levers: Sequence[str] = tuple(LEVERS),
+    on_overflow: str = "stop",
 ) -> CapturePlan:
     """What will be captured, with every name checked against this model.
 
@@ -54,11 +56,13 @@ def make_plan(
     continuation : int
         Tokens that the model may continue each prompt by.
     dtype : str, optional
-        Stored dtype; that of the model by default.
+        Stored dtype; that of the model by default. `int8` keeps 8 bits per value, with a scale for each unit.
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; other models ignore it.
     levers : sequence of str
         Keys of `LEVERS` that may be used; the plan names those that apply to it.
+    on_overflow : str
+        A key of `ON_OVERFLOW`. Only a cast to float16 is ever clipped.
 
     Raises
     ------
@@ -74,8 +78,10 @@ def make_plan(
     if block_items < 1 or token_budget < 1:
         raise BabelScopeError("block_items and token_budget must be 1 or more", "leave them out for the defaults")
     stored = dtype or (loaded.ref.dtype if loaded.ref.dtype in DTYPES else "float32")
-    if stored not in DTYPES:
-        raise BabelScopeError(f"activations cannot be stored as {stored!r}", f"choose {', '.join(DTYPES)}")
+    if stored not in (*DTYPES, "int8"):
+        raise BabelScopeError(f"activations cannot be stored as {stored!r}", f"choose {', '.join(DTYPES)} or int8")
+    if on_overflow not in ON_OVERFLOW:
+        raise unknown_name("overflow policy", on_overflow, ON_OVERFLOW)
     expanded = expand_sites(sites, loaded.ref.depths)
     for site in expanded:
         place_of(loaded.anatomy, site)
@@ -106,6 +112,7 @@ def make_plan(
         segments=segments,
         source_tokens=source_tokens(loaded.tokenizer, prompts.languages),
         levers=tuple(x for x in LEVERS if x in levers and _levers_apply(loaded, backend, expanded, chosen)),
+        on_overflow=on_overflow if stored == "float16" != loaded.ref.dtype else "stop",
     )
     if any("key" in site.axes for site in expanded):
         plan = replace(plan, n_keys=_longest(plan, loaded, prompts))
@@ -195,7 +202,7 @@ def estimate(plan: CapturePlan, loaded: LoadedModel, prompts: PromptSet) -> tupl
     for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder)):
         values = sum(math.prod(shapes[site.name]) for site in plan.sites if site.row_stack == tag)
         if values and tokens is not None:
-            size += values * _rows(plan.positions, prompts, tokens) * (4 if plan.dtype == "float32" else 2)
+            size += values * _rows(plan.positions, prompts, tokens) * {"float32": 4, "int8": 1}.get(plan.dtype, 2)
     return sum(map(len, [*encoded, *(decoder or [])])), size
 
 

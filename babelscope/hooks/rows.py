@@ -83,6 +83,6 @@ def empty(plan: CapturePlan, loaded: LoadedModel, splits: Mapping[Key, Splits]) 
     """Tensors on the host for all rows of a block, (layer, row, *unit), to be filled batch by batch."""
     shapes, layers = units(plan, loaded), plan.site_layers()
     return {
-        (name, position): torch.empty(len(layers[name]), int(split[-1]), *shapes[name], dtype=DTYPES[plan.dtype])
+        (name, position): torch.empty(len(layers[name]), int(split[-1]), *shapes[name], dtype=DTYPES[plan.row_dtype])
         for (name, position), split in splits.items()
     }

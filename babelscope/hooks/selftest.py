@@ -90,7 +90,7 @@ def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dic
     measured = {name: error for name, error in checks.items() if error is not None}
     for name, error in measured.items():
         limits = LAW if "hidden" in name else PASS
-        tolerance = max(limits[loaded.model.dtype], limits[DTYPES[plan.dtype]])
+        tolerance = max(limits[loaded.model.dtype], limits[DTYPES[plan.row_dtype]])
         if not error <= tolerance:
             raise BabelScopeError(
                 f"self-test of {loaded.anatomy.name} failed: {name}: "

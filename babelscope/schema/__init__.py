@@ -1,7 +1,7 @@
 """The nouns: frozen values that every other part speaks in. No torch, no h5py."""
 
 from babelscope.schema.captured import Answers, Block, Rows
-from babelscope.schema.plan import ANSWERS, DECODER_POLICIES, LEVERS, CapturePlan, ModelRef
+from babelscope.schema.plan import ANSWERS, DECODER_POLICIES, LEVERS, ON_OVERFLOW, CapturePlan, ModelRef
 from babelscope.schema.position import Position
 from babelscope.schema.prompts import Prompt, PromptSet, Segment, concatenate
 from babelscope.schema.results import Result
@@ -11,6 +11,7 @@ __all__ = [
     "ANSWERS",
     "DECODER_POLICIES",
     "LEVERS",
+    "ON_OVERFLOW",
     "SITE_KINDS",
     "Answers",
     "Block",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from babelscope.schema.position import Position
@@ -27,12 +27,23 @@ ANSWERS = {
 # What every captured row of attention is reduced to; the mass on each segment of the prompts follows.
 ROW_SUMMARIES = ("entropy_nats", "first_token", "mean_distance")
 
+# What happens where a finite value does not fit the stored dtype.
+ON_OVERFLOW = {
+    "stop": "the capture stops and names the value",
+    "clip": "the largest finite value of that dtype is stored, and the row is marked",
+}
+
 # Ways to compute less for the rows of last tokens. They round differently, so they belong to the identity.
 LEVERS = {
     "unmasked": "causal models read right-padded batches without a mask",
     "pruned": "the last block that is run computes the last token of each prompt alone",
     "prefixes": "what the prompts of a block share at their start is run once",
 }
+
+
+# Fields that came after stores were written: left out where they have their default, so that plans that say the same
+# have one fingerprint in all versions.
+_LATER = ("source_tokens", "on_overflow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,7 @@ class CapturePlan:
     token_budget : int
         Most tokens (padding included) in one forward batch.
     dtype : str
-        Stored dtype: "float32", "float16" or "bfloat16".
+        Stored dtype: "float32", "float16", "bfloat16", or "int8" with a scale for each layer and unit of a shard.
     decoder : str
         What the decoder of an encoder-decoder reads, a key of `DECODER_POLICIES`; "" in other models.
     continuation : int
@@ -109,6 +120,8 @@ class CapturePlan:
         Keys of `LEVERS`; a backend leaves out those that change the numbers of its model.
     source_tokens : tuple of str
         The token that names each of `languages` to the encoder (NLLB, M2M100, mBART); empty where nothing does.
+    on_overflow : str
+        A key of `ON_OVERFLOW`.
     """
 
     model: ModelRef
@@ -128,39 +141,67 @@ class CapturePlan:
     segments: tuple[str, ...] = ()
     levers: tuple[str, ...] = ()
     source_tokens: tuple[str, ...] = ()
+    on_overflow: str = "stop"
+    _sha256: str = field(default="", init=False, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values; `from_json` is the inverse."""
         record = asdict(self)
+        del record["_sha256"]
         record["sites"] = [str(s) for s in self.sites]
         record["positions"] = [str(p) for p in self.positions]
-        if not self.source_tokens:  # plans of most models keep the fingerprint they had before this field
-            del record["source_tokens"]
+        for name in _LATER:
+            if getattr(self, name) == CapturePlan.__dataclass_fields__[name].default:
+                del record[name]
         return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "CapturePlan":
-        """Rebuild a plan from `to_json`."""
-        values = dict(record)
-        values["model"] = ModelRef(**values["model"])
+        """Rebuild a plan from `to_json`, also that of another version.
+
+        Fields that are absent get their defaults, and those that are not known are left out. The fingerprint is that
+        of the record as it stands, so that what was captured under it stays its own.
+        """
+        values = _known(cls, record)
+        values["model"] = ModelRef(**_known(ModelRef, record["model"]))
         values["sites"] = tuple(Site.parse(s) for s in values["sites"])
         values["positions"] = tuple(Position.parse(p) for p in values["positions"])
         for name in ("languages", "items", "segments", "levers", "source_tokens"):
             values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        plan = cls(**values)
+        object.__setattr__(plan, "_sha256", _digest(_nameless(record)))
+        return plan
+
+    @staticmethod
+    def unknown_fields(record: Mapping[str, Any]) -> tuple[str, ...]:
+        """Fields of a record that `from_json` leaves out, as `plan.name` or `plan.model.name`."""
+        model = record["model"]
+        return (
+            *(f"plan.{name}" for name in sorted(record.keys() - _known(CapturePlan, record).keys())),
+            *(f"plan.model.{name}" for name in sorted(model.keys() - _known(ModelRef, model).keys())),
+        )
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the captured numbers. Two runs with equal identity may share a store."""
-        record: dict[str, Any] = json.loads(json.dumps(self.to_json()))
-        for name in ("source", "adapter"):
-            record["model"].pop(name)
-        return record
+        return _nameless(self.to_json())
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 of the canonical JSON of `identity`."""
-        text = json.dumps(self.identity(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hex sha256 of the canonical JSON of `identity`, or of what was read if the plan comes from a file."""
+        if not self._sha256:  # asked for at every shard that is opened
+            object.__setattr__(self, "_sha256", _digest(self.identity()))
+        return self._sha256
+
+    @property
+    def row_dtype(self) -> str:
+        """Dtype of the rows that a backend yields: float32 where the store narrows them and marks what it changed."""
+        return "float32" if self.dtype == "int8" or self.on_overflow == "clip" else self.dtype
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the stored dtype holds less than that of the model."""
+        exact = {"float16": ("float16", "float32"), "bfloat16": ("bfloat16", "float32")}
+        return self.dtype not in exact.get(self.model.dtype, ("float32",))
 
     @property
     def answered(self) -> bool:
@@ -197,3 +238,21 @@ class CapturePlan:
         for site in self.sites:
             layers.setdefault(site.name, []).append(site.layer)
         return {name: tuple(found) for name, found in layers.items()}
+
+
+def _known(kind: type[ModelRef] | type[CapturePlan], record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind) if f.init}
+    return {name: value for name, value in record.items() if name in names}
+
+
+def _nameless(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as JSON gives it back, without the names that the user gave to the model."""
+    found: dict[str, Any] = json.loads(json.dumps(record))
+    for name in ("source", "adapter"):
+        found["model"].pop(name, None)
+    return found
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

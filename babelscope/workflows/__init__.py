@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from babelscope.analyses.behavior.accuracy import accuracy
     from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
-    from babelscope.workflows.captures import Estimate, capture
+    from babelscope.workflows.captures import capture
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
+    from babelscope.workflows.estimates import Estimate
     from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "DEMO_ITEMS": "demonstration",
     "Analysis": "analysis",
-    "Estimate": "captures",
+    "Estimate": "estimates",
     "Examination": "examination",
     "Note": "signals",
     "Part": "parts",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import altair
 
 Mode = Literal["corrected", "paper", "both"]
+Marked = Literal["refuse", "drop", "keep"]
 
 # What `cli.py analyze` writes to its folder.
 PARTS = frozenset({"tables", "report.html"})
@@ -38,6 +39,7 @@ def analyze(
     by: str | None = "auto",
     within: Sequence[str] | str = (),
     mode: Mode = "both",
+    marked: Marked = "refuse",
     seed: int = 0,
     jobs: int = 1,
     progress: Progress | None = None,
@@ -65,6 +67,8 @@ def analyze(
         Item covariates, as `rule` or `gold`: the null of an item is restricted to mismatched items of its group with
         the same values, which shows how much of a gap the covariates explain. Corrected definitions only.
     mode : {"corrected", "paper", "both"}
+    marked : {"refuse", "drop", "keep"}
+        What happens to items that hold a value that was clipped or is not finite.
     seed : int
         Decides every resample.
     jobs : int
@@ -90,7 +94,7 @@ def analyze(
     wanted = [metrics] if isinstance(metrics, str) else metrics
     results = analyses.analyze(
         opened, wanted, sites=sites, languages=languages, position=position, by=by, sweep=sweep, mode=mode,
-        within=[within] if isinstance(within, str) else within, seed=seed, jobs=jobs, progress=progress,
+        within=[within] if isinstance(within, str) else within, marked=marked, seed=seed, jobs=jobs, progress=progress,
     )  # fmt: skip
     for text in reports.left_out(results):
         note(text)

@@ -2,12 +2,11 @@
 
 import os
 import platform
-import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import is_store
 from babelscope.errors import BabelScopeError
 from babelscope.schema import LEVERS, Block, CapturePlan, PromptSet
+from babelscope.workflows.estimates import Estimate, estimated
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.parts import part_of
 from babelscope.workflows.prompts import AnyMapping, prompts_of
@@ -32,27 +32,6 @@ QUEUE = 2
 
 class CaptureStoppedError(BabelScopeError):
     """The user asked a capture to stop; the finished blocks are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a capture will do, as printed by `--dry-run`."""
-
-    rows: int
-    tokens: int
-    store_bytes: int
-    free_bytes: int
-    plan: CapturePlan
-
-    def lines(self) -> list[str]:
-        """One fact a line."""
-        return [
-            f"rows     {self.rows:,} prompts, {len(self.plan.items):,} items x {len(self.plan.languages)} languages",
-            f"tokens   {self.tokens:,}",
-            f"sites    {len(self.plan.sites)} ({', '.join(self.plan.site_layers())})",
-            f"store    {self.store_bytes / 1e6:,.1f} MB ({self.free_bytes / 1e9:,.1f} GB free)",
-            f"plan     {self.plan.fingerprint[:16]}",
-        ]
 
 
 def capture(
@@ -80,7 +59,9 @@ def capture(
     anatomy: str | Path | None = None,
     chat_template: bool = False,
     decoder: str = "start",
-    block_items: int = 64,
+    store_dtype: str = "auto",
+    on_overflow: str = "stop",
+    block_items: int | None = None,
     texts: bool = True,
     part: str | None = None,
     resume: bool = False,
@@ -121,8 +102,13 @@ def capture(
         Wrap each prompt as the model was trained to read what a user says.
     decoder : str
         What the decoder of an encoder-decoder reads: start, language or copy.
-    block_items : int
-        Items per shard, the unit of resuming.
+    store_dtype : str
+        auto (that of the model), float32, float16, bfloat16, or int8 with a scale for each unit of a shard.
+    on_overflow : str
+        What happens where a value does not fit float16: stop, or clip it and mark the item.
+    block_items : int, optional
+        Items per shard, the unit of resuming. Default: what the store has that is continued; else as many as make a
+        shard of 96 MB, 16 to 4096.
     texts : bool
         Keep prompt texts in the store.
     part : str, optional
@@ -165,6 +151,8 @@ def capture(
     from babelscope import hooks  # torch is imported here and not before
 
     plugins.load("backend", backend)  # an unknown name is told before a model is loaded
+    if block_items is None and resume and is_store(path):
+        block_items = ActivationStore.open(path).plan.block_items
     loaded = hooks.load_model(
         model_path(model), revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
         adapter=adapter, merge_adapter=merge_adapter, attn_implementation=attn_implementation, anatomy=anatomy,
@@ -176,23 +164,29 @@ def capture(
     if chat_template:
         loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
     plan = hooks.make_plan(
-        loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend, block_items=block_items,
-        decoder=decoder, continuation=continuation, levers=tuple(LEVERS) if levers is None else levers,
+        loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend,
+        block_items=block_items or 1, decoder=decoder, continuation=continuation,
+        levers=tuple(LEVERS) if levers is None else levers,
+        dtype=None if store_dtype == "auto" else store_dtype, on_overflow=on_overflow,
     )  # fmt: skip
-    estimate = _estimate(path, plan, loaded, prompt_set)
+    estimate = estimated(path, plan, loaded, prompt_set, resized=block_items is None)
+    plan = estimate.plan
     if dry_run:
         return estimate
+    estimate.check_memory()
     # What a resumed capture holds already is checked against the plan before any room is asked for.
-    begun = StoreWriter.resume(path, plan, prompt_set) if resume and path.exists() else None
-    _check_room(path, estimate, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
-    checks = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
+    about = _provenance(plan, loaded, prompt_set, trust_remote_code=trust_remote_code)
+    begun = StoreWriter.resume(path, plan, prompt_set, about) if resume and path.exists() else None
+    estimate.check_room(path, 1.0 if begun is None else len(begun.pending()) / len(plan.blocks))
+    about["self_test"] = hooks.self_test(loaded, prompt_set, plan) if self_test else {}
     # Before there is a store, since the backend may refuse a site; which blocks are left is known only after joining.
     pending: list[tuple[str, int]] = []
     blocks = hooks.run_plan(plan, loaded, prompt_set, pending, note)
-    about = _provenance(loaded, prompt_set, checks, trust_remote_code=trust_remote_code)
     if begun is None and not share.whole:
         begun = StoreWriter.join(path, plan, prompt_set, about, texts=texts)
     writer = begun or StoreWriter.create(path, plan, prompt_set, about, texts=texts, overwrite=overwrite)
+    for text in writer.quarantined:
+        note(f"{text}; its items are captured again")
     with writer:
         mine = share.of(plan.blocks)
         pending += [block for block in writer.pending() if block in mine]
@@ -219,23 +213,6 @@ def _check_target(path: Path, *, resume: bool, overwrite: bool, dry_run: bool) -
         ActivationStore.open(path)
     elif not path.is_dir() or (any(path.iterdir()) and not is_store(path)):
         raise BabelScopeError(f"{path} exists and is no store, so it is not replaced", "name another path")
-
-
-def _check_room(path: Path, estimate: Estimate, share: float) -> None:
-    needed = 1.05 * share * estimate.store_bytes
-    if estimate.free_bytes < needed:
-        raise BabelScopeError(
-            f"{path}: needs {needed / 1e9:.2f} GB, {estimate.free_bytes / 1e9:.2f} GB are free",
-            "free some room, or name fewer sites or layers",
-        )
-
-
-def _estimate(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet) -> Estimate:
-    from babelscope import hooks
-
-    tokens, size = hooks.estimate(plan, loaded, prompts)
-    folder = next(p for p in path.absolute().parents if p.is_dir())  # a dry run asks for no folder
-    return Estimate(len(prompts), tokens, size, shutil.disk_usage(folder).free, plan)
 
 
 def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int, progress: Progress | None) -> None:
@@ -270,23 +247,26 @@ def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int
 
 
 def _provenance(
-    loaded: "LoadedModel", prompts: PromptSet, checks: Mapping[str, float], *, trust_remote_code: bool
+    plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet, *, trust_remote_code: bool
 ) -> dict[str, Any]:
-    packages = ("babelscope", "torch", "transformers", "h5py", "numpy")
-    imported = tuple(p for p in ("transformer-lens", "nnsight", "peft") if p.replace("-", "_") in sys.modules)
+    from babelscope.hooks import device_name
+
+    # Those that this capture uses, whatever else the process has imported: they stand in every shard.
+    packages = ["babelscope", "torch", "transformers", "h5py", "numpy"]
+    packages += [p for p in ("transformer-lens", "nnsight") if plan.backend.removesuffix("-remote") == p]
+    packages += ["peft"] if loaded.ref.adapter else []
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in packages + imported},
-        "device": str(loaded.device),
+        "versions": {p: version(p) for p in packages},
+        "device": device_name(loaded.device),
         "device_map": getattr(loaded.model, "hf_device_map", None),
         "model": loaded.ref.source,
         "adapter": loaded.ref.adapter,
         "model_notes": list(loaded.notes),
         "trust_remote_code": trust_remote_code,
         "prompts": {"name": prompts.name, "source": prompts.source},
-        "self_test": dict(checks),
     }

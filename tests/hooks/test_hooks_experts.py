@@ -241,6 +241,8 @@ def test_indices_that_the_stored_dtype_cannot_count_to_are_refused(tmp_path: Pat
     loaded = load_model(folder, device="cpu")
     with pytest.raises(BabelScopeError, match="indices up to 299 are not exact in bfloat16, which counts to 256"):
         make_plan(loaded, prompts, sites=["moe.expert"], positions=["last"], dtype="bfloat16")
+    with pytest.raises(BabelScopeError, match="not exact in int8"):
+        make_plan(loaded, prompts, sites=["moe.expert"], positions=["last"], dtype="int8")
     blocks = captured(loaded, prompts, ["moe.expert"], "all", dtype="float16")
     indices = np.concatenate([b.rows["moe.expert", Position("all")].values.ravel() for b in blocks])
     assert indices.max() > 256

@@ -256,7 +256,7 @@ def test_the_estimate_is_what_is_written(load: Load, prompts: PromptSet) -> None
         ({"sites": []}, "no sites"),
         ({"positions": []}, "no positions"),
         ({"positions": ["segment:riddle"]}, "segment called 'riddle'"),
-        ({"dtype": "int8"}, "stored as 'int8'"),
+        ({"dtype": "int4"}, "stored as 'int4'"),
         ({"block_items": 0}, "1 or more"),
     ],
 )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -66,7 +67,10 @@ def test_the_tables_of_the_document_name_every_dataset_and_no_other(tmp_path):
             assert thing.attrs["sha256"].decode() == hashlib.sha256(stored.tobytes()).hexdigest()
             assert thing.chunks is None
 
-    for path in (tmp_path / "s.acts").rglob("*.h5"):
+    eight = replace(make_plan(prompts), dtype="int8")
+    with StoreWriter.create(tmp_path / "int8.acts", eight, prompts, {}) as writer:
+        writer.put(make_block(make_plan(prompts), "en", 0))
+    for path in tmp_path.rglob("*.h5"):
         with h5py.File(path) as file:
             file.visititems(note)
     table = "\n".join(line.split("|")[1] for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `"))
@@ -83,7 +87,7 @@ def test_tokens_answers_and_failures_are_where_the_document_says(tmp_path):
     plan = make_plan(prompts, positions=(LAST, ALL))
     fill(tmp_path / "s.acts", plan, prompts, failed={"sw": (2,)})
     with shard(tmp_path / "s.acts") as file:
-        assert file.attrs["schema"] == b"babelscope/1.1"
+        assert file.attrs["schema"] == b"babelscope/1.0"
         assert (file.attrs["language"], file.attrs["block"], file.attrs["item_from"]) == (b"sw", 1, 2)
         assert list(file["rows/item"]) == [3]
         assert file["rows/last_token"].asstr()[0] == "ü"

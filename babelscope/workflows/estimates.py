@@ -1,0 +1,91 @@
+"""What a capture will need, before it begins: tokens, room on the disk, memory, and how many items make a shard."""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from babelscope.errors import BabelScopeError
+from babelscope.schema import CapturePlan, PromptSet
+
+if TYPE_CHECKING:
+    from babelscope.hooks import LoadedModel
+
+# Of a shard. Smaller ones cost a seek for every few rows; of larger ones a kill loses more (docs/store-format.md).
+SHARD_BYTES = 96_000_000
+FEWEST_ITEMS, MOST_ITEMS = 16, 4096
+
+# Free room asked for, over that of the values: headers, digests and answers.
+MARGIN = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a capture will do, as printed by `--dry-run`."""
+
+    rows: int
+    tokens: int
+    store_bytes: int
+    free_bytes: int
+    plan: CapturePlan
+
+    @property
+    def block_bytes(self) -> float:
+        """Bytes of the values of a typical block."""
+        return self.store_bytes / self.rows * min(self.plan.block_items, len(self.plan.items))
+
+    def lines(self) -> list[str]:
+        """One fact a line."""
+        return [
+            f"rows     {self.rows:,} prompts, {len(self.plan.items):,} items x {len(self.plan.languages)} languages",
+            f"tokens   {self.tokens:,}",
+            f"sites    {len(self.plan.sites)} ({', '.join(self.plan.site_layers())}), {self.plan.dtype}",
+            f"store    {self.store_bytes / 1e6:,.1f} MB ({self.free_bytes / 1e9:,.1f} GB free)",
+            f"shards   {len(self.plan.blocks):,} of {self.plan.block_items:,} items, {self.block_bytes / 1e6:,.1f} MB",
+            f"plan     {self.plan.fingerprint[:16]}",
+        ]
+
+    def check_room(self, path: Path, share: float) -> None:
+        """Refuse where the disk has less than 105 % of what is left to write, a share of the whole.
+
+        Raises
+        ------
+        BabelScopeError
+            Naming what is needed and what is free.
+        """
+        needed = MARGIN * share * self.store_bytes
+        if self.free_bytes < needed:
+            raise BabelScopeError(
+                f"{path}: needs {needed / 1e9:.2f} GB, {self.free_bytes / 1e9:.2f} GB are free",
+                "free some room, or name fewer sites or layers",
+            )
+
+    def check_memory(self) -> None:
+        """Refuse blocks above a quarter of the memory: some wait, and one is twice there while it is written.
+
+        Raises
+        ------
+        BabelScopeError
+            Naming a number of items that fits.
+        """
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self.block_bytes > memory / 4:
+            fitting = int(self.plan.block_items * memory / 4 / self.block_bytes)
+            raise BabelScopeError(
+                f"one block of {self.plan.block_items} items takes {self.block_bytes / 1e9:.1f} GB, more than a "
+                f"quarter of the {memory / 1e9:.1f} GB of memory",
+                f"--block-items {fitting}" if fitting else "name fewer sites, layers or positions",
+            )
+
+
+def estimated(path: Path, plan: CapturePlan, loaded: "LoadedModel", prompts: PromptSet, *, resized: bool) -> Estimate:
+    """What a plan needs; `resized` chooses how many items make a shard of `SHARD_BYTES`."""
+    from babelscope import hooks
+
+    tokens, size = hooks.estimate(plan, loaded, prompts)
+    if resized:
+        fitting = int(SHARD_BYTES * len(prompts) / max(size, 1))
+        plan = replace(plan, block_items=min(max(fitting, FEWEST_ITEMS), MOST_ITEMS))
+    folder = next(p for p in path.absolute().parents if p.is_dir())  # a dry run asks for no folder
+    return Estimate(len(prompts), tokens, size, shutil.disk_usage(folder).free, plan)
