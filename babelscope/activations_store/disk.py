@@ -86,7 +86,9 @@ def is_of_the_dead(temporary: Path) -> bool:
 
 
 @contextmanager
-def reported(path: Path, size: int = 0) -> Iterator[None]:
+def reported(
+    path: Path, size: int = 0, again: str = "run the same command with --resume; everything committed is unharmed"
+) -> Iterator[None]:
     """Turn an OSError met while writing `path` (of `size` bytes) into one problem and one hint."""
     try:
         yield
@@ -98,9 +100,8 @@ def reported(path: Path, size: int = 0) -> Iterator[None]:
         folder = next(p for p in path.absolute().parents if p.is_dir())
         free = shutil.disk_usage(folder).free / 1e6
         raise BabelScopeError(
-            f"{path}: no room for {size / 1e6:.1f} MB, {free:.1f} MB are free ({error.strerror}); "
-            "everything committed is unharmed",
-            "free some room, then run the same command with --resume",
+            f"{path}: no room for {size / 1e6:.1f} MB, {free:.1f} MB are free ({error.strerror})",
+            f"free some room, then {again}",
         ) from error
 
 

@@ -66,8 +66,12 @@ def strings(dataset: h5py.Dataset) -> list[str]:
 
 
 @contextmanager
-def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -> Iterator[h5py.File]:
+def opened(
+    path: Path, plan: CapturePlan, language: str = "", block: int = -1, *, again: str = ""
+) -> Iterator[h5py.File]:
     """Open a file of a store that must belong to the plan (and, if a shard, to its place). Only read inside.
+
+    `again` says how to get the file again; by default, by resuming the capture.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
         If the file is damaged or belongs elsewhere; whatever h5py raises inside the `with` counts as damage.
     """
     try:
-        with _read_only(path) as file:
+        with read_only(path) as file:
             owner = {"plan_sha256": plan.fingerprint.encode()}
             if language:
                 owner |= {"language": language.encode()}
@@ -87,7 +91,7 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
                 )
             yield file
     except DAMAGE as error:
-        again = (
+        again = again or (
             f"run the capture again with --resume: {'its items are computed' if language else 'it is written'} again"
         )
         if not path.exists():
@@ -97,7 +101,8 @@ def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -
         ) from error
 
 
-def _read_only(path: Path) -> h5py.File:
+def read_only(path: Path) -> h5py.File:
+    """Open a published file; OSError if it is no HDF5 file."""
     # Nobody writes to a published file, so locks protect nothing, and on some cluster disks they fail.
     try:
         return h5py.File(path, "r", locking=False)

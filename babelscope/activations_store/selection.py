@@ -79,19 +79,20 @@ class Selection:
         """
         if self.position.ragged:
             raise BabelScopeError(f"position {self.position} has many rows per item", "use .ragged()")
-        self._refuse_empty()
+        self.refuse_empty()
         out: NDArray[np.generic] | None = None
         for a, language in enumerate(self.languages):
-            for block, rows, places in self._shards(language):
+            for block, rows, places in self.shards(language):
                 with self.store.shard(language, block) as file:
                     value = self._group(file)["value"]
                     for s, layer in enumerate(self._stored_layers):
-                        found = _numeric(read_rows(value, layer))
+                        start, stop = int(rows[0]), int(rows[-1]) + 1
+                        found = _numeric(read_rows(value, layer, start, stop))
                         if out is None:
                             shape = (len(self.sites), len(self.languages), len(self._chosen), *found.shape[1:])
                             out = np.empty(shape, found.dtype)
-                        out[s, a, places] = found[rows]
-        assert out is not None  # _refuse_empty left at least one item
+                        out[s, a, places] = found[rows - start]
+        assert out is not None  # refuse_empty left at least one item
         return out[0] if len(self.sites) == 1 else out
 
     def ragged(self, *, special: bool = True) -> list[list[NDArray[np.generic]]]:
@@ -109,7 +110,7 @@ class Selection:
         """
         if not self.position.ragged or len(self.sites) != 1:
             raise BabelScopeError("ragged() reads one site at position all or words", "use .numpy()")
-        self._refuse_empty()
+        self.refuse_empty()
         found = [self._rows(g, "value") for g in self.languages]
         if special or "special" not in self.position.coordinates:
             return found
@@ -134,12 +135,42 @@ class Selection:
         """
         if name not in self.position.coordinates:
             raise unknown_name(f"coordinate of position {self.position}", name, self.position.coordinates)
-        self._refuse_empty()
+        self.refuse_empty()
         return [self._rows(g, name) for g in self.languages]
+
+    def stored(self, site: Site, language: str) -> tuple[NDArray[np.generic], NDArray[np.int64] | None]:
+        """Read one site in one language in the dtype that was captured, at any position.
+
+        Returns
+        -------
+        values : ndarray
+            (item, *unit), or (row, *unit) at ragged positions. bfloat16 is `ml_dtypes.bfloat16`.
+        row_splits : ndarray of int64 or None
+            At ragged positions (item + 1,): rows of item i are `row_splits[i]:row_splits[i + 1]`.
+
+        Raises
+        ------
+        BabelScopeError
+            If no item is in every language, or a shard is damaged.
+        """
+        self.refuse_empty()
+        layer = self.store.layers(site.name).index(site.layer)
+        found: dict[int, NDArray[np.generic]] = {}
+        for block, rows, places in self.shards(language):
+            with self.store.shard(language, block) as file:
+                group = self._group(file)
+                splits = read_checked(group["row_splits"]) if self.position.ragged else np.arange(rows[-1] + 2)
+                start = int(splits[rows[0]])
+                values = read_rows(group["value"], layer, start, int(splits[rows[-1] + 1]))
+            for row, place in zip(rows, places, strict=True):
+                found[int(place)] = values[splits[row] - start : splits[row + 1] - start]
+        parts = [found[place] for place in range(len(self._chosen))]
+        ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        return np.concatenate(parts), ends if self.position.ragged else None
 
     def torch(self) -> Any:
         """`numpy()` as a torch tensor."""
-        return _optional("torch", "torch").from_numpy(self.numpy())
+        return optional("torch", "torch").from_numpy(self.numpy())
 
     def xarray(self) -> Any:
         """`numpy()` as an xarray DataArray with named and labeled axes."""
@@ -151,7 +182,7 @@ class Selection:
         if len(self.sites) > 1:
             names = ["layer", *names]
             coordinates["layer"] = list(self.layers)
-        xarray = _optional("xarray", "babelscope[xarray]")
+        xarray = optional("xarray", "babelscope[xarray]")
         return xarray.DataArray(
             values, dims=names, coords=coordinates, name=self.sites[0].name, attrs={"position": str(self.position)}
         )
@@ -170,7 +201,7 @@ class Selection:
     @cached_property
     def _have(self) -> dict[str, frozenset[int]]:
         """Captured items of each language among the blocks that hold items asked for."""
-        blocks = {i // self.store.plan.block_items for i in self._asked}
+        blocks = {i // self.store.step for i in self._asked}
         return {
             g: frozenset(int(i) for b in self.store.blocks(g) if b in blocks for i in self.store.captured(g, b))
             for g in self.languages
@@ -186,15 +217,16 @@ class Selection:
         stored = self.store.layers(self.sites[0].name)
         return [stored.index(site.layer) for site in self.sites]
 
-    def _refuse_empty(self) -> None:
+    def refuse_empty(self) -> None:
+        """Raise BabelScopeError if no item is in every language."""
         if not self._chosen.size:
             raise BabelScopeError("no item was captured in all of these languages", "see `.dropped` for the reasons")
 
-    def _shards(self, language: str) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
+    def shards(self, language: str) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
         """Each needed block once, with its rows that are selected and their places in the selection."""
         place = np.full(len(self.store.items), -1, np.int64)
         place[self._chosen] = np.arange(len(self._chosen))
-        for block in np.unique(self._chosen // self.store.plan.block_items).tolist():
+        for block in np.unique(self._chosen // self.store.step).tolist():
             stored = self.store.captured(language, block)
             rows = np.flatnonzero(place[stored] >= 0)
             yield block, rows, place[stored[rows]]
@@ -202,7 +234,7 @@ class Selection:
     def _rows(self, language: str, dataset: str) -> list[NDArray[np.generic]]:
         """The values of the first site, or a coordinate, item by item."""
         found: dict[int, NDArray[np.generic]] = {}
-        for block, rows, places in self._shards(language):
+        for block, rows, places in self.shards(language):
             with self.store.shard(language, block) as file:
                 group = self._group(file)
                 splits = read_checked(group["row_splits"])
@@ -223,7 +255,7 @@ def _numeric(values: NDArray[np.generic]) -> NDArray[np.generic]:
     return values.astype(np.float32) if values.dtype == BFLOAT16 else values
 
 
-def _optional(module: str, package: str) -> Any:
+def optional(module: str, package: str) -> Any:
     """Import a library by name, since stores are read on machines that have no torch."""
     try:
         return importlib.import_module(module)
