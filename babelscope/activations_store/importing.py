@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from babelscope.activations_store.manifest import check_plan
 from babelscope.activations_store.shard import DTYPES
 from babelscope.activations_store.writer import StoreWriter
 from babelscope.errors import BabelScopeError
@@ -83,6 +84,17 @@ class Source:
                 *([f"left out {', '.join(self.left_out)}"] if self.left_out else []),
             ]
         )
+
+
+def check_source(source: Source) -> None:
+    """Refuse, before anything is written, what `write_store` would refuse; values are not read.
+
+    Raises
+    ------
+    BabelScopeError
+        If the source contradicts itself.
+    """
+    check_plan(_plan(source, _prompts(source)[0], "", ""))
 
 
 def write_store(source: Source, target: Path, kind: str, origin: Path, *, progress: Progress | None = None) -> None:

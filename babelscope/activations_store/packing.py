@@ -26,7 +26,7 @@ from babelscope.errors import BabelScopeError
 
 # Scales that count what differs from block to block; all other axes are the same in every shard.
 ROW_AXES = frozenset({"item", "token", "word"})
-HASHED = 2**23
+HASHED = 2**20  # bytes at a time
 UNKNOWN = 64 * "0"  # keeps the room for a sha256
 
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -123,7 +123,9 @@ def _lay_out(group: h5py.Group, store: ActivationStore, language: str) -> None:
                 if columns[path].streamed:
                     shapes[path].append((dataset.shape, dtype_of(dataset)))
                 else:
-                    parts[path].append(read_checked(dataset))
+                    values, before = read_checked(dataset), parts[path][-1:]
+                    # Most axes are the same in all blocks: one copy in memory.
+                    parts[path] += before if before and np.array_equal(before[0], values) else [values]
             large = [found[path] for path in columns if columns[path].streamed]
             regions.append([(dataset.id.get_offset() or 0, dataset.shape[1]) for dataset in large])
             between.append(Path(shard.file.filename).stat().st_size - sum(d.id.get_storage_size() for d in large))

@@ -1,5 +1,6 @@
 """Unpacking: the files of a packed store again, byte by byte."""
 
+import hashlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -75,13 +76,17 @@ def _shards(group: h5py.Group) -> Iterator[tuple[int, memoryview]]:
     """Each block of a language with the bytes of its file."""
     blocks, splits = read_checked(group["blocks/block"]).tolist(), read_checked(group["blocks/rest_splits"]).tolist()
     large, regions = strings(group["blocks/dataset"]), read_checked(group["blocks/region"]).tolist()
-    first = dict.fromkeys(large, 0)
+    first, sha256 = dict.fromkeys(large, 0), hashlib.sha256()
     for block, start, stop, own in zip(blocks, splits[:-1], splits[1:], regions, strict=True):
         pieces = []
         for path, (offset, rows) in zip(large, own, strict=True):
             pieces.append((offset, _rows_of(group[path], first[path], first[path] + rows)))
             first[path] += rows
-        yield block, _together(group["blocks/rest"][start:stop].tobytes(), pieces)
+        rest = group["blocks/rest"][start:stop].tobytes()
+        sha256.update(rest)
+        yield block, _together(rest, pieces)
+    if sha256.hexdigest().encode() != bytes(group["blocks/rest"].attrs["sha256"]):
+        raise ValueError(f"{group.name}/blocks/rest does not match its sha256")
 
 
 def _rows_of(dataset: h5py.Dataset, start: int, stop: int) -> bytes:

@@ -9,6 +9,7 @@ from babelscope.activations_store import ActivationStore, disk, exporting, impor
 from babelscope.activations_store.selection import Selection
 from babelscope.activations_store.writer import PARTS
 from babelscope.errors import BabelScopeError
+from babelscope.schema import expand_sites
 from babelscope.workflows.analysis import open_store
 from babelscope.workflows.outputs import new_output
 from babelscope.workflows.signals import Progress
@@ -116,7 +117,7 @@ def export(
     sites, languages : sequence of str, optional
         Default: all. A site may name its layers, as `mlp.act@0:4`.
     layers : str, optional
-        Layers of the sites that name none, as `0,3` or `2:6`.
+        Layers of the sites that name none, as `0,3` or `2:6`. Without `sites`, those that have one of them.
     position : str, optional
         Needed only where the store holds several.
     float32 : bool
@@ -172,6 +173,7 @@ def import_store(
     """
     target, origin = Path(out).expanduser(), Path(source).expanduser()
     found: importing.Source = plugins.load("importer", kind)(origin)
+    importing.check_source(found)
     if dry_run:
         return found
     with new_output(target, overwrite=overwrite, parts=PARTS) as content, disk.reported(target, 0, AGAIN):
@@ -187,8 +189,16 @@ def _selections(
     by_name: dict[str, list[str]] = {}
     for text in sites or store.sites:
         name, at, _ = text.partition("@")
-        layered = store.layers(name) != (None,)
-        by_name.setdefault(name, []).append(f"{name}@{layers}" if layers is not None and not at and layered else text)
+        if layers is None or at or (sites and store.layers(name) == (None,)):
+            by_name.setdefault(name, []).append(text)
+        elif sites:
+            by_name.setdefault(name, []).append(f"{name}@{layers}")
+        elif store.layers(name) != (None,):  # of all sites, those that have one of the layers
+            wanted = expand_sites([f"{name}@{layers}"], store.plan.model.depths)
+            kept = [str(site) for site in wanted if site.layer in store.layers(name)]
+            by_name |= {name: kept} if kept else {}
+    if not by_name:
+        raise BabelScopeError(f"{store.path} holds no site in the layers {layers}", f"cli.py inspect {store.path}")
     return [store.select(texts, languages=languages, position=position) for texts in by_name.values()]
 
 
