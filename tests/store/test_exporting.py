@@ -116,7 +116,7 @@ def test_arrow_holds_rows_of_one_size(tmp_path):
     prompts = make_prompts(3)
     plan = make_plan(prompts, sites=(Site("resid.post", 0), Site("attn.pattern", 1)), n_keys=4)
     store = fill(tmp_path / "a.acts", plan, prompts)
-    with pytest.raises(BabelScopeError, match="these sites have resid.post 6, attn.pattern 8"):
+    with pytest.raises(BabelScopeError, match=r"these sites have resid\.post 6, attn\.pattern 8"):
         exchange.export(store, tmp_path / "out", format="arrow")
     assert [p.name for p in tmp_path.iterdir()] == ["a.acts"]
 

@@ -106,7 +106,8 @@ def test_the_same_source_is_the_same_store_and_another_is_not(tmp_path):
     ({"arrays": [{"site": "resid.post", "layer": 0, "language": "en", "file": "en-0.npy"}] * 2}, "twice"),
     ({"arrays": [{"site": "resid.post", "layer": n, "language": g, "file": "en-0.npy"} for n, g in
                  ((0, "en"), (1, "sw"))]}, "missing in sw"),
-    ({"arrays": [{"site": "resid.post", "layer": 0, "language": "../e", "file": "en-0.npy"}], "texts": {}}, "no language code"),
+    ({"arrays": [{"site": "resid.post", "layer": 0, "language": "../e", "file": "en-0.npy"}], "texts": {}},
+     "no language code"),
     ({"arrays": [{"site": "resid.post", "layer": 0, "language": "en", "file": "en-0.npy", "dtype": "float16"}]},
      "is float32, its manifest says 'float16'"),
     ({"arrays": [{"site": "resid.post", "layer": 0, "language": "en", "file": "wide.npy"}]}, "have one dtype"),
