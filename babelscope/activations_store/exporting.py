@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from babelscope.activations_store.bfloat16 import BFLOAT16, dtype_of
 from babelscope.activations_store.hdf5 import read_checked
+from babelscope.activations_store.packing import Progress
 from babelscope.activations_store.reader import ActivationStore
 from babelscope.activations_store.selection import Selection
 from babelscope.activations_store.shard import group_name
@@ -17,7 +18,6 @@ from babelscope.schema import Site
 
 FORMAT = "babelscope-export/1"
 
-Progress: TypeAlias = Callable[[int, int, str], None]
 Write: TypeAlias = Callable[[Path, "Export", Progress], None]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.activations_store.manifest import check_plan
+from babelscope.activations_store.packing import Progress
 from babelscope.activations_store.shard import DTYPES
 from babelscope.activations_store.writer import StoreWriter
 from babelscope.errors import BabelScopeError
@@ -25,7 +26,6 @@ BLOCK_BYTES = 96_000_000
 FEWEST, MOST = 16, 4096
 HASHED = 2**23
 
-Progress: TypeAlias = Callable[[int, int, str], None]
 # (site, language, items of the source that have a row there) -> the rows of each of them, one behind the other.
 Read: TypeAlias = Callable[[Site, str, Sequence[str]], NDArray[np.generic]]
 

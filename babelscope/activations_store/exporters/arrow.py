@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from babelscope.activations_store.exporting import Array, Export, Exporter, Progress
+from babelscope.activations_store.exporting import Array, Export, Exporter
+from babelscope.activations_store.packing import Progress
 from babelscope.errors import BabelScopeError
 
 

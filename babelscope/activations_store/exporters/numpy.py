@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from babelscope.activations_store.bfloat16 import BFLOAT16
-from babelscope.activations_store.exporting import Export, Exporter, Progress, bits
+from babelscope.activations_store.exporting import Export, Exporter, bits
+from babelscope.activations_store.packing import Progress
 
 
 def write(path: Path, export: Export, progress: Progress) -> None:

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from babelscope.activations_store.exporting import Export, Exporter, Progress
-from babelscope.activations_store.packing import bytes_of
+from babelscope.activations_store.exporting import Export, Exporter
+from babelscope.activations_store.packing import Progress, bytes_of
 from babelscope.activations_store.tensors import NAMES
 
 

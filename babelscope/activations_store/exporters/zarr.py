@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from babelscope.activations_store.bfloat16 import BFLOAT16
-from babelscope.activations_store.exporting import Array, Export, Exporter, Progress, bits
+from babelscope.activations_store.exporting import Array, Export, Exporter, bits
+from babelscope.activations_store.packing import Progress
 from babelscope.activations_store.selection import optional
 
 CHUNK = 2**25  # bytes
