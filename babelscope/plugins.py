@@ -31,6 +31,8 @@ KINDS: Mapping[str, PluginKind] = MappingProxyType(
         "metric": PluginKind("babelscope.analyses.metrics", "metric", "cli.py ls metrics"),
         "similarity": PluginKind("babelscope.analyses.similarities", "similarity", "cli.py ls similarities"),
         "backend": PluginKind("babelscope.hooks.backends", "backend", "cli.py ls backends"),
+        "exporter": PluginKind("babelscope.activations_store.exporters", "exporter", "cli.py ls exporters"),
+        "importer": PluginKind("babelscope.activations_store.importers", "importer", "cli.py ls importers"),
         "tap": PluginKind("babelscope.hooks.taps", "tap", "cli.py ls sites"),
     }
 )

@@ -96,9 +96,10 @@ def marked_table(store: "ActivationStore") -> pd.DataFrame:
 
 
 def _padded(blocks: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
-    """(item, option) of all blocks, with NaN for options that a block does not know."""
+    """(item, option) of all blocks; options that a block does not know are NaN, or 0 where tokens are counted."""
     options = max((x.shape[1] for x in blocks), default=0)
-    return np.concatenate(
-        [np.empty((0, options)), *(np.pad(x.astype(float), ((0, 0), (0, options - x.shape[1])), constant_values=np.nan)
-                                   for x in blocks)]
-    )  # fmt: skip
+    known = []
+    for x in blocks:
+        fill = 0 if x.dtype.kind == "i" else np.nan
+        known.append(np.pad(x.astype(float), ((0, 0), (0, options - x.shape[1])), constant_values=fill))
+    return np.concatenate([np.empty((0, options)), *known])

@@ -3,6 +3,8 @@
 h5py, given `ml_dtypes.bfloat16`, silently writes an opaque type that reads back as void.
 """
 
+from typing import Any
+
 import h5py
 import ml_dtypes
 import numpy as np
@@ -43,10 +45,27 @@ def fill(dataset: h5py.Dataset, values: NDArray[np.generic]) -> None:
         dataset.id.write(h5s.ALL, h5s.ALL, values)
 
 
+def allocate(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """A dataset whose room in the file is set aside and never written: `dataset.id.get_offset()` says where it is."""
+    options = h5p.create(h5p.DATASET_CREATE)
+    options.set_obj_track_times(False)
+    options.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    options.set_fill_time(h5d.FILL_TIME_NEVER)
+    kind = hdf5_type() if dtype == BFLOAT16 else h5t.py_create(dtype)
+    h5d.create(group.id, name.encode(), kind, h5s.create_simple(shape), options)
+    return group[name]
+
+
 def is_bfloat16(dataset: h5py.Dataset) -> bool:
     """Whether a dataset holds bfloat16 (h5py reports float32 for it)."""
     kind = dataset.id.get_type()
     return isinstance(kind, h5t.TypeFloatID) and kind.get_size() == 2 and kind.get_ebias() == 127
+
+
+def dtype_of(dataset: h5py.Dataset) -> np.dtype[Any]:
+    """The stored dtype of the values."""
+    found: np.dtype[Any] = BFLOAT16 if is_bfloat16(dataset) else dataset.dtype
+    return found
 
 
 def read_rows(dataset: h5py.Dataset, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:

@@ -96,7 +96,9 @@ def is_of_the_dead(temporary: Path) -> bool:
 
 
 @contextmanager
-def reported(path: Path, size: int = 0) -> Iterator[None]:
+def reported(
+    path: Path, size: int = 0, again: str = "run the same command with --resume; everything committed is unharmed"
+) -> Iterator[None]:
     """Turn an OSError met while writing `path` (of `size` bytes) into one problem and one hint."""
     try:
         yield
@@ -109,8 +111,7 @@ def reported(path: Path, size: int = 0) -> Iterator[None]:
         why, remedy = FULL[error.errno]
         why = why.format(free=shutil.disk_usage(folder).free / 1e6)
         raise StoreFullError(
-            f"{path}: no room for {size / 1e6:.1f} MB, {why} ({error.strerror}); everything committed is unharmed",
-            f"{remedy}, then run the same command with --resume",
+            f"{path}: no room for {size / 1e6:.1f} MB, {why} ({error.strerror})", f"{remedy}, then {again}"
         ) from error
 
 

@@ -74,7 +74,10 @@ def encode(values: NDArray[np.generic], dtype: str) -> Encoded:
 
 
 def decoded(values: NDArray[np.generic], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows (row, *unit) that were stored as int8, as float32; NaN where the model gave no finite value."""
+    """Rows (row, *unit) that were stored as int8, as float32; NaN where the model gave no finite value.
+
+    `scale` is (*unit), or (row, *unit) where rows have scales of their own.
+    """
     found = values.astype(np.float32)
     found *= scale
     found[values == NOT_FINITE] = np.nan

@@ -19,7 +19,7 @@ _held: ContextVar[dict[tuple[int, Path], h5py.File] | None] = ContextVar("held",
 
 @contextmanager
 def holding() -> Iterator[None]:
-    """Inside, a shard is opened once and not at every read. Nothing stays open behind it."""
+    """Inside, a file with rows is opened once and not at every read. Nothing stays open behind it."""
     held: dict[tuple[int, Path], h5py.File] = {}
     token = _held.set(held)
     try:
@@ -31,8 +31,8 @@ def holding() -> Iterator[None]:
 
 
 @contextmanager
-def borrowed(path: Path, plan: CapturePlan, language: str, block: int) -> Iterator[h5py.File]:
-    """A shard that is held open, or else one that is opened now and closed unless it is to be held."""
+def borrowed(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -> Iterator[h5py.File]:
+    """A shard or packed file that is held open, or else one that is opened now and closed unless it is to be held."""
     held = _held.get()
     key = (os.getpid(), path)  # a forked process opens files of its own
     file = held.get(key) if held else None

@@ -87,28 +87,37 @@ def strings(dataset: h5py.Dataset) -> list[str]:
 
 
 @contextmanager
-def opened(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -> Iterator[h5py.File]:
+def opened(
+    path: Path, plan: CapturePlan, language: str = "", block: int = -1, *, again: str = ""
+) -> Iterator[h5py.File]:
     """Open a file of a store that must belong to the plan (and, if a shard, to its place). Only read inside.
+
+    `again` says how to get the file again; by default, by resuming the capture.
 
     Raises
     ------
     BabelScopeError
         As `damage_told`.
     """
-    with damage_told(path, shard=bool(language)), open_checked(path, plan, language, block) as file:
+    with (
+        damage_told(path, shard=bool(language), again=again),
+        open_checked(path, plan, language, block) as file,
+    ):
         yield file
 
 
 @contextmanager
-def damage_told(path: Path, *, shard: bool) -> Iterator[None]:
-    """Turn whatever h5py raises about a file into an error that names it.
+def damage_told(path: Path, *, shard: bool = False, again: str = "") -> Iterator[None]:
+    """Turn whatever h5py raises about a file into an error that names it, and says how to get it `again`.
 
     Raises
     ------
     BabelScopeError
         If the file is damaged or belongs elsewhere (`DamagedFileError`), is missing, or if the disk cannot be read.
     """
-    again = f"run the capture again with --resume: {'its items are computed' if shard else 'it is written'} again"
+    again = again or (
+        f"run the capture again with --resume: {'its items are computed' if shard else 'it is written'} again"
+    )
     try:
         yield
     except DAMAGE as error:
@@ -123,13 +132,9 @@ def damage_told(path: Path, *, shard: bool) -> Iterator[None]:
 
 def open_checked(path: Path, plan: CapturePlan, language: str = "", block: int = -1) -> h5py.File:
     """Open a file that must belong to the plan and to its place; what h5py raises is for `damage_told`."""
-    file = _read_only(path)
+    file = read_only(path)
     try:
-        attributes = file.attrs
-        fits = bytes(attributes["plan_sha256"]) == plan.fingerprint.encode()
-        if language:
-            fits &= bytes(attributes["language"]) == language.encode() and int(attributes["block"]) == block
-        if not fits:
+        if not belongs(file, plan, language, block):
             raise DamagedFileError(
                 f"{path}: belongs to another capture plan, language or block", "move it out of this store"
             )
@@ -139,8 +144,19 @@ def open_checked(path: Path, plan: CapturePlan, language: str = "", block: int =
     return file
 
 
-def _read_only(path: Path) -> h5py.File:
-    """Open with the locks that HDF5 takes by default; without them where there are none, since nobody writes."""
+def belongs(file: h5py.File, plan: CapturePlan, language: str = "", block: int = -1) -> bool:
+    """Whether an open file belongs to the plan and, if a shard, to its place."""
+    fits = bytes(file.attrs["plan_sha256"]) == plan.fingerprint.encode()
+    if language:
+        fits &= bytes(file.attrs["language"]) == language.encode() and int(file.attrs["block"]) == block
+    return fits
+
+
+def read_only(path: Path) -> h5py.File:
+    """Open with the locks that HDF5 takes by default; without them where there are none, since nobody writes.
+
+    OSError if it is no HDF5 file, ValueError if it does not end where it should.
+    """
     try:
         file = h5py.File(path, "r")
     except OSError as error:

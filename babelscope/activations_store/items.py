@@ -15,6 +15,8 @@ from babelscope.activations_store.manifest import SCHEMA
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan, Prompt, PromptSet
 
+DATASETS = ("item", *(f"prompts/{n}" for n in ("item", "language", "text_sha256", "record", "record_splits")))
+
 
 def items_image(plan: CapturePlan, prompts: PromptSet, *, texts: bool) -> memoryview:
     """Bytes of `items.h5`.
@@ -55,10 +57,21 @@ def read_prompts(path: Path, plan: CapturePlan) -> tuple[Prompt, ...]:
         If the file is damaged or belongs to another plan.
     """
     with opened(path, plan) as file:
-        packed: NDArray[np.generic] = read_checked(file["prompts/record"])
-        splits = read_checked(file["prompts/record_splits"]).tolist()
-        data = packed.tobytes()
-        return tuple(Prompt.from_json(json.loads(data[a:b])) for a, b in pairwise(splits))
+        return prompts_in(file)
+
+
+def prompts_in(group: h5py.Group) -> tuple[Prompt, ...]:
+    """Read the prompts from an open `items.h5`, or from its group in a packed file."""
+    packed: NDArray[np.generic] = read_checked(group["prompts/record"])
+    splits = read_checked(group["prompts/record_splits"]).tolist()
+    data = packed.tobytes()
+    return tuple(Prompt.from_json(json.loads(data[a:b])) for a, b in pairwise(splits))
+
+
+def copy_items(source: h5py.Group, target: h5py.Group) -> None:
+    """Copy the datasets of `items.h5`, each checked against its sha256; ValueError for one that is damaged."""
+    for name in DATASETS:
+        put(target, name, read_checked(source[name]))
 
 
 def _record(prompt: Prompt, *, texts: bool) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from babelscope.activations_store.hdf5 import DAMAGE, read_checked, read_only
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan
 
@@ -56,14 +57,14 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """`store.json` of a store, checked against its own hash and against the schema we read.
+    """`store.json` of a store, folder or packed file, checked against its own hash and against the schema we read.
 
     Raises
     ------
     BabelScopeError
         If `path` holds no store, one of a newer schema, or one whose identity was edited.
     """
-    file = path / "store.json"
+    file = path if path.is_file() else path / "store.json"
     record = _record(path)
     schema = _SCHEMA.match(str(record.get("schema", "")))
     if schema is None:
@@ -144,12 +145,31 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _record(path: Path) -> dict[str, Any]:
+def manifest_bytes(path: Path) -> bytes:
+    """The bytes of `store.json`, of a folder or of a packed file.
+
+    Raises
+    ------
+    BabelScopeError
+        If `path` is no store.
+    """
     file = path / "store.json"
     try:
-        record = json.loads(file.read_text("utf-8"))
+        if not path.is_file():
+            return file.read_bytes()
+        with read_only(path) as packed:
+            return read_checked(packed["store"]).tobytes()
     except OSError as error:
-        raise _no_store(path, f"{file}: {error.strerror}") from None
+        reason = "not a readable HDF5 file" if path.is_file() else error.strerror
+        raise _no_store(path, f"{path if path.is_file() else file}: {reason}") from None
+    except DAMAGE as error:
+        raise _no_store(path, f"{path}: {type(error).__name__}: {error}") from None
+
+
+def _record(path: Path) -> dict[str, Any]:
+    file = path if path.is_file() else path / "store.json"
+    try:
+        record = json.loads(manifest_bytes(path).decode("utf-8"))
     except (ValueError, RecursionError):
         raise _no_store(path, f"{file} is not JSON") from None
     if not isinstance(record, dict):

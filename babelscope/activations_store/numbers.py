@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.activations_store.bfloat16 import is_bfloat16, read_rows
+from babelscope.activations_store.bfloat16 import dtype_of, is_bfloat16, read_rows
 from babelscope.activations_store.encoding import decoded
+from babelscope.activations_store.hdf5 import read_checked, strings
 
 _PIECE = 1 << 20  # bytes of float32
 
@@ -14,6 +15,19 @@ def number_dtype(group: h5py.Group) -> np.dtype[np.generic]:
     """float32 where bfloat16 or int8 is stored, the stored dtype otherwise."""
     kind = group["value"].dtype  # h5py says float32 of bfloat16
     return np.dtype(np.float32) if kind == np.int8 else kind
+
+
+def stored_dtype(group: h5py.Group) -> np.dtype[np.generic]:
+    """The dtype that `read_stored` gives: float32 where int8 is stored, the stored dtype otherwise."""
+    kind = dtype_of(group["value"])
+    return np.dtype(np.float32) if kind == np.int8 else kind
+
+
+def read_stored(group: h5py.Group, layer: int, start: int, stop: int) -> NDArray[np.generic]:
+    """As `read_numbers`, but bfloat16 stays what it is. int8 does not: its integers are nothing without their scale."""
+    if group["value"].dtype == np.int8:
+        return read_numbers(group, layer, start, stop)
+    return read_rows(group["value"], layer, start, stop)
 
 
 def read_numbers(group: h5py.Group, layer: int, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
@@ -30,8 +44,8 @@ def read_places(
 ) -> None:
     """Put some rows of one layer, in ascending order, where they belong: `out[places] = values[rows]`.
 
-    Rows that stay side by side are read to where they belong; others come by way of all rows, since HDF5 picks
-    single ones slowly.
+    Rows that stay side by side are read to where they belong; others come by way of all rows from the first to the
+    last, since HDF5 picks single ones slowly.
     """
     if not rows.size:
         return
@@ -39,7 +53,7 @@ def read_places(
     if rows[-1] - rows[0] == n - 1 and (np.diff(places) == 1).all():
         _read(group, layer, int(rows[0]), out[places[0] : places[0] + n])
     else:
-        out[places] = read_numbers(group, layer)[rows]
+        out[places] = read_numbers(group, layer, int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
 
 
 def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -> None:
@@ -52,7 +66,32 @@ def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -
         return
     # A few rows at a time, so that they are still in the cache when they are converted.
     at_once = max(1, _PIECE * len(out) // out.nbytes)
+    is_int8 = value.dtype == np.int8
+    ends = _block_ends(group) if is_int8 else None
     for first in range(0, len(out), at_once):
         rows = out[first : first + at_once]
-        stored = read_rows(value, layer, start + first, start + first + len(rows))
-        rows[...] = decoded(stored, group["scale"][layer]) if stored.dtype == np.int8 else stored
+        begin, end = start + first, start + first + len(rows)
+        stored = read_rows(value, layer, begin, end)
+        rows[...] = decoded(stored, _scales(group, layer, ends, begin, end)) if is_int8 else stored
+
+
+def _block_ends(group: h5py.Group) -> NDArray[np.int64] | None:
+    """Where the rows of each block of a packed file end; None in a shard, which has a scale for all of its rows."""
+    value = group["value"]
+    if group["scale"].ndim < value.ndim:
+        return None
+    blocks, name = group.parent["blocks"], str(value.name).removeprefix(f"{group.parent.name}/")
+    return np.cumsum(read_checked(blocks["region"])[:, strings(blocks["dataset"]).index(name), 1], dtype=np.int64)
+
+
+def _scales(
+    group: h5py.Group, layer: int, ends: NDArray[np.int64] | None, start: int, stop: int
+) -> NDArray[np.float32]:
+    """(*unit) for the rows of a shard; (row, *unit) in a packed file, where `scale` is (block, layer, *unit)."""
+    scale = group["scale"]
+    if ends is None:
+        own: NDArray[np.float32] = scale[layer]
+        return own
+    block = np.searchsorted(ends, np.arange(start, stop), side="right")
+    of_rows: NDArray[np.float32] = scale[block[0] : block[-1] + 1, layer][block - block[0]]
+    return of_rows

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from babelscope.activations_store.answers import answer_table, covariate_table, failed_table, marked_table
 from babelscope.activations_store.disk import will_read
-from babelscope.activations_store.handles import borrowed
-from babelscope.activations_store.hdf5 import damage_told, read_checked
-from babelscope.activations_store.items import read_prompts
+from babelscope.activations_store.folder import Folder
+from babelscope.activations_store.hdf5 import read_checked
+from babelscope.activations_store.items import prompts_in
 from babelscope.activations_store.manifest import Manifest, read_manifest
+from babelscope.activations_store.packed import Packed
 from babelscope.activations_store.selection import Align, Selection
-from babelscope.activations_store.shard import shard_path
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import CapturePlan, Position, Prompt, PromptSet, Site, expand_sites
 from babelscope.schema.site import split_site
@@ -48,11 +48,12 @@ class ActivationStore:
         self.provenance: Mapping[str, Any] = manifest.provenance
         self.has_texts: bool = manifest.texts
         self._manifest = manifest
+        self._files = Packed(path, self.plan) if path.is_file() else Folder(path, self.plan)
         self._captured: dict[tuple[str, int], NDArray[np.int64]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "ActivationStore":
-        """Open a store for reading; BabelScopeError if it is none, or of a newer schema, or edited."""
+        """Open a store, a folder or a packed file; BabelScopeError if it is none, or of a newer schema, or edited."""
         return cls(Path(path), read_manifest(Path(path)))
 
     def __enter__(self) -> "ActivationStore":
@@ -91,33 +92,53 @@ class ActivationStore:
     @property
     def progress(self) -> tuple[int, int]:
         """Committed and planned shards."""
-        return sum(len(self.blocks(g)) for g in self.languages), len(self.languages) * self.plan.n_blocks
+        return sum(len(self.committed(g)) for g in self.languages), len(self.languages) * self.plan.n_blocks
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return self._files.size
+
+    @property
+    def step(self) -> int:
+        """Items that two parts of a language are apart: those of a block, or all of them in a packed file."""
+        return self._files.step
+
+    def committed(self, language: str) -> list[int]:
+        """Return the indices of the committed blocks of a language."""
+        return self._files.committed(language)
 
     def blocks(self, language: str) -> list[int]:
-        """Return the indices of the committed blocks of a language."""
-        return [b for b in range(self.plan.n_blocks) if shard_path(self.path, self.plan, language, b).exists()]
+        """Return the numbers of what `shard` opens: committed blocks, or 0 for a language of a packed file."""
+        return self._files.parts(language)
 
     @contextmanager
-    def shard(self, language: str, block: int) -> Iterator[h5py.File]:
+    def shard(self, language: str, block: int) -> Iterator[h5py.Group]:
         """Open a committed shard; what h5py raises inside the `with` becomes an error that names the file."""
-        path = shard_path(self.path, self.plan, language, block)
-        with damage_told(path, shard=True), borrowed(path, self.plan, language, block) as file:
-            yield file
+        with self._files.part(language, block) as group:
+            yield group
+
+    @contextmanager
+    def open_items(self) -> Iterator[h5py.Group]:
+        """Open what is known about items and prompts; errors as in `shard`."""
+        with self._files.items() as group:
+            yield group
 
     def captured(self, language: str, block: int) -> NDArray[np.int64]:
         """Return which items the rows of a committed shard are, as indices into `items`."""
         if (language, block) not in self._captured:  # a committed shard never changes
             with self.shard(language, block) as file:
                 found = read_checked(file["rows/item"]).astype(np.int64)
-                planned = self.plan.block(block)
-                if found.size and not (planned.start <= found.min() and found.max() < planned.stop):
+                start = block * self.step
+                stop = min(start + self.step, len(self.items))
+                if found.size and not (start <= found.min() and found.max() < stop):
                     raise ValueError("its items are not those of its block")
             self._captured[language, block] = found
         return self._captured[language, block]
 
     def will_read(self, shards: Iterable[tuple[str, int]]) -> None:
         """Let the disk begin with shards, (language, block), whose rows are not known yet."""
-        will_read(shard_path(self.path, self.plan, g, b) for g, b in shards if (g, b) not in self._captured)
+        will_read(self._files.file(g, b) for g, b in shards if (g, b) not in self._captured)
 
     def number(self, item: str) -> int:
         """Return the place of an item in `items`; BabelScopeError if it has none."""
@@ -259,7 +280,8 @@ class ActivationStore:
 
     @cached_property
     def _prompts(self) -> tuple[Prompt, ...]:
-        return read_prompts(self.path / "items.h5", self.plan)
+        with self.open_items() as group:
+            return prompts_in(group)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -275,14 +297,13 @@ class ActivationStore:
                 lost += "".join(f", {n} {status}" for status, n in marked.items())
         except BabelScopeError as error:  # a repr must not raise
             lost = error.problem
-        size = sum(p.stat().st_size for p in self.path.rglob("*.h5"))
         return {
             "store": str(self.path),
             "model": f"{model.source} ({model.architecture}, {model.n_layers} layers)",
             "prompts": f"{self._manifest.prompts_name}: {len(self.items)} items x {len(self.languages)} languages "
             f"({', '.join(self.languages)})",
             "sites": f"{sites} at {', '.join(map(str, self.plan.positions))}, {self.plan.dtype}",
-            "size": f"{size / 1e6:.1f} MB, {done} of {planned} shards, {lost}",
+            "size": f"{self.size / 1e6:.1f} MB, {done} of {planned} shards, {lost}",
             "plan": self.fingerprint[:16],
         }
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from babelscope.activations_store.handles import holding
 from babelscope.activations_store.hdf5 import read_checked
-from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places
+from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places, read_stored
 from babelscope.activations_store.shard import group_name
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Position, Site
@@ -96,17 +96,17 @@ class Selection:
             return self._numpy()
 
     def _numpy(self) -> NDArray[np.generic]:
-        self._refuse_empty()
+        self.refuse_empty()
         out: NDArray[np.generic] | None = None
         for a, language in enumerate(self.languages):
-            for block, rows, places in self._shards(language):
+            for block, rows, places in self.shards(language):
                 with self.store.shard(language, block) as file:
                     group = self._group(file)
                     if out is None:
                         out = self._empty(group)
                     for s, layer in enumerate(self._stored_layers):
                         read_places(group, layer, rows, out[s, a], places)
-        assert out is not None  # _refuse_empty left at least one item
+        assert out is not None  # refuse_empty left at least one item
         if self.align == "outer":
             out = self._masked(out)
         return out[0] if len(self.sites) == 1 else out
@@ -129,7 +129,7 @@ class Selection:
         if not self.position.ragged or len(self.sites) != 1:
             raise BabelScopeError("ragged() reads one site at position all or words", "use .numpy()")
         with holding():
-            self._refuse_empty()
+            self.refuse_empty()
             found = [self._rows(g, "value") for g in self.languages]
         if special or "special" not in self.position.coordinates:
             return found
@@ -156,13 +156,44 @@ class Selection:
         self._refuse_outer("coordinate()")
         if name not in self.position.coordinates:
             raise unknown_name(f"coordinate of position {self.position}", name, self.position.coordinates)
-        self._refuse_empty()
+        self.refuse_empty()
         return [self._rows(g, name) for g in self.languages]
+
+    def stored(self, site: Site, language: str) -> tuple[NDArray[np.generic], NDArray[np.int64] | None]:
+        """Read one site in one language, at any position, in the stored dtype; int8 as the float32 that it stands for.
+
+        Returns
+        -------
+        values : ndarray
+            (item, *unit), or (row, *unit) at ragged positions. bfloat16 is `ml_dtypes.bfloat16`.
+        row_splits : ndarray of int64 or None
+            At ragged positions (item + 1,): rows of item i are `row_splits[i]:row_splits[i + 1]`.
+
+        Raises
+        ------
+        BabelScopeError
+            If no item is in every language, a shard is damaged, or the items are aligned outer.
+        """
+        self._refuse_outer("stored()")
+        self.refuse_empty()
+        layer = self.store.layers(site.name).index(site.layer)
+        found: dict[int, NDArray[np.generic]] = {}
+        for block, rows, places in self.shards(language):
+            with self.store.shard(language, block) as file:
+                group = self._group(file)
+                splits = read_checked(group["row_splits"]) if self.position.ragged else np.arange(rows[-1] + 2)
+                start = int(splits[rows[0]])
+                values = read_stored(group, layer, start, int(splits[rows[-1] + 1]))
+            for row, place in zip(rows, places, strict=True):
+                found[int(place)] = values[splits[row] - start : splits[row + 1] - start]
+        parts = [found[place] for place in range(len(self._chosen))]
+        ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        return np.concatenate(parts), ends if self.position.ragged else None
 
     def torch(self) -> Any:
         """`numpy()` as a torch tensor. BabelScopeError if aligned outer, since torch has no mask."""
         self._refuse_outer("torch()")
-        return _optional("torch", "torch").from_numpy(self.numpy())
+        return optional("torch", "torch").from_numpy(self.numpy())
 
     def xarray(self) -> Any:
         """`numpy()` as an xarray DataArray with named and labeled axes.
@@ -179,7 +210,7 @@ class Selection:
             coordinates["layer"] = list(self.layers)
         if self.align == "outer":
             coordinates["present"] = (("language", "item"), self.present)
-        xarray = _optional("xarray", "babelscope[xarray]")
+        xarray = optional("xarray", "babelscope[xarray]")
         return xarray.DataArray(
             values, dims=names, coords=coordinates, name=self.sites[0].name, attrs={"position": str(self.position)}
         )
@@ -199,7 +230,7 @@ class Selection:
     @cached_property
     def _have(self) -> dict[str, frozenset[int]]:
         """Captured items of each language among the blocks that hold items asked for."""
-        wanted = {i // self.store.plan.block_items for i in self._asked}
+        wanted = {i // self.store.step for i in self._asked}
         blocks = {g: [b for b in self.store.blocks(g) if b in wanted] for g in self.languages}
         self.store.will_read((g, b) for g in self.languages for b in blocks[g])
         return {
@@ -237,16 +268,17 @@ class Selection:
         if self.align == "outer":
             raise BabelScopeError(f"{method} cannot show that an item is missing", 'use .numpy(), or align="inner"')
 
-    def _refuse_empty(self) -> None:
+    def refuse_empty(self) -> None:
+        """Raise BabelScopeError if no item is in every language (in any, if aligned outer)."""
         if not self._chosen.size:
             raise BabelScopeError("no item was captured in all of these languages", "see `.dropped` for the reasons")
 
-    def _shards(self, language: str) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
+    def shards(self, language: str) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
         """Each needed block once, with its rows that are selected and their places in the selection."""
         place = np.full(len(self.store.items), -1, np.int64)
         place[self._chosen] = np.arange(len(self._chosen))
         there = self._chosen if self.align == "inner" else self._chosen[self.present[self.languages.index(language)]]
-        for block in np.unique(there // self.store.plan.block_items).tolist():
+        for block in np.unique(there // self.store.step).tolist():
             stored = self.store.captured(language, block)
             rows = np.flatnonzero(place[stored] >= 0)
             yield block, rows, place[stored[rows]]
@@ -254,7 +286,7 @@ class Selection:
     def _rows(self, language: str, dataset: str) -> list[NDArray[np.generic]]:
         """The values of the first site, or a coordinate, item by item."""
         found: dict[int, NDArray[np.generic]] = {}
-        for block, rows, places in self._shards(language):
+        for block, rows, places in self.shards(language):
             with self.store.shard(language, block) as file:
                 group = self._group(file)
                 splits = read_checked(group["row_splits"])
@@ -271,7 +303,7 @@ class Selection:
         return file[group_name(self.sites[0].name, self.position)]
 
 
-def _optional(module: str, package: str) -> Any:
+def optional(module: str, package: str) -> Any:
     """Import a library by name, since stores are read on machines that have no torch."""
     try:
         return importlib.import_module(module)

@@ -97,7 +97,7 @@ class StoreWriter:
         building = temporary_name(target)
         with reported(path, sum(map(len, files.values()))):
             try:
-                _build(building, plan, files)
+                build_folder(building, plan, files)
                 _move_into_place(building, target, overwrite=overwrite)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
@@ -145,6 +145,8 @@ class StoreWriter:
             If the store was captured under another plan, naming every field that differs; or if `items.h5` is
             damaged or missing, or a file cannot be read.
         """
+        if path.is_file():
+            raise BabelScopeError(f"{path} is a packed store, which nothing is added to", "unpack it and resume that")
         manifest = read_manifest(path)
         if manifest.unknown:
             raise BabelScopeError(
@@ -161,7 +163,11 @@ class StoreWriter:
             for folder in (path / "runs", *(path / "shards" / f"l-{g}" for g in plan.languages)):
                 folder.mkdir(parents=True, exist_ok=True)
         for temporary in [*path.glob("shards/*/.*.tmp"), *path.glob("runs/.*.tmp"), *path.glob(".*.tmp")]:
-            if is_abandoned(temporary):
+            if not is_abandoned(temporary):
+                continue
+            if temporary.is_dir():  # of a killed `pack`
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
                 temporary.unlink(missing_ok=True)
         if prompts is not None and not (path / "items.h5").exists():
             publish(path / "items.h5", items_image(manifest.plan, prompts, texts=manifest.texts))
@@ -227,7 +233,8 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryview]) -> None:
+def build_folder(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryview]) -> None:
+    """Make the folder of a store for a plan, without shards; `folder` must not exist."""
     folder.mkdir()
     shards = [folder / "shards" / f"l-{language}" for language in plan.languages]
     for part in (folder / "shards", folder / "runs", *shards):

@@ -22,6 +22,8 @@ class Kind(StrEnum):
     datasets = "datasets"
     loaders = "loaders"
     backends = "backends"
+    exporters = "exporters"
+    importers = "importers"
     models = "models"
 
 

@@ -8,7 +8,23 @@ from typing import Annotated, NoReturn
 import typer
 
 from babelscope import __version__
-from babelscope.cli import analyze, capture, data, demo, doctor, inspect, ls, report, sweep, train
+from babelscope.cli import (
+    analyze,
+    capture,
+    data,
+    demo,
+    doctor,
+    export,
+    import_,
+    inspect,
+    ls,
+    merge,
+    pack,
+    report,
+    sweep,
+    train,
+    unpack,
+)
 from babelscope.errors import BabelScopeError
 
 app = typer.Typer(
@@ -19,8 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (capture, analyze, sweep, report, inspect, doctor, ls, demo):
-    app.command(command.__name__.rpartition(".")[2])(command.run)
+for command in (capture, analyze, sweep, report, inspect, pack, unpack, merge, export, import_, doctor, ls, demo):
+    app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 

@@ -63,7 +63,8 @@ Anatomy: TypeAlias = Annotated[
     Path | None, typer.Option("--anatomy", help="YAML file that names parts which are not located (docs/anatomy.md).")
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
-Store: TypeAlias = Annotated[Path, typer.Argument(help="Store folder, as run.acts.")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
+Store: TypeAlias = Annotated[Path, typer.Argument(help="Store, as run.acts, or a packed one.")]
 
 
 def split_codes(text: str | None) -> list[str] | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.estimates import Estimate
     from babelscope.workflows.examination import Examination, doctor
+    from babelscope.workflows.exchange import export, import_store, merge, pack, unpack
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
@@ -32,6 +33,11 @@ _PUBLIC = {
     "check_output": "outputs",
     "demo": "demonstration",
     "doctor": "examination",
+    "export": "exchange",
+    "import_store": "exchange",
+    "merge": "exchange",
+    "pack": "exchange",
+    "unpack": "exchange",
     "generate": "prompts",
     "is_silent": "parts",
     "load_analysis": "analysis",
@@ -60,16 +66,21 @@ __all__ = [
     "check_output",
     "demo",
     "doctor",
+    "export",
     "generate",
+    "import_store",
     "is_silent",
     "load_analysis",
+    "merge",
     "model_path",
     "models",
     "new_folder",
     "open_store",
+    "pack",
     "part_of",
     "prompts_of",
     "train_organism",
+    "unpack",
     "write_prompts",
 ]
 

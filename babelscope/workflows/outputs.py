@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from babelscope.activations_store.disk import HOST, is_of_the_dead, temporary_name
+from babelscope.activations_store.disk import HOST, is_of_the_dead, sync_folder, temporary_name
 from babelscope.errors import BabelScopeError
 from babelscope.workflows.signals import ended_by_sigterm
 
@@ -53,7 +53,16 @@ def check_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) ->
 
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool, parts: Collection[str]) -> Iterator[Path]:
-    """A hidden folder to write to, which becomes `path` if the block ends well and is removed otherwise.
+    """A hidden folder to write to, which becomes `path` as `new_output` says."""
+    with new_output(path, overwrite=overwrite, parts=parts) as content:
+        with reported(path):
+            content.mkdir()
+        yield content
+
+
+@contextmanager
+def new_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) -> Iterator[Path]:
+    """A hidden path to write a file or folder to, which becomes `path` if the block ends well, else is removed.
 
     What stood at `path` stays there until then. SIGTERM ends the block as Ctrl-C does, and what a process left that
     was killed is removed by the next one that writes to `path`.
@@ -71,18 +80,26 @@ def new_folder(path: Path, *, overwrite: bool, parts: Collection[str]) -> Iterat
     with ended_by_sigterm():
         try:
             with reported(path):
-                content.mkdir(parents=True)
+                building.mkdir()
             yield content
             with reported(path):
                 try:
                     if target.exists():
                         target.rename(old)
-                    content.rename(target)
+                    _place(content, target)
                 except BaseException:
                     _put_back(old, target)
                     raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
+
+
+def _place(content: Path, target: Path) -> None:
+    if content.is_dir():
+        content.rename(target)
+    else:
+        os.link(content, target)  # a rename would replace a file that has appeared meanwhile
+    sync_folder(target.parent)
 
 
 def _sweep(target: Path) -> None:

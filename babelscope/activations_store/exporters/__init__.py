@@ -1,0 +1,1 @@
+"""Formats that a store can be exported to, one file each."""

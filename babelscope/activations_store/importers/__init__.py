@@ -1,0 +1,1 @@
+"""Sources that a store can be imported from, one file each."""

@@ -1,0 +1,22 @@
+"""`babelscope merge`: the shards of several stores in one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from babelscope import workflows
+from babelscope.cli.options import DryRun, Overwrite
+from babelscope.cli.progress import bar
+
+
+def run(
+    out: Annotated[Path, typer.Argument(help="Store folder to write.")],
+    stores: Annotated[list[Path], typer.Argument(help="Stores of one plan.")],
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write the shards of STORES, captured under one plan by several jobs or machines, to OUT."""
+    with bar(hidden=dry_run) as progress:
+        merged = workflows.merge(out, stores, overwrite=overwrite, dry_run=dry_run, progress=progress)
+    print(merged)

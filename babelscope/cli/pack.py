@@ -1,0 +1,24 @@
+"""`babelscope pack`: a store as one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from babelscope import workflows
+from babelscope.cli.options import Overwrite, Store
+from babelscope.cli.progress import bar
+
+
+def run(
+    store: Store,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write. Default: packed.h5 inside of STORE.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept a store that lacks shards.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write STORE to one HDF5 file, which every command reads as it does STORE."""
+    with bar() as progress:
+        packed = workflows.pack(store, out, partial=partial, overwrite=overwrite, progress=progress)
+    print(packed)

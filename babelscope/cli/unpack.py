@@ -1,0 +1,21 @@
+"""`babelscope unpack`: the files of a packed store again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from babelscope import workflows
+from babelscope.cli.options import Overwrite
+from babelscope.cli.progress import bar
+
+
+def run(
+    packed: Annotated[Path, typer.Argument(help="File that `pack` wrote.")],
+    out: Annotated[Path, typer.Argument(help="Store folder to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the files of PACKED, byte by byte as they were, to the folder OUT."""
+    with bar() as progress:
+        store = workflows.unpack(packed, out, overwrite=overwrite, progress=progress)
+    print(store)
