@@ -6,6 +6,7 @@ writable file before it raises.
 """
 
 import errno
+import glob
 import os
 import platform
 import re
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from babelscope.errors import BabelScopeError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HOST = re.sub(r"[^A-Za-z0-9-]", "_", platform.node()) or "unknown"
+# Name, inside of a hidden folder that is being built, of what it replaces.
+OLD = ".old"
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9_-]+)\.(\d+)\.[0-9a-f]{8}\.tmp\Z")
 _DAY_S = 86_400
 
@@ -83,6 +86,28 @@ def is_of_the_dead(temporary: Path) -> bool:
     except (PermissionError, OverflowError):
         pass
     return False
+
+
+def sweep(target: Path) -> None:
+    """Remove the hidden folders that killed processes of this host left beside `target`, as `discard` does."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{HOST}.*.tmp"):
+        if is_of_the_dead(left):
+            discard(left, target)
+
+
+def discard(building: Path, target: Path) -> None:
+    """Remove the hidden folder in which `target` was built; what it was to replace returns if nothing took its place.
+
+    Raises
+    ------
+    OSError
+        If that cannot be put back; it is then still in the hidden folder.
+    """
+    old = building / OLD
+    if old.exists() and not os.path.lexists(target):
+        with suppress(FileNotFoundError):  # another process has just done the same
+            old.rename(target)
+    shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from babelscope.activations_store.disk import HOST, is_abandoned, publish, reported, sync_folder, temporary_name
+from babelscope.activations_store.disk import (
+    HOST,
+    OLD,
+    discard,
+    is_abandoned,
+    publish,
+    reported,
+    sweep,
+    sync_folder,
+    temporary_name,
+)
 from babelscope.activations_store.hdf5 import opened
 from babelscope.activations_store.items import items_image, read_prompts
 from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
@@ -66,6 +75,8 @@ class StoreWriter:
         """
         check_plan(plan)
         target = Path(os.path.realpath(path))  # a link to another disk stays a link
+        with reported(path):
+            sweep(target)
         if target.exists():
             if not overwrite:
                 raise BabelScopeError(
@@ -80,10 +91,10 @@ class StoreWriter:
         building = temporary_name(target)
         with reported(path, sum(map(len, files.values()))):
             try:
-                _build(building, plan, files)
-                _move_into_place(building, target, overwrite=overwrite)
+                _build(building / target.name, plan, files)
+                _move_into_place(building / target.name, target, overwrite=overwrite)
             finally:
-                shutil.rmtree(building, ignore_errors=True)
+                discard(building, target)
         return cls(path, plan)
 
     @classmethod
@@ -120,6 +131,8 @@ class StoreWriter:
             If the store was captured under another plan, naming every field that differs; or if a file in it
             is damaged, missing (`items.h5`) or belongs elsewhere.
         """
+        with reported(path):
+            sweep(Path(os.path.realpath(path)))
         manifest = read_manifest(path)
         different = differences(manifest.plan.identity(), plan.identity())
         if different:
@@ -201,7 +214,7 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryview]) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shards = [folder / "shards" / f"l-{language}" for language in plan.languages]
     for part in (folder / "shards", folder / "runs", *shards):
         part.mkdir()
@@ -212,17 +225,8 @@ def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryvi
 
 
 def _move_into_place(new: Path, path: Path, *, overwrite: bool) -> None:
-    old = temporary_name(path)
     # Asking the disk alone would replace a store that another process has made since `create` looked.
-    replaces = overwrite and path.exists()
-    if replaces:
-        os.rename(path, old)
-    try:
-        os.rename(new, path)  # fails where another process made a store meanwhile
-    except OSError:
-        if replaces:
-            os.rename(old, path)
-        raise
+    if overwrite and path.exists():
+        os.rename(path, new.with_name(OLD))
+    os.rename(new, path)  # fails where another process made a store meanwhile
     sync_folder(path.parent)
-    if replaces:
-        shutil.rmtree(old)
