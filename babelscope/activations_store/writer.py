@@ -227,6 +227,7 @@ def _build(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryvi
 def _move_into_place(new: Path, path: Path, *, overwrite: bool) -> None:
     # Asking the disk alone would replace a store that another process has made since `create` looked.
     if overwrite and path.exists():
+        sync_folder(path.parent)  # the hidden folder is there for certain before the only copy moves into it
         os.rename(path, new.with_name(OLD))
     os.rename(new, path)  # fails where another process made a store meanwhile
     sync_folder(path.parent)

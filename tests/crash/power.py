@@ -93,11 +93,13 @@ class Disk:
             node = node.now[name]
         return node
 
-    def cut(self, out, rng):
-        """Write a state in which the disk may be found to an empty folder."""
+    def cut(self, out, rng, only=None):
+        """Write a state in which the disk may be found to an empty folder; with one waiting change only, if wanted."""
         in_order = rng.random() < 0.5
         last = rng.randint(0, len(self.waiting))
         survive = [i < last if in_order else rng.random() < 0.5 for i in range(len(self.waiting))]
+        if only is not None:
+            survive = [i == only for i in range(len(self.waiting))]
         view = {}
 
         def names(folder):

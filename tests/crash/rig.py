@@ -50,7 +50,7 @@ class Server:
 
 
 class Bench:
-    """An empty folder in which `store` is written, the bytes it must get, and the committed shards seen so far."""
+    """An empty folder in which `store` is written, the bytes it must get, and how many committed shards were at stake."""
 
     def __init__(self, server, folder, whole):
         self.server, self.folder, self.whole = server, folder, whole
@@ -69,8 +69,11 @@ class Bench:
 
     def problems(self, told, old=None):
         """What is wrong with a store whose writer has died after it told so; `old` is what it was to overwrite."""
+        self.at_stake += sum(line.startswith("shard") for line in told)
+        return self._compared(told, old)
+
+    def _compared(self, told, old=None):
         claims = [line.split() for line in told if line.startswith(("store", "shard"))]
-        self.at_stake += sum(claim[0] == "shard" for claim in claims)
         files = files_of(self.store)
         if not claims and old is not None and (files == old or old in hidden(self.folder)):
             return []
@@ -87,7 +90,7 @@ class Bench:
         """Continue to the end with the honest writer, and compare with an undisturbed store."""
         code, more = self.write()
         found = [] if code == 0 else [f"not resumed: exit {code}, {more[-1:]}"]
-        found += self.problems([*told, *more])
+        found += self._compared([*told, *more])
         if code == 0:
             found += [f"{name}: missing at the end" for name in self.whole.keys() - files_of(self.store).keys()]
             found += [f"{path}: left over" for path in temporary_files(self.folder)]

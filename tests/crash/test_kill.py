@@ -91,6 +91,21 @@ def test_power_loss(bench, base, tries, tally, tmp_path):
     tally(f"power loss: {name}", states, power_cuts(bench, states, tmp_path / "log", *there), bench.at_stake)
 
 
+def test_power_loss_that_keeps_one_unsynced_name_alone(bench, base, tmp_path):
+    _, folder, old_files = base
+    bench.clear(folder)
+    assert bench.write(record=str(tmp_path / "log"))[0] == 0
+    calls, rng, states = read_calls(tmp_path / "log"), random.Random(0), 0
+    for moment in range(1, len(calls) + 1):
+        disk, told = replayed(calls[:moment], bench.folder, folder)
+        for only in range(len(disk.waiting)):
+            bench.clear()
+            disk.cut(bench.folder, rng, only)
+            assert bench.problems(told, old_files) == [], calls[moment - 1][:3]
+            states += 1
+    assert states > 50
+
+
 def test_what_was_recorded_is_all_that_was_done(bench, base, tmp_path):
     _, folder, _ = base
     bench.clear(folder)
