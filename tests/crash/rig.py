@@ -50,7 +50,7 @@ class Server:
 
 
 class Bench:
-    """An empty folder in which `store` is written, the bytes it must get, and how many committed shards were at stake."""
+    """An empty folder in which `store` is written, the bytes it must get, and how many shards were at stake."""
 
     def __init__(self, server, folder, whole):
         self.server, self.folder, self.whole = server, folder, whole
