@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint check wheel bench clean
+.PHONY: demo test torture lint check wheel bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ lint: $(VENV)/.installed-dev
 
 test: lint wheel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -p randomly --randomly-seed=1
+
+# What tests/crash does in every commit, ten times as often, with a table at the end: docs/reliability.md.
+torture: $(VENV)/.installed-dev
+	BABELSCOPE_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/crash
 
 # The wheel must work without the checkout: a clean environment that borrows only the dependencies.
 wheel: $(VENV)/.installed-dev

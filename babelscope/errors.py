@@ -13,12 +13,15 @@ class BabelScopeError(Exception):
         What is wrong, naming the file, field or row and what was expected.
     hint : str
         The next thing to type or to change.
+    exit_code : int
+        What a command that ends with it exits with: 128 + the number of the signal that stopped it, else 1.
     """
 
-    def __init__(self, problem: str, hint: str = "") -> None:
+    def __init__(self, problem: str, hint: str = "", exit_code: int = 1) -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+        self.exit_code = exit_code
 
     def __str__(self) -> str:
         return f"{self.problem}\n  hint: {self.hint}" if self.hint else self.problem

@@ -6,6 +6,7 @@ writable file before it raises.
 """
 
 import errno
+import glob
 import os
 import platform
 import re
@@ -28,6 +29,8 @@ FULL = {
     errno.EFBIG: ("this process may write no file of that size", "raise the limit (ulimit -f)"),
 }
 HOST = re.sub(r"[^A-Za-z0-9-]", "_", platform.node()) or "unknown"
+# Name, inside of a hidden folder that is being built, of what it replaces.
+OLD = ".old"
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9_-]+)\.(\d+)\.[0-9a-f]{8}\.tmp\Z")
 _DAY_S = 86_400
 _HEAD = 1 << 17  # all of a shard but its values, up to a few hundred sites
@@ -93,6 +96,28 @@ def is_of_the_dead(temporary: Path) -> bool:
     except (PermissionError, OverflowError):
         pass
     return False
+
+
+def sweep(target: Path) -> None:
+    """Remove the hidden folders that killed processes of this host left beside `target`, as `discard` does."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{HOST}.*.tmp"):
+        if is_of_the_dead(left):
+            discard(left, target)
+
+
+def discard(building: Path, target: Path) -> None:
+    """Remove the hidden folder in which `target` was built; what it was to replace returns if nothing took its place.
+
+    Raises
+    ------
+    OSError
+        If that cannot be put back; it is then still in the hidden folder.
+    """
+    old = building / OLD
+    if old.exists() and not os.path.lexists(target):
+        with suppress(FileNotFoundError):  # another process has just done the same
+            old.rename(target)
+    shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager

@@ -14,7 +14,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from babelscope.activations_store.disk import HOST, is_abandoned, publish, reported, sync_folder, temporary_name
+from babelscope.activations_store.disk import (
+    HOST,
+    OLD,
+    discard,
+    is_abandoned,
+    publish,
+    reported,
+    sweep,
+    sync_folder,
+    temporary_name,
+)
 from babelscope.activations_store.items import items_image, read_prompts
 from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
 from babelscope.activations_store.resuming import committed, quarantine_damaged
@@ -83,6 +93,8 @@ class StoreWriter:
         """
         check_plan(plan)
         target = Path(os.path.realpath(path))  # a link to another disk stays a link
+        with reported(path):
+            sweep(target)
         if target.exists():
             if not overwrite:
                 raise BabelScopeError(
@@ -97,10 +109,10 @@ class StoreWriter:
         building = temporary_name(target)
         with reported(path, sum(map(len, files.values()))):
             try:
-                build_folder(building, plan, files)
-                _move_into_place(building, target, overwrite=overwrite)
+                build_folder(building / target.name, plan, files)
+                _move_into_place(building / target.name, target, overwrite=overwrite)
             finally:
-                shutil.rmtree(building, ignore_errors=True)
+                discard(building, target)
         return cls(path, plan, provenance)
 
     @classmethod
@@ -147,6 +159,8 @@ class StoreWriter:
         """
         if path.is_file():
             raise BabelScopeError(f"{path} is a packed store, which nothing is added to", "unpack it and resume that")
+        with reported(path):
+            sweep(Path(os.path.realpath(path)))
         manifest = read_manifest(path)
         if manifest.unknown:
             raise BabelScopeError(
@@ -235,7 +249,7 @@ def _check_replaceable(path: Path) -> None:
 
 def build_folder(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | memoryview]) -> None:
     """Make the folder of a store for a plan, without shards; `folder` must not exist."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     shards = [folder / "shards" / f"l-{language}" for language in plan.languages]
     for part in (folder / "shards", folder / "runs", *shards):
         part.mkdir()
@@ -246,17 +260,9 @@ def build_folder(folder: Path, plan: CapturePlan, files: Mapping[str, bytes | me
 
 
 def _move_into_place(new: Path, path: Path, *, overwrite: bool) -> None:
-    old = temporary_name(path)
     # Asking the disk alone would replace a store that another process has made since `create` looked.
-    replaces = overwrite and path.exists()
-    if replaces:
-        os.rename(path, old)
-    try:
-        os.rename(new, path)  # fails where another process made a store meanwhile
-    except OSError:
-        if replaces:
-            os.rename(old, path)
-        raise
+    if overwrite and path.exists():
+        sync_folder(path.parent)  # the hidden folder is there for certain before the only copy moves into it
+        os.rename(path, new.with_name(OLD))
+    os.rename(new, path)  # fails where another process made a store meanwhile
     sync_folder(path.parent)
-    if replaces:
-        shutil.rmtree(old)

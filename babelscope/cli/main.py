@@ -57,13 +57,16 @@ def _program(
 
 
 def main() -> None:
-    """Run the command line: exit 0 when done, 1 for a problem the user can fix, 2 for wrong usage."""
+    """Run the command line: exit 0 when done, 1 for a problem the user can fix, 2 for wrong usage.
+
+    130 or 143 where Ctrl-C or SIGTERM stopped a capture.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a prompt
     try:
         app()
     except BabelScopeError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except PackageNotFoundError as error:  # tables and stores name the versions that made them
         _fail(f"{error.name} is not installed in this Python\n  hint: pip install --editable . in the checkout")
     except OSError as error:  # a full disk, a missing permission: never a reason for a traceback
@@ -71,6 +74,6 @@ def main() -> None:
         _fail(f"{where}{error.strerror or error}\n  hint: check the file, its permissions and the free space")
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(text: str, code: int = 1) -> NoReturn:
     print(f"babelscope: {text}", file=sys.stderr)
-    raise SystemExit(1) from None
+    raise SystemExit(code) from None

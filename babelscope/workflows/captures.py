@@ -242,6 +242,7 @@ def _fill(writer: StoreWriter, blocks: Iterator[Block], total: int, pending: int
                 raise CaptureStoppedError(
                     f"{writer.path}: stopped after {done} of {total} blocks; everything up to there is kept",
                     "run the same command with --resume to continue",
+                    128 + stopped(),
                 )
         settle(at_most=0)
 

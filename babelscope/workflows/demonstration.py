@@ -63,8 +63,10 @@ def demo(
                 building / STORE, model=model, prompts=DEMO_PROMPTS, sites=DEMO_SITES, limit=items,
                 progress=progress, note=note,
             )  # fmt: skip
-        except CaptureStoppedError:
-            raise BabelScopeError("the demo was stopped, and nothing of it is kept", "run it again") from None
+        except CaptureStoppedError as stopped:
+            raise BabelScopeError(
+                "the demo was stopped, and nothing of it is kept", "run it again", stopped.exit_code
+            ) from None
         assert isinstance(store, ActivationStore)
         plain = analyze(store, ("cs", "nao"), sweep=DEMO_SWEEP, jobs=2, progress=progress)
         plain.save(building / "tables")

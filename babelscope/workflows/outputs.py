@@ -1,18 +1,13 @@
 """Outputs that appear whole or not at all: written beside their place, and moved there when they are done."""
 
-import glob
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from babelscope.activations_store.disk import HOST, is_of_the_dead, sync_folder, temporary_name
+from babelscope.activations_store.disk import OLD, discard, sweep, sync_folder, temporary_name
 from babelscope.errors import BabelScopeError
 from babelscope.workflows.signals import ended_by_sigterm
-
-# Name, inside of the hidden folder, of what is being replaced.
-OLD = ".old"
 
 
 def check_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) -> None:
@@ -73,25 +68,22 @@ def new_output(path: Path, *, overwrite: bool, parts: Collection[str] = ()) -> I
         As `check_output`, and where the folder cannot be written.
     """
     target = Path(os.path.realpath(path))  # a link to another disk stays a link
-    _sweep(target)
+    with reported(path):
+        sweep(target)
     check_output(path, overwrite=overwrite, parts=parts)
     building = temporary_name(target)
-    content, old = building / target.name, building / OLD
+    content = building / target.name
     with ended_by_sigterm():
         try:
             with reported(path):
                 building.mkdir()
             yield content
             with reported(path):
-                try:
-                    if target.exists():
-                        target.rename(old)
-                    _place(content, target)
-                except BaseException:
-                    _put_back(old, target)
-                    raise
+                if target.exists():
+                    target.rename(building / OLD)
+                _place(content, target)
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            discard(building, target)
 
 
 def _place(content: Path, target: Path) -> None:
@@ -100,19 +92,6 @@ def _place(content: Path, target: Path) -> None:
     else:
         os.link(content, target)  # a rename would replace a file that has appeared meanwhile
     sync_folder(target.parent)
-
-
-def _sweep(target: Path) -> None:
-    """Remove what killed processes of this host have left, but for the only copy of an output."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.{HOST}.*.tmp"):
-        if is_of_the_dead(left):
-            _put_back(left / OLD, target)
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _put_back(old: Path, target: Path) -> None:
-    if old.exists() and not os.path.lexists(target):
-        old.rename(target)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Whether to stop: after the first SIGINT or SIGTERM; the second one ends the process at once.
+def stop_requested() -> Iterator[Callable[[], int]]:
+    """Number of the first SIGINT or SIGTERM, which asks to stop, or 0; the second one ends the process at once.
 
     h5py swallows exceptions raised inside its weak-reference callbacks, so a handler may only set a flag.
     """
@@ -38,10 +38,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread: the caller handles signals
-        yield lambda: False
+        yield lambda: 0
         return
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -36,7 +36,7 @@ def interrupted(store: Path, model: Path) -> Finished:
 
 def test_an_interrupted_capture_is_resumed_to_the_same_shards(tiny_model: Path, tmp_path: Path) -> None:
     done = interrupted(tmp_path / "run.acts", tiny_model)
-    assert done.code == 1, done.err
+    assert done.code == 130, done.err
     assert "Traceback" not in done.err
     assert "stopping after this block" in done.err
     assert "run the same command with --resume" in done.err
