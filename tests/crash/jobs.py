@@ -106,6 +106,8 @@ def run_cli(job, _):
         main()
     except SystemExit as stop:
         return int(stop.code or 0)
+    except KeyboardInterrupt:  # while the command was already ending
+        return 130
     return 0
 
 
