@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from babelscope.errors import BabelScopeError
 from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.interior import NotShownError
 from babelscope.hooks.place import Place, by_prompt, tapped
@@ -126,9 +127,15 @@ class _Laws:
         seen = {key.kind: x for key, x in self.tensors.items() if (key.stack, key.layer) == (tag, layer)}
         stack = self.anatomy.stacks[tag]
         for tap in self.taps[tag, layer]:
+            name = f"{tag}.{tap.kind}" if tag else tap.kind
+            if tap.kind not in seen:
+                raise BabelScopeError(
+                    f"site {name}@{layer}: not reachable, because nothing passes where the attention of "
+                    f"{self.anatomy.name} was located",
+                    "leave the sites inside attention out",
+                )
             sides = tap.law(stack, layer, seen)
             if sides is not None:
-                name = f"{tag}.{tap.kind}" if tag else tap.kind
                 error = tap.error(stack, f"{name}@{layer}", *sides)
                 self.errors[name] = max(self.errors.get(name, 0.0), error)
         self.tensors = {key: x for key, x in self.tensors.items() if (key.stack, key.layer) != (tag, layer)}

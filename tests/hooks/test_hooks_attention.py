@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import model_zoo
 import numpy as np
 import pytest
 import torch
+import transformers
 from model_zoo import BYPASSING, DECODERS, ENCODER_DECODERS, FAMILIES, HEADS, INSIDE, LINES
 
 from babelscope.errors import BabelScopeError
@@ -410,6 +412,19 @@ def test_a_pattern_on_padding_is_caught(load: Load, asked: PromptSet, monkeypatc
     monkeypatch.setattr(Watch, "__torch_function__", leaking)
     with pytest.raises(BabelScopeError, match=r"attn.(mass|pattern)@0 .* breaks its law"):
         check_laws(loaded.anatomy, batch_of(loaded, asked))
+
+
+def test_attention_that_passes_elsewhere_is_refused_by_name(tmp_path: Path, asked: PromptSet) -> None:
+    config = transformers.BigBirdPegasusConfig(
+        vocab_size=320, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=128,
+        attention_type="original_full", decoder_start_token_id=2, pad_token_id=0, bos_token_id=2, eos_token_id=1,
+    )  # fmt: skip
+    model_zoo.save(transformers.BigBirdPegasusForConditionalGeneration(config), tmp_path, special=False)
+    loaded = load_model(tmp_path, device="cpu")
+    plan = make_plan(loaded, asked, sites=["enc.attn.pattern"], positions=["last"])
+    with pytest.raises(BabelScopeError, match=r"site enc\.attn\.mass@0: not reachable, because nothing passes"):
+        self_test(loaded, asked, plan)
 
 
 def test_a_wrong_number_of_heads_breaks_the_law(load: Load, asked: PromptSet) -> None:
