@@ -24,7 +24,15 @@ class BabelScopeError(Exception):
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        return f"{self.problem}\n  hint: {self.hint}" if self.hint else self.problem
+        return printable(f"{self.problem}\n  hint: {self.hint}" if self.hint else self.problem)
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped, since some of them would rewrite or reorder what a terminal shows.
+
+    Line ends stay, and so do the joiners that Persian and Hindi are written with.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t \u200c\u200d" else ascii(c)[1:-1] for c in text)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], listing: str = "") -> BabelScopeError:

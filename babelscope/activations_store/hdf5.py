@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.activations_store import bfloat16
+from babelscope.activations_store import bfloat16, guard
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan
 
@@ -21,9 +20,6 @@ DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError, At
 
 # A file system that has no locks: ENOLCK, ENOSYS, EOPNOTSUPP, and 524, by which NFS says the same.
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524)
-
-# Bytes of a superblock of version 2 up to and with the end of the file.
-_SUPERBLOCK = struct.Struct("<8sB3sQQQ")
 
 
 class DamagedFileError(BabelScopeError):
@@ -97,7 +93,7 @@ def opened(
     Raises
     ------
     BabelScopeError
-        As `damage_told`.
+        As `damage_told`, and where the file has what `guard.admit` refuses.
     """
     with (
         damage_told(path, shard=bool(language), again=again),
@@ -153,26 +149,27 @@ def belongs(file: h5py.File, plan: CapturePlan, language: str = "", block: int =
 
 
 def read_only(path: Path) -> h5py.File:
-    """Open with the locks that HDF5 takes by default; without them where there are none, since nobody writes.
+    """Open a file that `guard.admit` has nothing against, with the locks that HDF5 takes by default.
 
-    OSError if it is no HDF5 file, ValueError if it does not end where it should.
+    OSError if it is no HDF5 file; BabelScopeError for one that is refused.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise BabelScopeError(f"{path}: not read: it is no regular file", "move it out of this store")
+    file = _locked_if_possible(path)
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        # HDF5 refuses to mix the two in one process, and somebody else here has the file open without locks.
-        if error.errno not in LOCKLESS and "locking flag" not in str(error):
-            raise
-        file = h5py.File(path, "r", locking=False)
-    size = path.stat().st_size
-    if size != _end_of_file(path):
+        guard.admit(file)
+    except BaseException:
         file.close()
-        raise ValueError(f"{size} bytes, which are not those that were written")
+        raise
     return file
 
 
-def _end_of_file(path: Path) -> int:
-    """Size that the superblock names; HDF5 itself looks only whether the file is shorter."""
-    with path.open("rb", buffering=0) as raw:
-        fields = _SUPERBLOCK.unpack(raw.read(_SUPERBLOCK.size))
-    return int(fields[-1]) if fields[1] >= 2 else -1
+def _locked_if_possible(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        # Without locks where there are none, since nobody writes. And HDF5 refuses to mix the two in one process, so
+        # too where somebody else here has the file open without them.
+        if error.errno not in LOCKLESS and "locking flag" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)

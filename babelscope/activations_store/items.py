@@ -65,13 +65,25 @@ def prompts_in(group: h5py.Group) -> tuple[Prompt, ...]:
     packed: NDArray[np.generic] = read_checked(group["prompts/record"])
     splits = read_checked(group["prompts/record_splits"]).tolist()
     data = packed.tobytes()
-    return tuple(Prompt.from_json(json.loads(data[a:b])) for a, b in pairwise(splits))
+    return tuple(_prompt(data[a:b]) for a, b in pairwise(splits))
 
 
 def copy_items(source: h5py.Group, target: h5py.Group) -> None:
     """Copy the datasets of `items.h5`, each checked against its sha256; ValueError for one that is damaged."""
     for name in DATASETS:
         put(target, name, read_checked(source[name]))
+
+
+def _prompt(record: bytes) -> Prompt:
+    prompt = Prompt.from_json(json.loads(record))
+    texts = (prompt.item, prompt.language, prompt.text, prompt.answer, *prompt.letters, *prompt.options)
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not isinstance(prompt.gold, int | None)
+        or any(isinstance(value, list | dict) for value in prompt.covariates.values())
+    ):
+        raise TypeError("a field of a prompt has another type")
+    return prompt
 
 
 def _record(prompt: Prompt, *, texts: bool) -> bytes:

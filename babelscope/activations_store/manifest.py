@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args, get_origin
 
 from babelscope.activations_store.hdf5 import DAMAGE, read_checked, read_only
 from babelscope.errors import BabelScopeError
@@ -81,6 +81,8 @@ def read_manifest(path: Path) -> Manifest:
             plan, prompts["name"], prompts["source"], record["texts"], record["provenance"],
             CapturePlan.unknown_fields(record["plan"]),
         )  # fmt: skip
+        for part in (plan, plan.model, found):
+            _check_types(part)
     except (KeyError, TypeError, ValueError, AttributeError, BabelScopeError) as error:
         raise BabelScopeError(
             f"{file} is damaged ({type(error).__name__}: {error})", "restore it or capture again"
@@ -90,6 +92,22 @@ def read_manifest(path: Path) -> Manifest:
     # The hash keeps nobody from writing a hostile plan together with its hash.
     check_plan(plan)
     return found
+
+
+def _check_types(part: Any) -> None:
+    """Raise TypeError if a field of a dataclass holds what its annotation does not allow."""
+    for about in fields(part):
+        value, kind = getattr(part, about.name), cast(type, about.type)
+        if get_origin(kind) is tuple:
+            right = all(isinstance(one, get_args(kind)[0]) for one in value)
+        elif get_origin(kind) is Mapping:
+            right = isinstance(value, Mapping)
+        elif isinstance(value, bool):
+            right = kind is not int  # the first stores said `answers: false`
+        else:
+            right = isinstance(value, kind)
+        if not right:
+            raise TypeError(f"{about.name} is {_short(value)}")
 
 
 def check_plan(plan: CapturePlan) -> None:
@@ -112,6 +130,9 @@ def check_plan(plan: CapturePlan) -> None:
             )
     if not isinstance(plan.block_items, int) or plan.block_items < 1:
         raise BabelScopeError(f"block_items is {plan.block_items!r}", "it must be 1 or more")
+    for name in ("languages", "items", "positions"):
+        if not getattr(plan, name):
+            raise BabelScopeError(f"the plan names no {name}", "a store has at least one")
     if len(set(plan.items)) != len(plan.items):
         raise BabelScopeError("the plan names an item twice", "give repeated items different keys")
 
@@ -155,10 +176,12 @@ def manifest_bytes(path: Path) -> bytes:
     """
     file = path / "store.json"
     try:
-        if not path.is_file():
-            return file.read_bytes()
-        with read_only(path) as packed:
-            return read_checked(packed["store"]).tobytes()
+        if path.is_file():
+            with read_only(path) as packed:
+                return read_checked(packed["store"]).tobytes()
+        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+            raise _no_store(path, f"{file} is no regular file")
+        return file.read_bytes()
     except OSError as error:
         reason = "not a readable HDF5 file" if path.is_file() else error.strerror
         raise _no_store(path, f"{path if path.is_file() else file}: {reason}") from None

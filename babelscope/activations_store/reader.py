@@ -21,7 +21,8 @@ from babelscope.activations_store.items import prompts_in
 from babelscope.activations_store.manifest import Manifest, read_manifest
 from babelscope.activations_store.packed import Packed
 from babelscope.activations_store.selection import Align, Selection
-from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.activations_store.verification import Verification, verify
+from babelscope.errors import BabelScopeError, printable, unknown_name
 from babelscope.schema import CapturePlan, Position, Prompt, PromptSet, Site, expand_sites
 from babelscope.schema.site import split_site
 
@@ -61,6 +62,16 @@ class ActivationStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Do nothing: no file is held open between reads."""
+
+    def verify(self, *, full: bool = False) -> Verification:
+        """Check every file of the store: `print(store.verify(full=True))`. True where nothing is wrong.
+
+        Parameters
+        ----------
+        full : bool
+            Read every byte, rather than names, sizes, shapes and types alone.
+        """
+        return verify(self.path, full=full)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -308,7 +319,7 @@ class ActivationStore:
         }
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name:<8} {text}" for name, text in self._facts().items())
+        return printable("\n".join(f"{name:<8} {text}" for name, text in self._facts().items()))
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._facts().items())

@@ -1,21 +1,13 @@
-"""What is committed, and what a resume does with a committed shard that is not what was written."""
+"""What a resume does with a committed shard that is not what was written."""
 
-import contextlib
 import os
 from pathlib import Path
 
-from babelscope.activations_store.disk import HOST, reported, sync_folder
 from babelscope.activations_store.hdf5 import DamagedFileError, opened
-from babelscope.activations_store.shard import check_shard, shard_path
+from babelscope.activations_store.quarantine import quarantine
+from babelscope.activations_store.shard import check_shard, committed, shard_path
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan
-
-
-def committed(path: Path, plan: CapturePlan) -> set[tuple[str, int]]:
-    """(language, block) of every shard whose name exists."""
-    with reported(path):
-        names = {g: set(os.listdir(path / "shards" / f"l-{g}")) for g in plan.languages}
-    return {(g, b) for g, b in plan.blocks if shard_path(path, plan, g, b).name in names[g]}
 
 
 def quarantine_damaged(path: Path, plan: CapturePlan) -> list[str]:
@@ -31,7 +23,8 @@ def quarantine_damaged(path: Path, plan: CapturePlan) -> list[str]:
     Raises
     ------
     BabelScopeError
-        If a shard cannot be read for another reason, as a disk that is away: nothing is then moved.
+        If a shard has what `guard.admit` refuses, or cannot be read for another reason, as a disk that is away:
+        nothing is then moved.
     """
     damaged: dict[Path, tuple[str, os.stat_result]] = {}
     for language, block in sorted(committed(path, plan)):
@@ -45,18 +38,8 @@ def quarantine_damaged(path: Path, plan: CapturePlan) -> list[str]:
         except (BabelScopeError, FileNotFoundError):
             if shard.exists():  # else a process beside this one has moved it away
                 raise
-    return [f"{why}; moved to {_move(path, shard, seen)}" for shard, (why, seen) in damaged.items()]
-
-
-def _move(path: Path, shard: Path, seen: os.stat_result) -> str:
-    """Move a shard out of the way under a name of its own, unless it is another file by now; give that name."""
-    folder = path / "quarantine"
-    with reported(shard):
-        folder.mkdir(exist_ok=True)
-        target = folder / f"{shard.parent.name}-{shard.stem}.{HOST}-{os.getpid()}.h5"
-        with contextlib.suppress(FileNotFoundError):  # a process beside this one was faster
-            if os.path.samestat(seen, shard.stat()):
-                os.rename(shard, target)
-        sync_folder(folder)
-        sync_folder(shard.parent)
-    return f"quarantine/{target.name}"
+    places = {
+        shard: quarantine(path, shard.relative_to(path).as_posix(), [why], seen)
+        for shard, (why, seen) in damaged.items()
+    }
+    return [f"{damaged[s][0]}; moved to {place.relative_to(path)}" for s, place in places.items() if place]

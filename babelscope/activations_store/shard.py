@@ -1,5 +1,6 @@
 """A shard: one immutable HDF5 file with every captured row of one block of items in one language."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.activations_store.bfloat16 import BFLOAT16, fill, is_bfloat16
-from babelscope.activations_store.disk import hdf5_image
+from babelscope.activations_store.disk import hdf5_image, reported
 from babelscope.activations_store.encoding import DTYPES, STATUS, Encoded, encode
 from babelscope.activations_store.hdf5 import announce, attach, fixed_strings, put, put_scale, read_checked
 from babelscope.activations_store.manifest import SCHEMA
@@ -27,6 +28,14 @@ def shard_path(store: Path, plan: CapturePlan, language: str, block: int) -> Pat
     """Where the shard of a block lies: `shards/l-sw/000000064-000000128.h5`."""
     items = plan.block(block)
     return store / "shards" / f"l-{language}" / f"{items.start:09d}-{items.stop:09d}.h5"
+
+
+def committed(path: Path, plan: CapturePlan) -> set[tuple[str, int]]:
+    """(language, block) of every shard whose name exists; copies may lack folders that were empty."""
+    folders = {g: path / "shards" / f"l-{g}" for g in plan.languages}
+    with reported(path):
+        names = {g: set(os.listdir(folder)) if folder.is_dir() else set() for g, folder in folders.items()}
+    return {(g, b) for g, b in plan.blocks if shard_path(path, plan, g, b).name in names[g]}
 
 
 def group_name(site: str, position: Position) -> str:

@@ -1,11 +1,13 @@
 """Writing a store: created whole, filled shard by shard, resumed by asking which names exist."""
 
+import hashlib
 import json
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -27,8 +29,9 @@ from babelscope.activations_store.disk import (
 )
 from babelscope.activations_store.items import items_image, read_prompts
 from babelscope.activations_store.manifest import Manifest, check_plan, differences, is_store, read_manifest
-from babelscope.activations_store.resuming import committed, quarantine_damaged
-from babelscope.activations_store.shard import shard_image, shard_path
+from babelscope.activations_store.resuming import quarantine_damaged
+from babelscope.activations_store.shard import committed, shard_image, shard_path
+from babelscope.activations_store.sums import Progress, write_sums
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, CapturePlan, PromptSet
 
@@ -63,6 +66,7 @@ class StoreWriter:
         self.plan = plan
         self.provenance = provenance
         self.quarantined = tuple(quarantined)
+        self._digests: dict[str, str] = {}
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{HOST}-{os.getpid()}"
 
     @classmethod
@@ -202,9 +206,24 @@ class StoreWriter:
             If the block is not what the plan asks for, or the disk is full; nothing of it is then written.
         """
         image = shard_image(self.plan, block, self._origin)
-        publish(shard_path(self.path, self.plan, block.language, block.index), image)
+        path = shard_path(self.path, self.plan, block.language, block.index)
+        with ThreadPoolExecutor(1) as beside:  # while the disk is waited for
+            digest = beside.submit(lambda: hashlib.sha256(image).hexdigest())
+            if publish(path, image):
+                self._digests[path.relative_to(self.path).as_posix()] = digest.result()
         if block.law_errors:
             self._record(f"laws.{block.language}.{block.index}", {"law_errors": dict(block.law_errors)})
+
+    def seal(self, progress: Progress = lambda *_: None) -> None:
+        """Write `SHA256SUMS` if nothing is pending; shards that others wrote are read for it.
+
+        Parameters
+        ----------
+        progress : callable
+            As for `write_sums`.
+        """
+        if not self.pending():
+            write_sums(self.path, self._digests, progress)
 
     @property
     def _origin(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import typer
 
 from babelscope import workflows
 from babelscope.cli.options import Store
+from babelscope.errors import printable
 
 
 def run(
@@ -20,4 +21,4 @@ def run(
     if accuracy:
         print(workflows.accuracy(opened).table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     if provenance:
-        print(json.dumps(opened.provenance, indent=1, ensure_ascii=False, default=str))
+        print(printable(json.dumps(opened.provenance, indent=1, ensure_ascii=False, default=str)))

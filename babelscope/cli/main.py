@@ -1,6 +1,7 @@
 """The `babelscope` command."""
 
 import io
+import os
 import sys
 from importlib.metadata import PackageNotFoundError
 from typing import Annotated, NoReturn
@@ -20,10 +21,12 @@ from babelscope.cli import (
     ls,
     merge,
     pack,
+    repair,
     report,
     sweep,
     train,
     unpack,
+    verify,
 )
 from babelscope.errors import BabelScopeError
 
@@ -35,7 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (capture, analyze, sweep, report, inspect, pack, unpack, merge, export, import_, doctor, ls, demo):
+COMMANDS = (
+    capture, analyze, sweep, report, inspect, verify, repair, pack, unpack, merge, export, import_, doctor, ls, demo,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
@@ -61,6 +67,8 @@ def main() -> None:
 
     130 or 143 where Ctrl-C or SIGTERM stopped a capture.
     """
+    # Read by HDF5 when it starts: no filter is ever loaded from a folder of plugins.
+    os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a prompt
     try:

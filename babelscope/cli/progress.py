@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from babelscope.errors import printable
+
 if TYPE_CHECKING:
     from babelscope.workflows import Progress as Report
 
@@ -22,7 +24,8 @@ class _Rate(ProgressColumn):
 @contextmanager
 def bar(*, hidden: bool = False) -> Iterator["Report"]:
     """A callback that draws one bar per kind of work, with rate and remaining time, or nothing."""
-    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    what = TextColumn("{task.description:<18}", markup=False)
+    columns = (what, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=hidden) as drawn:
         tasks = {}
 
@@ -30,7 +33,7 @@ def bar(*, hidden: bool = False) -> Iterator["Report"]:
             kind = what.split()[0]
             if kind not in tasks:
                 tasks[kind] = drawn.add_task(kind, total=total)
-            drawn.update(tasks[kind], completed=done, total=total, description=what[:18])
+            drawn.update(tasks[kind], completed=done, total=total, description=printable(what[:18]))
 
         yield report
 

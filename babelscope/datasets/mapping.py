@@ -175,10 +175,20 @@ def _mapping_file(source: str | Path) -> Path:
     raise unknown_name("mapping", str(source), bundled_mappings())
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which true and false alone are booleans: `no` is Norwegian, and `on` and `y` may be columns."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in known if first in "tTfF" or not tag.endswith(":bool")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _parsed(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
         reason = " ".join(str(error).split())
         hint = 'quote values that begin with a brace, as text: "{question}"'

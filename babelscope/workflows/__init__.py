@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.parts import Part, is_silent, part_of
     from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
     from babelscope.workflows.signals import Note, Progress
+    from babelscope.workflows.verification import repair, verify
 
 # Resolved on first use: `--help` and `ls` load neither pandas nor scipy.
 _PUBLIC = {
@@ -47,7 +48,9 @@ _PUBLIC = {
     "open_store": "analysis",
     "part_of": "parts",
     "prompts_of": "prompts",
+    "repair": "verification",
     "train_organism": "model_folders",
+    "verify": "verification",
     "write_prompts": "prompts",
 }
 
@@ -79,8 +82,10 @@ __all__ = [
     "pack",
     "part_of",
     "prompts_of",
+    "repair",
     "train_organism",
     "unpack",
+    "verify",
     "write_prompts",
 ]
 

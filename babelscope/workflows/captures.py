@@ -191,6 +191,7 @@ def capture(
         mine = share.of(plan.blocks)
         pending += [block for block in writer.pending() if block in mine]
         _fill(writer, blocks, len(mine), len(pending), progress)
+    writer.seal(lambda done, total, name: progress(done, total, f"sha256 {name}") if progress else None)
     return ActivationStore.open(path)
 
 

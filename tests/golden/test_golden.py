@@ -5,11 +5,13 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 import babelscope as bs
 from babelscope.activations_store import StoreWriter
+from babelscope.activations_store.hdf5 import digest
 from babelscope.activations_store.manifest import SCHEMA
 from babelscope.activations_store.shard import group_name
 from tests.golden import plain, write
@@ -63,6 +65,26 @@ def test_this_version_finds_the_pinned_numbers(path):
     assert store.prompts.items == store.items
     assert len(store.answers) + len(store.failed) == store.progress[0] * store.plan.block_items
     assert "golden" in repr(store)
+
+
+@every_store
+def test_verify_finds_nothing(path):
+    assert bs.open(path).verify(full=True).findings == ()
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "float16-clipped", "bfloat16", "int8"])
+@pytest.mark.parametrize(("beside", "factor", "more"), [("absmax", 0.9, 0), ("absmax", 1.1, 0), ("nonfinite", 1, 1)])
+def test_verify_finds_an_absmax_or_nonfinite_of_other_values(name, beside, factor, more, tmp_path):
+    path = shutil.copytree(HERE / "1.0" / f"{name}.acts", tmp_path / "s.acts")
+    shard = next(path.glob("shards/l-en/*.h5"))
+    shard.chmod(0o644)
+    with h5py.File(shard, "r+") as file:
+        dataset = file["resid.post.last"][beside]
+        first = dataset[0, 0]
+        dataset[0, 0] = first * factor + more
+        dataset.attrs["sha256"] = np.bytes_(digest(dataset[()]))
+    problems = [finding.problem for finding in bs.open(path).verify(full=True).findings]
+    assert problems == [f"resid.post.last/{beside} is not that of the values"]
 
 
 def test_answers_failures_and_marks_are_those_that_were_written():

@@ -11,7 +11,14 @@ import pytest
 import torch
 from model_zoo import tokenizer
 from torch import Tensor, nn
-from transformers import AlbertConfig, AlbertModel, AttentionInterface
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)  # fmt: skip
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -94,6 +101,22 @@ def test_code_of_a_model_that_fails_is_one_problem(
     with pytest.raises(BabelScopeError, match=f"{folder} cannot be loaded: .*{why}") as error:
         load_model(folder, device="cpu", trust_remote_code=True)
     assert error.value.hint == "check its files and its own code"
+
+
+def test_trust_remote_code_false_passed(folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out, it would mean that the user is asked on the terminal."""
+    passed = []
+    for loader in (AutoConfig, AutoTokenizer, AutoModelForCausalLM):
+        real = loader.from_pretrained
+
+        def recorded(*arguments: object, real: Callable[..., object] = real, **options: object) -> object:
+            passed.append(options["trust_remote_code"])
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(loader, "from_pretrained", recorded)
+    load_model(folder_of("llama"), device="cpu")
+    assert len(passed) >= 3
+    assert set(passed) == {False}
 
 
 def captured(loaded: LoadedModel, prompts: PromptSet) -> Block:

@@ -13,8 +13,9 @@ HOSTILE = (
     "</script><img src=x onerror='window.hacked = 1'>",
     "\"quotes\" & 'apostrophes' \\u003c \u2028 \u2029 </pre>",
     "{{ 7 * 7 }} ]]> <!-- <svg onload=alert(1)>",
+    "javascript:window.hacked=1 \u202egnp.exe\u2066 \x1b[2J",
 )
-ITEMS = (" ".join(HOSTILE), *(f"{HOSTILE[i % 4]}{i}" for i in range(1, 16)))
+ITEMS = (" ".join(HOSTILE), *(f"{HOSTILE[i % 5]}{i}" for i in range(1, 16)))
 FREE, KNOWLEDGE = "knowledge-free", "knowledge</script><b>\u2028"
 DEMANDS = tuple(FREE if i < 8 else KNOWLEDGE for i in range(16))
 SWEEP = {"threshold": (0.2, 0.4, 0.6, 0.8)}

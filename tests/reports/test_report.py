@@ -24,15 +24,23 @@ class Elements(HTMLParser):
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        self.around: list[tuple[str, str]] = []  # each text and the element right around it
+        self._open: list[str] = []
         self._is_pre = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in {"meta", "br", "link"}:
+            self._open.append(tag)
         self.found.append((tag, dict(attrs)))
         self._is_pre = tag == "pre"
         if self._is_pre:
             self.texts.append("")
 
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag  # also that no text closes what it did not open
+
     def handle_data(self, data: str) -> None:
+        self.around.append((data, self._open[-1] if self._open else ""))
         if self._is_pre:
             self.texts[-1] += data
 
@@ -68,6 +76,14 @@ def test_holds_no_element_that_a_text_brought_along(elements: Elements) -> None:
 
 def test_shows_hostile_prompts_as_they_are(elements: Elements) -> None:
     assert f"{' '.join(HOSTILE)} in en" in [text.rstrip("\n") for text in elements.texts]
+
+
+@pytest.mark.parametrize("evil", ["</script>", "onerror", "javascript:", "\u202e", "\x1b"])
+def test_report_escapes(elements: Elements, evil: str) -> None:
+    assert not any(evil in f"{tag} {attributes}" for tag, attributes in elements.found)
+    around = {tag for text, tag in elements.around if evil in text} - {"script"}  # Vega says onerror itself
+    # Blocks, cells and <bdi>: a text that turns the direction around turns it for itself alone.
+    assert {"pre", "bdi"} <= around <= {"pre", "bdi", "td", "th", "figcaption"}
 
 
 def test_no_specification_can_end_its_script(report: Path) -> None:

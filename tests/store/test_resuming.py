@@ -165,8 +165,11 @@ def test_a_damaged_shard_is_told_kept_and_computed_again(tmp_path, harm):
         assert [(shard.name in told, "quarantine/l-sw-" in told) for told in writer.quarantined] == [(True, True)]
         assert writer.pending() == [("sw", 1)]
         writer.put(make_block(plan, "sw", 1))
-    kept = list((path / "quarantine").iterdir())
-    assert [p.read_bytes() for p in kept] == [bad]
+    kept = sorted((path / "quarantine").iterdir())
+    assert [p.suffix for p in kept] == [".h5", ".json"]
+    assert kept[0].read_bytes() == bad
+    note = json.loads(kept[1].read_text())
+    assert [note["file"], len(note["reasons"])] == [shard.relative_to(path).as_posix(), 1]
     assert {k: v for k, v in shards_of(path).items() if not k.startswith("quarantine")} == whole
     started = json.loads(next(iter(sorted((path / "runs").glob("*.started.json"))[-1:])).read_text())
     assert started["quarantined"] == list(writer.quarantined)
@@ -191,15 +194,16 @@ def test_a_shard_that_was_computed_again_meanwhile_is_not_moved_away(tmp_path, m
     shard = path / "shards/l-en/000000000-000000002.h5"
     good = shard.read_bytes()
     truncate(shard)
-    honest = resuming._move
+    honest = resuming.quarantine
 
     def meanwhile(*arguments):
         shard.rename(tmp_path / "moved by another process")
         shard.write_bytes(good)
         return honest(*arguments)
 
-    monkeypatch.setattr(resuming, "_move", meanwhile)
+    monkeypatch.setattr(resuming, "quarantine", meanwhile)
     assert StoreWriter.resume(path, plan).pending() == []
+    assert list((path / "quarantine").iterdir()) == []
     assert shard.read_bytes() == good
 
 

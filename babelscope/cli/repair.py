@@ -1,0 +1,24 @@
+"""`babelscope repair`: damaged shards are moved aside, and nothing else."""
+
+from typing import Annotated
+
+import typer
+
+from babelscope import workflows
+from babelscope.cli.options import Store
+from babelscope.cli.progress import bar
+from babelscope.errors import BabelScopeError, printable
+
+
+def run(
+    store: Store,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be moved, and move nothing.")] = False,
+) -> None:
+    """Move damaged shards of STORE to its folder quarantine; the capture, with --resume, computes them again."""
+    with bar() as progress:
+        done = workflows.repair(store, dry_run=dry_run, progress=progress)
+    print(printable(str(done)))
+    if done.left:
+        raise BabelScopeError(
+            f"{store}: {len(done.left)} findings that moving a shard does not mend", "they are listed above"
+        )

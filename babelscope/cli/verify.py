@@ -1,0 +1,30 @@
+"""`babelscope verify`: whether a store is what was written."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from babelscope import workflows
+from babelscope.cli.options import Store
+from babelscope.cli.progress import bar
+from babelscope.errors import BabelScopeError, printable
+
+
+def run(
+    store: Store,
+    full: Annotated[bool, typer.Option("--full", help="Read every byte, and check each sha256.")] = False,
+    untrusted: Annotated[
+        bool, typer.Option("--untrusted", help="In a process with little memory and time; nothing is written.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print everything that is wrong with STORE; exit 1 if anything is."""
+    with bar() as progress:
+        found = workflows.verify(store, full=full, untrusted=untrusted, progress=progress)
+    print(json.dumps(found.to_json()) if as_json else printable(str(found)))
+    if not found:
+        raise BabelScopeError(
+            f"{store} is not as it was written: {len(found.findings)} findings",
+            f"cli.py repair {store} moves damaged shards aside, so that capture --resume computes them again",
+        )
