@@ -155,7 +155,7 @@ def will_read(paths: Iterable[Path]) -> None:
         return
     for path in paths:
         with suppress(OSError):
-            handle = os.open(path, os.O_RDONLY)
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
             try:
                 os.posix_fadvise(handle, 0, _HEAD, os.POSIX_FADV_WILLNEED)
             finally:
