@@ -171,7 +171,7 @@ print("not once")
 
 def test_no_pickle_anywhere(tmp_path):
     lines = [
-        (path.name, line.partition("#")[0])
+        (path.name, line.partition("#")[0].replace("allow_pickle=False", ""))
         for path in (ROOT / "babelscope").rglob("*.py")
         for line in path.read_text("utf-8").splitlines()
     ]

@@ -291,6 +291,7 @@ def test_plugin_path_never_loaded(store, tmp_path):
         file.attrs.update(owner)
         asks_for_a_plugin(file)
     environment = {**os.environ, "HDF5_PLUGIN_PATH": str(plugins), "PYTHONPATH": str(ROOT)}
+    environment.pop("HDF5_PLUGIN_PRELOAD", None)  # a command that ran in this process has set it
 
     def run(*arguments):
         return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
