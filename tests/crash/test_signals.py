@@ -61,7 +61,9 @@ def stopped(cli, store, numbers, rng, seen):
         # The signal came when the last block was written, or after it: then it ends Python as it does by default.
         done = sum(1 for _ in store.glob(SHARDS)) == BLOCKS
         return code, False, [] if done else [f"exit {code} before the end ({seen()}): {printed[-300:]}"]
-    found = ["a traceback"] if "Traceback" in printed else []
+    # Between the end of the loop and that of the process, a second Ctrl-C is answered by Python and not by us.
+    ours = len(numbers) == 1 or "stopped at once" in printed
+    found = [f"exit {code} after {numbers}: {printed[-2000:]}"] if ours and "Traceback" in printed else []
     if len(numbers) == 2:  # the second comes while the loop runs, or when the first has already ended it
         wanted = {CODES[n] for n in numbers} | {-numbers[1]}
         return code, True, found if code in wanted else [*found, f"exit {code} after {numbers}"]
