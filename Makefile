@@ -30,9 +30,10 @@ lint: $(VENV)/.installed-dev
 test: lint wheel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -p randomly --randomly-seed=1
 
-# What tests/crash does in every commit, ten times as often, with a table at the end: docs/reliability.md.
+# What tests/crash does in every commit, ten times as often, with a table at the end: docs/reliability.md. Then as many flipped bits.
 torture: $(VENV)/.installed-dev
 	BABELSCOPE_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/crash
+	BABELSCOPE_FLIPS=2000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/store/test_verify.py
 
 # The wheel must work without the checkout: a clean environment that borrows only the dependencies.
 wheel: $(VENV)/.installed-dev
