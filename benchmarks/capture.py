@@ -42,7 +42,9 @@ from babelscope.activations_store import StoreWriter
 from babelscope.hooks.prefixes import shared_batches
 from babelscope.hooks.tokens import Encoded, batches, encode, pad
 from babelscope.schema import LEVERS, Prompt, PromptSet
+from babelscope.schema.plan import PASS_COST
 from babelscope.training.tokenizer import train_tokenizer
+from babelscope.workflows.estimates import estimated
 
 SITES = ("resid.post", "mlp.act")
 SHAPES = {
@@ -66,7 +68,7 @@ class Setting:
     encoded: list[Encoded]
 
     def batches(self) -> list[list[int]]:
-        return batches([len(e) for e in self.encoded], self.budget)
+        return batches([len(e) for e in self.encoded], self.budget, PASS_COST)
 
     def ids(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = pad(self.loaded, [self.encoded[i] for i in rows])
@@ -85,6 +87,7 @@ def capture(s: Setting, levers: tuple[str, ...] = tuple(LEVERS), where: str | No
     plan = hooks.make_plan(
         s.loaded, s.prompts, sites=SITES, positions=["last"], answers="none", token_budget=s.budget, levers=levers
     )
+    plan = estimated(Path("here"), plan, s.loaded, s.prompts, resized=True).plan  # batches as they suit the device
     with (
         tempfile.TemporaryDirectory(dir=where) as folder,
         StoreWriter.create(Path(folder) / "run.acts", plan, s.prompts, {}) as writer,
@@ -330,7 +333,7 @@ def run(workload: str, dtype: str, options: argparse.Namespace) -> dict[str, obj
     alone = 0
     for language in s.prompts.languages:
         ids = [e.ids for e, g in zip(s.encoded, languages, strict=True) if g == language]
-        groups = shared_batches(ids, options.budget)
+        groups = shared_batches(ids, options.budget, PASS_COST)
         alone += sum(len(ids[i]) - (g.shared[-1] if g.shared else 0) for g in groups for i in g.rows)
     about = {
         "workload": workload, "dtype": dtype, "prompts": len(lengths), "tokens": sum(lengths),
