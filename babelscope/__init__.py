@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from babelscope.workflows import load_analysis as load_analysis
     from babelscope.workflows import open_store as open
     from babelscope.workflows import prompts_of as prompts
+    from babelscope.workflows import train as train
 
 # Public name -> where it lives. Resolved on first use, so that `import babelscope` costs nothing.
 _PUBLIC = {
@@ -35,6 +36,7 @@ _PUBLIC = {
     "load_analysis": "babelscope.workflows:load_analysis",
     "open": "babelscope.workflows:open_store",
     "prompts": "babelscope.workflows:prompts_of",
+    "train": "babelscope.workflows:train",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "load_analysis",
     "open",
     "prompts",
+    "train",
 ]
 
 

@@ -6,9 +6,17 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.progress import note
+from babelscope.cli.options import Overwrite
+from babelscope.cli.progress import bar, note
 
 app = typer.Typer(help="Train a model to probe.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Argument(help="Model folder to write.")]
+Config = Annotated[str, typer.Option("--config", "-c", help="YAML file, or a preset: cli.py train presets.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="A field, as optimization.batch=4. Repeat it.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="First items of each source, to try it out.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print examples, tokens, steps and parameters, and stop.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")]
 
 
 @app.callback()
@@ -17,11 +25,57 @@ def methods() -> None:
 
 
 @app.command()
+def lora(
+    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
+    resume: Resume = False, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Low-rank adapters beside frozen weights; the loss is that of the answers alone."""
+    _train("lora", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+
+
+@app.command()
+def bitfit(
+    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
+    resume: Resume = False, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Biases alone, and the head of a classifier."""
+    _train("bitfit", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+
+
+@app.command()
+def full(
+    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
+    resume: Resume = False, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """All weights."""
+    _train("full", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+
+
+@app.command()
+def presets() -> None:
+    """List the presets."""
+    for name, about in workflows.presets().items():
+        print(f"{name:<28} {about}")
+
+
+def _train(
+    method: str, out: Path, config: str, changes: list[str] | None, limit: int | None, *, dry_run: bool, resume: bool,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    read = workflows.read_config(config, method, changes or ())
+    with bar() as progress:
+        done = workflows.train(
+            read, out, limit=limit, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=progress, note=note
+        )
+    print(done)
+
+
+@app.command()
 def organism(
-    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")] = False,
+    resume: Resume = False,
 ) -> None:
     """Train the small multilingual decoder from nothing, with its tokenizer and its model card."""
     workflows.train_organism(out, limit=limit, seed=seed, resume=resume, note=note)

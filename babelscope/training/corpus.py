@@ -9,8 +9,8 @@ import numpy as np
 
 from babelscope import plugins
 from babelscope.datasets.words import wording
-from babelscope.schema import Prompt
 from babelscope.schema.prompts import LETTERS
+from babelscope.training.examples import answer_of
 
 # Prompts in which one of four numbers repeats the input: the smallest task with option letters.
 MATCHING = "matching"
@@ -71,7 +71,9 @@ def _examples(part: Ingredient, language: str, n: int, first_seed: int) -> list[
     found: list[Example] = []
     for seed in count(first_seed):
         prompts = recipe(items=n, split="train", seed=seed, **part.parameters).generate([language]).prompts
-        found += [Example(p.text, _answer(p)) for p in prompts if not part.rules or p.covariates["rule"] in part.rules]
+        found += [
+            Example(p.text, answer_of(p)) for p in prompts if not part.rules or p.covariates["rule"] in part.rules
+        ]
         if len(found) >= n:
             break
     return found[:n]
@@ -88,7 +90,3 @@ def _matching(language: str, rng: np.random.Generator, numbers: int, instruction
     if instruction:
         lines.insert(0, words.say("shell.instruction", letters=words.list(LETTERS[:4])))
     return Example("\n".join(lines), f" {LETTERS[gold]}")
-
-
-def _answer(prompt: Prompt) -> str:
-    return f" {prompt.letters[prompt.gold]}" if prompt.gold is not None else f" {prompt.answer}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.parts import Part, is_silent, part_of
     from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
     from babelscope.workflows.signals import Note, Progress
+    from babelscope.workflows.training import TrainingPlan, presets, read_config, train
     from babelscope.workflows.verification import repair, verify
 
 # Resolved on first use: `--help` and `ls` load neither pandas nor scipy.
@@ -29,6 +30,7 @@ _PUBLIC = {
     "Note": "signals",
     "Part": "parts",
     "Progress": "signals",
+    "TrainingPlan": "training",
     "accuracy": "analysis",
     "analyze": "analysis",
     "audit_prompts": "prompts",
@@ -50,8 +52,11 @@ _PUBLIC = {
     "new_folder": "outputs",
     "open_store": "analysis",
     "part_of": "parts",
+    "presets": "training",
     "prompts_of": "prompts",
+    "read_config": "training",
     "repair": "verification",
+    "train": "training",
     "train_organism": "model_folders",
     "verify": "verification",
     "write_prompts": "prompts",
@@ -66,6 +71,7 @@ __all__ = [
     "Note",
     "Part",
     "Progress",
+    "TrainingPlan",
     "accuracy",
     "analyze",
     "audit_prompts",
@@ -86,8 +92,11 @@ __all__ = [
     "open_store",
     "pack",
     "part_of",
+    "presets",
     "prompts_of",
+    "read_config",
     "repair",
+    "train",
     "train_organism",
     "unpack",
     "verify",

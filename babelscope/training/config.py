@@ -1,0 +1,229 @@
+"""What decides a training run: one YAML file, checked before a model is loaded. Knows no torch."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from babelscope.errors import BabelScopeError, unknown_name
+
+METHODS = {
+    "lora": "low-rank adapters beside frozen weights, kept or merged",
+    "bitfit": "biases alone, and the head of a classifier",
+    "full": "all weights",
+}
+Method = Literal["lora", "bitfit", "full"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Strict):
+    """What is trained on: prompts with a right answer, or plain text.
+
+    Parameters
+    ----------
+    prompts : list of str
+        Names of generated sets, and files, as for `capture`.
+    parameters : mapping
+        Fields of the recipe of the generated sets, as `items`, `seed`, `compat`. Their split is the train split unless
+        this says otherwise.
+    rules : list of str
+        Only items of these rules; none for all.
+    languages : list of str, optional
+        Default: all.
+    text : list of str
+        Files of plain text in UTF-8, one document a line.
+    limit : int, optional
+        First items of each source.
+    """
+
+    prompts: list[str] = []
+    parameters: dict[str, Any] = {}
+    rules: list[str] = []
+    languages: list[str] | None = None
+    text: list[str] = []
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Data":
+        if bool(self.prompts) == bool(self.text):
+            raise ValueError("name prompts or text, one of them")
+        return self
+
+
+class Lora(_Strict):
+    """Low-rank adapters; the defaults are those of Hu et al. (2024), arXiv:2406.16655, appendix D.
+
+    Parameters
+    ----------
+    r, alpha : int
+        Rank, and the scale of the update times the rank.
+    targets : list of str
+        Names of linear layers; none for all but the unembedding.
+    merge : bool
+        Write the model with the adapter added to its weights.
+    """
+
+    r: int = Field(default=128, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: list[str] = []
+    merge: bool = False
+
+
+class Optimization(_Strict):
+    """How weights move.
+
+    Parameters
+    ----------
+    batch, accumulation : int
+        Examples of one pass on one device, and passes before each step.
+    warmup_steps : int
+    schedule : str
+        As transformers names it: cosine, linear, constant, ...
+    over_length : {"refuse", "truncate", "drop"}
+        What happens to an example longer than `max_length` tokens. What is cut off is the beginning.
+    """
+
+    learning_rate: float = Field(gt=0)
+    epochs: float = Field(default=1, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch: int = Field(default=8, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    schedule: str = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    gradient_checkpointing: bool = False
+    max_length: int = Field(default=1024, ge=8)
+    over_length: Literal["refuse", "truncate", "drop"] = "refuse"
+
+
+class TrainConfig(_Strict):
+    """One run.
+
+    Parameters
+    ----------
+    mode : {"corrected", "paper"}
+        "paper" repeats what a paper did where it was a flaw: BitFit then leaves a new classifier frozen and random
+        (arXiv:2310.15258, the authors' baseline).
+    model : str
+        Folder, hub id, or the name of an embedded model.
+    save_steps, log_steps : int, optional
+        Default: ten checkpoints, a hundred entries of the log.
+    trainer : mapping
+        Further arguments of transformers' `TrainingArguments`, as `fsdp` or `deepspeed`.
+    """
+
+    method: Method
+    mode: Literal["corrected", "paper"] = "corrected"
+    model: str
+    data: Data
+    lora: Lora = Lora()
+    optimization: Optimization
+    seed: int = 0
+    save_steps: int | None = Field(default=None, ge=1)
+    log_steps: int | None = Field(default=None, ge=1)
+    trainer: dict[str, Any] = {}
+    about: str = ""
+
+
+def presets() -> dict[str, str]:
+    """Name of each preset -> what it says of itself."""
+    folder = files("babelscope.training").joinpath("presets")
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            found[file.name.removesuffix(".yaml")] = str(yaml.safe_load(file.read_text("utf-8")).get("about", ""))
+    return found
+
+
+def read_config(source: str | Path, method: str | None = None, changes: Sequence[str] = ()) -> TrainConfig:
+    """A configuration from a YAML file or the name of a preset.
+
+    Parameters
+    ----------
+    method : str, optional
+        That of the command, which the file need not repeat.
+    changes : sequence of str
+        As `optimization.batch=4`; the value is YAML.
+
+    Raises
+    ------
+    BabelScopeError
+        Naming the file, the field, what was expected.
+    """
+    record = _record(str(source))
+    if method is not None:
+        said = record.setdefault("method", method)
+        if said != method:
+            raise BabelScopeError(f"{source}: method is {said!r}, and the command is `train {method}`", f"train {said}")
+    for change in changes:
+        _change(record, change)
+    return config_of(record, str(source))
+
+
+def config_of(record: Mapping[str, Any], source: str = "configuration") -> TrainConfig:
+    """A configuration from nested values; `source` is named in errors."""
+    try:
+        return TrainConfig.model_validate(record)
+    except ValidationError as error:
+        first, *others = error.errors()
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        known = _known(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ()
+        if known:
+            near = unknown_name("field", str(first["loc"][-1]), known)
+            raise BabelScopeError(f"{source}: {field} is no field", near.hint) from None
+        more = f" ({len(others)} more)" if others else ""
+        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        raise BabelScopeError(
+            f"{source}: {field}: {message}{given}{more}", "docs/training.md lists all fields"
+        ) from None
+
+
+def _record(source: str) -> dict[str, Any]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        text = path.read_text("utf-8", "backslashreplace")
+    elif source in presets():
+        text = files("babelscope.training").joinpath("presets", f"{source}.yaml").read_text("utf-8")
+    elif path.suffix in (".yaml", ".yml"):
+        raise BabelScopeError(f"{source} does not exist", "name a YAML file, or a preset: cli.py train presets")
+    else:
+        raise unknown_name("preset", source, presets(), "cli.py train presets")
+    try:
+        record = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BabelScopeError(f"{source} is no YAML: {' '.join(str(error).split())}", "mend the file") from None
+    if not isinstance(record, dict):
+        raise BabelScopeError(f"{source} holds no fields", "write lines such as `model: organism`")
+    return record
+
+
+def _change(record: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise BabelScopeError(f"--set {change} has no value", "write --set optimization.batch=4")
+    *parents, last = name.strip().split(".")
+    for parent in parents:
+        record = record.setdefault(parent, {})
+        if not isinstance(record, dict):
+            raise BabelScopeError(f"--set {change}: {parent} holds no fields", "name a field, as optimization.batch")
+    try:
+        record[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BabelScopeError(f"--set {change}: the value is no YAML", "write --set optimization.batch=4") from None
+
+
+def _known(place: tuple[int | str, ...]) -> tuple[str, ...]:
+    kind: Any = TrainConfig
+    for part in place:
+        kind = kind.model_fields[str(part)].annotation
+    return tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()

@@ -1,0 +1,196 @@
+"""Prompts and texts as tokens to train on: what is read, and from where on it is to be predicted."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Prompt, PromptSet
+
+IGNORED = -100  # a label that the loss of transformers leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Tokens of one example.
+
+    Parameters
+    ----------
+    ids : tuple of int
+    start : int
+        First token that is to be predicted; those before are only read.
+    label : int
+        Class of the whole, where a classifier is trained; -1 elsewhere.
+    """
+
+    ids: tuple[int, ...]
+    start: int = 0
+    label: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """All examples of a run, and what became of those that were too long."""
+
+    rows: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.rows[index]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are read in one epoch, without padding."""
+        return sum(len(row.ids) for row in self.rows)
+
+
+def answer_of(prompt: Prompt) -> str:
+    """What should follow a prompt, with its leading space: the letter of the right option, else the answer's text."""
+    if prompt.gold is not None and prompt.letters:
+        return f" {prompt.letters[prompt.gold]}"
+    return f" {prompt.answer}" if prompt.answer else ""
+
+
+def responses(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length: int, over_length: str) -> Examples:
+    """Prompts with the answers behind them; only these, and the end of the text, are to be predicted.
+
+    Raises
+    ------
+    BabelScopeError
+        If a prompt has no answer, or is too long and that is refused.
+    """
+    answers = [answer_of(p) for p in prompts.prompts]
+    _every_one_answered(prompts, answers, "a gold option or an answer")
+    read = tokenizer([p.text for p in prompts.prompts])["input_ids"]
+    said = tokenizer(answers, add_special_tokens=False)["input_ids"]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    rows = [Example((*a, *b, *end), len(a)) for a, b in zip(read, said, strict=True)]
+    return _fitted(rows, max_length, over_length, lambda i: _name(prompts.prompts[i]))
+
+
+def classes(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length: int, over_length: str) -> Examples:
+    """Prompts with the number of the right option as their class.
+
+    Where a prompt has a `context` and a `question`, both are read as a pair, with a separator between them
+    (arXiv:2310.15258); else its text is.
+
+    Raises
+    ------
+    BabelScopeError
+        If a prompt has no gold option, their number differs, or one is too long and that is refused.
+    """
+    _every_one_answered(prompts, ["x" if p.gold is not None else "" for p in prompts.prompts], "a gold option")
+    numbers = Counter(len(p.options or p.letters) for p in prompts.prompts)
+    if len(numbers) > 1:
+        odd = next(p for p in prompts.prompts if len(p.options or p.letters) != numbers.most_common(1)[0][0])
+        raise BabelScopeError(
+            f"{_name(odd)} has {len(odd.options or odd.letters)} options, others have {numbers.most_common(1)[0][0]}",
+            "train a classifier on prompts with the same classes",
+        )
+    pairs = [(p.segment("context"), p.segment("question")) for p in prompts.prompts]
+    if all(a and b for a, b in pairs):
+        read = tokenizer([a for a, _ in pairs], [b for _, b in pairs])["input_ids"]
+    else:
+        read = tokenizer([p.text for p in prompts.prompts])["input_ids"]
+    rows = [Example(tuple(ids), 0, int(p.gold or 0)) for ids, p in zip(read, prompts.prompts, strict=True)]
+    return _fitted(rows, max_length, over_length, lambda i: _name(prompts.prompts[i]))
+
+
+def documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
+    """Plain texts, one after the other, in pieces of at most `max_length` tokens; every token is to be predicted."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    rows = []
+    for ids in tokenizer(list(texts))["input_ids"]:
+        whole = (*ids, *end)
+        rows += [Example(whole[i : i + max_length]) for i in range(0, len(whole), max_length)]
+    rows = [row for row in rows if len(row.ids) > 1]  # a single token predicts nothing
+    if not rows:
+        raise BabelScopeError("the text files hold no text", "name files with one document a line")
+    return Examples(tuple(rows))
+
+
+def _every_one_answered(prompts: PromptSet, answers: Sequence[str], what: str) -> None:
+    without = [p for p, answer in zip(prompts.prompts, answers, strict=True) if not answer]
+    if without:
+        raise BabelScopeError(
+            f"{len(without)} of {len(prompts)} prompts lack {what}, {_name(without[0])} among them",
+            "give the field `gold` or `answer`, or leave these items out",
+        )
+
+
+def _fitted(rows: Sequence[Example], max_length: int, policy: str, name: Callable[[int], str]) -> Examples:
+    long = [i for i, row in enumerate(rows) if len(row.ids) > max_length]
+    if not long:
+        return Examples(tuple(rows))
+    if policy == "refuse":
+        worst = max(long, key=lambda i: len(rows[i].ids))
+        raise BabelScopeError(
+            f"{len(long)} of {len(rows)} examples are longer than {max_length} tokens, {name(worst)} with "
+            f"{len(rows[worst].ids):,}",
+            "raise optimization.max_length, or set optimization.over_length to truncate or drop",
+        )
+    if policy == "drop":
+        kept = tuple(row for row in rows if len(row.ids) <= max_length)
+        if not kept:
+            raise BabelScopeError(f"all examples are longer than {max_length} tokens", "raise optimization.max_length")
+        return Examples(kept, (f"{len(long)} of {len(rows)} examples are longer than {max_length} tokens: left out",))
+    cut = tuple(_truncated(row, max_length) for row in rows)
+    return Examples(cut, (f"{len(long)} of {len(rows)} examples are cut to their last {max_length} tokens",))
+
+
+def _truncated(row: Example, max_length: int) -> Example:
+    if len(row.ids) <= max_length:
+        return row
+    if row.label >= 0:  # the first token is the one that a classifier reads
+        return Example((row.ids[0], *row.ids[len(row.ids) - max_length + 1 :]), 0, row.label)
+    lost = len(row.ids) - max_length
+    return Example(row.ids[lost:], max(0, row.start - lost))
+
+
+def _name(prompt: Prompt) -> str:
+    return f"item {prompt.item!r} in {prompt.language!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Collate:
+    """Examples of a batch, padded on the right."""
+
+    pad: int
+
+    def __call__(self, rows: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` (example, token); `labels` (example, token), or (example,) of classes."""
+        longest = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), longest), self.pad)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, IGNORED)
+        for i, row in enumerate(rows):
+            n = len(row.ids)
+            ids[i, :n] = torch.tensor(row.ids)
+            mask[i, :n] = 1
+            labels[i, row.start : n] = ids[i, row.start : n]
+        if rows[0].label >= 0:
+            labels = torch.tensor([row.label for row in rows])
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def read_texts(files: Sequence[str]) -> Iterator[str]:
+    """Lines of files that hold something.
+
+    Raises
+    ------
+    BabelScopeError
+        If a file cannot be read or is not UTF-8.
+    """
+    for file in files:
+        try:
+            with open(file, encoding="utf-8") as lines:
+                yield from (line.strip() for line in lines if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
+            raise BabelScopeError(f"text file {file} {why}", "name a readable file in UTF-8") from None

@@ -1,0 +1,131 @@
+"""Which weights of a model a method trains."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+from babelscope.errors import BabelScopeError
+from babelscope.training.config import Lora, TrainConfig
+
+# Encoders whose classes can also be used as decoders are listed by transformers among both.
+_ENCODERS = ("MaskedLM", "PreTraining", "SequenceClassification")
+
+
+def is_decoder(architecture: str) -> bool:
+    """Whether a class of models writes text; else a classifier is put on its first token."""
+    return architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and not architecture.endswith(_ENCODERS)
+
+
+def load(source: str, n_classes: int | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer; with `n_classes` where a classifier is wanted.
+
+    Raises
+    ------
+    BabelScopeError
+        If they cannot be loaded.
+    """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        if n_classes is None:
+            model = AutoModelForCausalLM.from_pretrained(source)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_classes)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BabelScopeError(f"{source} cannot be loaded: {first}", "name a model folder, or a hub id") from error
+    if tokenizer.pad_token_id is None:  # only masked positions hold it
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def architecture_of(source: str) -> str:
+    """Name of the class that a checkpoint was saved from.
+
+    Raises
+    ------
+    BabelScopeError
+        If there is no configuration.
+    """
+    try:
+        return str((AutoConfig.from_pretrained(source).architectures or [""])[0])
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BabelScopeError(f"{source} cannot be loaded: {first}", "name a model folder, or a hub id") from error
+
+
+def prepared(model: PreTrainedModel, config: TrainConfig) -> Any:
+    """The model with only those weights trainable that the method trains.
+
+    Raises
+    ------
+    BabelScopeError
+        If the model lacks what the method trains, or peft is not installed.
+    """
+    if config.method == "lora":
+        return _with_lora(model, config.lora)
+    if config.method == "bitfit":
+        _only_biases(model, paper=config.mode == "paper")
+    return model
+
+
+def trainable(model: nn.Module) -> tuple[int, int]:
+    """Numbers of trainable parameters, and of all."""
+    numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trained in numbers if trained), sum(n for n, _ in numbers)
+
+
+def _with_lora(model: PreTrainedModel, lora: Lora) -> Any:
+    if find_spec("peft") is None:
+        raise BabelScopeError("LoRA needs peft, which is not installed", "pip install 'babelscope[peft]'")
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    is_classifier = "SequenceClassification" in type(model).__name__
+    try:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets or "all-linear",
+                task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
+            ),
+        )  # fmt: skip
+    except ValueError as error:
+        linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise BabelScopeError(
+            f"no adapter can be put on {', '.join(lora.targets)}: {error}", f"its linear layers: {', '.join(linear)}"
+        ) from error
+
+
+def _only_biases(model: PreTrainedModel, *, paper: bool) -> None:
+    """BitFit (Ben Zaken et al. 2022, arXiv:2106.10199): every bias; and what stands on the body of a classifier.
+
+    That head is new and random, so freezing it is no baseline; the authors' code for 2310.15258 does so by mistake
+    (its baseline tests the model type against another spelling), which `mode: paper` repeats.
+    """
+    body = model.base_model
+    biases = [n for n, p in body.named_parameters() if n.endswith("bias")]
+    if not biases:
+        raise BabelScopeError(
+            f"{type(model).__name__} has no biases, which are what BitFit trains", "train lora, or full, instead"
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    for name, parameter in body.named_parameters():
+        parameter.requires_grad = name.endswith("bias") or (not paper and name.startswith("pooler."))
+    inside = {id(p) for p in body.parameters()}
+    is_classifier = "SequenceClassification" in type(model).__name__
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in inside:
+            parameter.requires_grad = name.endswith("bias") or (is_classifier and not paper)
