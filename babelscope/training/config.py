@@ -38,6 +38,9 @@ class Data(_Strict):
         Default: all.
     text : list of str
         Files of plain text in UTF-8, one document a line.
+    end_of_text : bool
+        Whether the token that ends a text is to be predicted behind an answer. A model that never saw it needs many
+        steps for that alone.
     limit : int, optional
         First items of each source.
     """
@@ -47,6 +50,7 @@ class Data(_Strict):
     rules: list[str] = []
     languages: list[str] | None = None
     text: list[str] = []
+    end_of_text: bool = True
     limit: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

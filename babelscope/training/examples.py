@@ -57,8 +57,10 @@ def answer_of(prompt: Prompt) -> str:
     return f" {prompt.answer}" if prompt.answer else ""
 
 
-def responses(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length: int, over_length: str) -> Examples:
-    """Prompts with the answers behind them; only these, and the end of the text, are to be predicted.
+def responses(
+    prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length: int, over_length: str, *, end_of_text: bool
+) -> Examples:
+    """Prompts with the answers behind them; only these, and the end of the text where asked, are to be predicted.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def responses(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length
     _every_one_answered(prompts, answers, "a gold option or an answer")
     read = tokenizer([p.text for p in prompts.prompts])["input_ids"]
     said = tokenizer(answers, add_special_tokens=False)["input_ids"]
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    end = [tokenizer.eos_token_id] if end_of_text and tokenizer.eos_token_id is not None else []
     rows = [Example((*a, *b, *end), len(a)) for a, b in zip(read, said, strict=True)]
     return _fitted(rows, max_length, over_length, lambda i: _name(prompts.prompts[i]))
 

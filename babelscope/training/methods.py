@@ -1,5 +1,6 @@
 """Which weights of a model a method trains."""
 
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -94,13 +95,16 @@ def _with_lora(model: PreTrainedModel, lora: Lora) -> Any:
 
     is_classifier = "SequenceClassification" in type(model).__name__
     try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets or "all-linear",
-                task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
-            ),
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # peft asks for a name that transformers is about to drop.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(
+                model,
+                LoraConfig(
+                    r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets or "all-linear",
+                    task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
+                ),
+            )  # fmt: skip
     except ValueError as error:
         linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise BabelScopeError(

@@ -219,8 +219,11 @@ def _prepared(config: TrainConfig, source: str, data: _Data) -> tuple[Any, Any, 
         return model, tokenizer, examples.documents(data.texts, tokenizer, wanted.max_length)
     first = data.prompts.prompts[0]
     model, tokenizer = methods.load(source, None if is_decoder else len(first.options or first.letters))
-    made = examples.responses if is_decoder else examples.classes
-    return model, tokenizer, made(data.prompts, tokenizer, wanted.max_length, wanted.over_length)
+    length = wanted.max_length, wanted.over_length
+    if is_decoder:
+        found = examples.responses(data.prompts, tokenizer, *length, end_of_text=config.data.end_of_text)
+        return model, tokenizer, found
+    return model, tokenizer, examples.classes(data.prompts, tokenizer, *length)
 
 
 def _check_context(model: Any, examples: "Examples") -> None:
