@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from babelscope.workflows import accuracy as accuracy
     from babelscope.workflows import analyze as analyze
     from babelscope.workflows import capture as capture
+    from babelscope.workflows import compare as compare
     from babelscope.workflows import demo as demo
     from babelscope.workflows import generate as generate
     from babelscope.workflows import load_analysis as load_analysis
@@ -28,6 +29,7 @@ _PUBLIC = {
     "accuracy": "babelscope.workflows:accuracy",
     "analyze": "babelscope.workflows:analyze",
     "capture": "babelscope.workflows:capture",
+    "compare": "babelscope.workflows:compare",
     "demo": "babelscope.workflows:demo",
     "generate": "babelscope.workflows:generate",
     "load_analysis": "babelscope.workflows:load_analysis",
@@ -41,6 +43,7 @@ __all__ = [
     "accuracy",
     "analyze",
     "capture",
+    "compare",
     "demo",
     "generate",
     "load_analysis",

@@ -22,6 +22,7 @@ from babelscope import hooks
 from babelscope.hooks.backends.torch import backend, forward
 from babelscope.hooks.capture import run_batch
 from babelscope.hooks.tokens import batches, encode, make_batch
+from babelscope.schema.plan import PASS_COST
 from babelscope.workflows import model_path
 
 BODY = "body, no capture"
@@ -61,7 +62,7 @@ class Arms:
 def prepare(folder: Path, dtype: str, prompts, token_budget: int) -> Arms:
     loaded = hooks.load_model(folder, dtype=dtype, device="cpu")
     encoded = encode(loaded.tokenizer, [p.text for p in prompts.prompts])
-    groups = batches([len(e) for e in encoded], token_budget)
+    groups = batches([len(e) for e in encoded], token_budget, PASS_COST)
 
     def body(rows):
         with torch.inference_mode():

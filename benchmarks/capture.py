@@ -5,7 +5,8 @@ bare pass of the same round, so that a busy machine disturbs every arm alike. Al
 bare pass, sorted by length and without a mask, which is the fastest that the plain model can be run. Peak memory is
 the growth of the resident size of a fresh process over one run, read from /proc (Linux with glibc), the median of three
 processes. The heap gives its free memory back before the run, since else the run fills what loading had freed, and
-appears to take less than it does, by another amount each time.
+appears to take less than it does, by another amount each time. On a GPU, peak memory is the growth of what torch's
+allocator has handed out there.
 
 The transformer_lens and nnsight arms are left out where these are not installed.
 """
@@ -13,13 +14,18 @@ The transformer_lens and nnsight arms are left out where these are not installed
 import argparse
 import copy
 import ctypes
+import functools
+import gc
 import json
+import math
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +45,9 @@ from babelscope.activations_store import StoreWriter
 from babelscope.hooks.prefixes import shared_batches
 from babelscope.hooks.tokens import Encoded, batches, encode, pad
 from babelscope.schema import LEVERS, Prompt, PromptSet
+from babelscope.schema.plan import PASS_COST
 from babelscope.training.tokenizer import train_tokenizer
+from babelscope.workflows.estimates import estimated
 
 SITES = ("resid.post", "mlp.act")
 SHAPES = {
@@ -49,6 +57,7 @@ SHAPES = {
            "vocab_size": 32000, "max_position_embeddings": 2048},
 }  # fmt: skip
 LANGUAGES = ("en", "de", "fr", "it", "ru", "pl", "ar", "he", "zh", "ja")
+LOOP = "one prompt at a time"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -62,7 +71,7 @@ class Setting:
     encoded: list[Encoded]
 
     def batches(self) -> list[list[int]]:
-        return batches([len(e) for e in self.encoded], self.budget)
+        return batches([len(e) for e in self.encoded], self.budget, PASS_COST)
 
     def ids(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = pad(self.loaded, [self.encoded[i] for i in rows])
@@ -76,13 +85,14 @@ def bare(s: Setting) -> None:
             s.loaded.model(input_ids=s.ids(rows)[0], use_cache=False)
 
 
-def capture(s: Setting, levers: tuple[str, ...] = tuple(LEVERS)) -> None:
+def capture(s: Setting, levers: tuple[str, ...] = tuple(LEVERS), where: str | None = None) -> None:
     """All layers into a store on disk, hashed and fsynced."""
     plan = hooks.make_plan(
         s.loaded, s.prompts, sites=SITES, positions=["last"], answers="none", token_budget=s.budget, levers=levers
     )
+    plan = estimated(Path("here"), plan, s.loaded, s.prompts, resized=True).plan  # batches as they suit the device
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=where) as folder,
         StoreWriter.create(Path(folder) / "run.acts", plan, s.prompts, {}) as writer,
     ):
         for block in hooks.run_plan(plan, s.loaded, s.prompts, writer.pending()):
@@ -92,6 +102,11 @@ def capture(s: Setting, levers: tuple[str, ...] = tuple(LEVERS)) -> None:
 def without_levers(s: Setting) -> None:
     """The same without levers: hooks on the body of the model."""
     capture(s, ())
+
+
+def into_memory(s: Setting) -> None:
+    """The same with the store on a file system in memory: what is left is not the disk's."""
+    capture(s, where="/dev/shm")
 
 
 def loop(s: Setting) -> None:
@@ -167,7 +182,8 @@ ARMS: dict[str, Callable[[Setting], None]] = {
     "bare forward pass": bare,
     "capture": capture,
     "capture, no levers": without_levers,
-    "one prompt at a time": loop,
+    "capture into memory": into_memory,
+    LOOP: loop,
     "transformer_lens": lens,
     "nnsight": nnsight,
     "output_hidden_states": hidden_states,
@@ -207,17 +223,24 @@ WORKLOADS = {
 }
 
 
-def prepare(workload: str, dtype: str, shape: str, device: str, budget: int) -> Setting:
+@functools.cache
+def weights(dtype: str, shape: str, device: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder with a random model, written once for all workloads."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    prompts, tokenizer = WORKLOADS[workload]()
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        config = LlamaConfig(**SHAPES[shape], pad_token_id=0)
-        with torch.device(device):
-            LlamaForCausalLM(config).to(DTYPES[dtype]).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        loaded = hooks.load_model(folder, device=device)
+    folder = tempfile.TemporaryDirectory(dir="/dev/shm" if device != "cpu" else None)  # 13 GB that need no disk
+    with torch.device(device):
+        model = LlamaForCausalLM._from_config(LlamaConfig(**SHAPES[shape], pad_token_id=0), dtype=DTYPES[dtype])
+    model.save_pretrained(folder.name)
+    return folder
+
+
+def prepare(workload: str, dtype: str, shape: str, device: str, budget: int) -> Setting:
+    prompts, tokenizer = WORKLOADS[workload]()
+    folder = weights(dtype, shape, device).name
+    tokenizer.save_pretrained(folder)
+    loaded = hooks.load_model(folder, device=device)
     return Setting(loaded, prompts, budget, encode(loaded.tokenizer, [p.text for p in prompts.prompts]))
 
 
@@ -246,21 +269,36 @@ def _resident_mb(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(s: Setting, arms: list[str], rounds: int) -> list[dict[str, object]]:
-    """Medians over interleaved rounds; CPU time is that of the process, all threads of it."""
-    cpu, wall = {a: [] for a in arms}, {a: [] for a in arms}
-    for arm in arms:
-        ARMS[arm](s)  # warm caches and allocators before anything counts
-    for _ in range(rounds):
+def sampled(s: Setting, every: int) -> tuple[Setting, float]:
+    """Every so many prompts, for the loop on a GPU, and how many times fewer tokens these are."""
+    if every == 1:
+        return s, 1.0
+    few = s.encoded[::every]
+    return Setting(s.loaded, s.prompts, s.budget, few), sum(map(len, s.encoded)) / sum(map(len, few))
+
+
+def measure(s: Setting, arms: list[str], options: argparse.Namespace) -> tuple[int, list[dict[str, object]]]:
+    """Number of rounds and medians over them; CPU time is that of the process, all threads of it."""
+    cpu, wall, gpu = {a: [] for a in arms}, {a: [] for a in arms}, {}
+    begun, rounds = time.monotonic(), 0
+    for number in range(options.rounds + 1):  # the first warms caches and allocators and does not count
+        if number > 1 and time.monotonic() - begun > options.seconds:
+            break
+        rounds = number
         for arm in arms:
-            started, used = time.perf_counter(), time.process_time()
-            ARMS[arm](s)
-            if s.loaded.device.type == "cuda":
-                torch.cuda.synchronize()
-            cpu[arm].append(time.process_time() - used)
-            wall[arm].append(time.perf_counter() - started)
+            given, times = sampled(s, options.loop_every) if arm == LOOP else (s, 1.0)
+            gc.collect()
+            with grown(s.loaded.device, arm, gpu):
+                started, used = time.perf_counter(), time.process_time()
+                ARMS[arm](given)
+                if s.loaded.device.type == "cuda":
+                    torch.cuda.synchronize()
+                cpu[arm].append((time.process_time() - used) * times)
+                wall[arm].append((time.perf_counter() - started) * times)
+            print(f"round {number}: {arm} {wall[arm][-1]:.2f} s", file=sys.stderr, flush=True)
+    cpu, wall = ({arm: values[1:] for arm, values in found.items()} for found in (cpu, wall))
     median = statistics.median
-    return [
+    return rounds, [
         {
             "arm": arm,
             "cpu_s": median(cpu[arm]),
@@ -268,9 +306,22 @@ def measure(s: Setting, arms: list[str], rounds: int) -> list[dict[str, object]]
             "wall_s": median(wall[arm]),
             "wall_ratio": median(a / b for a, b in zip(wall[arm], wall[arms[0]], strict=True)),
             "tokens_per_s": sum(map(len, s.encoded)) / median(wall[arm]),
+            "peak_mb": gpu.get(arm),
         }
         for arm in arms
     ]
+
+
+@contextmanager
+def grown(device: torch.device, arm: str, found: dict[str, float]) -> Iterator[None]:
+    """Note how much more memory of a GPU was in use at once than before; for another device, nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    yield
+    found[arm] = (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def run(workload: str, dtype: str, options: argparse.Namespace) -> dict[str, object]:
@@ -279,20 +330,23 @@ def run(workload: str, dtype: str, options: argparse.Namespace) -> dict[str, obj
     s = prepare(*prepared)
     arms = [a for a in ARMS if find_spec(a) is not None or a not in ("transformer_lens", "nnsight")]
     arms = [a for a in arms if a in ("bare forward pass", *options.arms)] if options.arms else arms
-    rows = measure(s, arms, options.rounds)
+    rounds, rows = measure(s, arms, options)
+    _BRIDGE.clear()
     for row in rows:
-        row["peak_mb"] = None if on_gpu or options.no_memory else peak_mb(row["arm"], prepared)
+        if not (on_gpu or options.no_memory):
+            row["peak_mb"] = peak_mb(row["arm"], prepared)
     lengths = [len(e) for e in s.encoded]
     languages = [p.language for p in s.prompts.prompts]
     alone = 0
     for language in s.prompts.languages:
         ids = [e.ids for e, g in zip(s.encoded, languages, strict=True) if g == language]
-        groups = shared_batches(ids, options.budget)
+        groups = shared_batches(ids, options.budget, PASS_COST)
         alone += sum(len(ids[i]) - (g.shared[-1] if g.shared else 0) for g in groups for i in g.rows)
     about = {
         "workload": workload, "dtype": dtype, "prompts": len(lengths), "tokens": sum(lengths),
         "shortest": min(lengths), "longest": max(lengths), "shared": 1 - alone / sum(lengths),
-        "rounds": options.rounds, "threads": torch.get_num_threads(),
+        "rounds": rounds, "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }  # fmt: skip
     return {**about, "arms": rows}
 
@@ -300,7 +354,8 @@ def run(workload: str, dtype: str, options: argparse.Namespace) -> dict[str, obj
 def show(found: dict[str, object]) -> None:
     print(
         f"{found['workload']}, {found['dtype']}: {found['prompts']} prompts of {found['shortest']}-{found['longest']} "
-        f"tokens, {found['shared']:.0%} of them shared; {found['rounds']} rounds, {found['threads']} threads"
+        f"tokens, {found['shared']:.0%} of them shared; {found['rounds']} rounds, {found['threads']} threads, "
+        f"{found['device']}"
     )
     for row in found["arms"]:
         memory = "" if row["peak_mb"] is None else f"{row['peak_mb']:>8.0f} MB"
@@ -313,12 +368,18 @@ def show(found: dict[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=["short", "kfrd"])
+    parser.add_argument(
+        "--workload", nargs="+", choices=WORKLOADS, help="default: short and kfrd; gpu with --device cuda"
+    )
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
     parser.add_argument("--arms", nargs="+", choices=ARMS, help="beside the bare pass; default: all")
     parser.add_argument("--device", default="cpu", help="cuda builds a model in the shape of Llama 7B in bf16")
     parser.add_argument("--budget", type=int, default=4096, help="tokens in a batch")
+    parser.add_argument(
+        "--loop-every", type=int, default=1, help="let the loop take every so many prompts, times scaled"
+    )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further round after so many")
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--json", action="store_true")
@@ -326,7 +387,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     on_gpu = options.device != "cpu"
-    pairs = [("gpu", "bf16")] if on_gpu else [(w, d) for w in options.workload for d in options.dtype]
+    workloads = options.workload or (["gpu"] if on_gpu else ["short", "kfrd"])
+    pairs = [(w, d) for w in workloads for d in (["bf16"] if on_gpu else options.dtype)]
     results = []
     for workload, dtype in pairs:
         results.append(run(workload, dtype, options))

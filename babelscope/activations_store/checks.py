@@ -1,7 +1,7 @@
 """What can be wrong inside one file of a store, told one problem at a time."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import h5py
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.activations_store.bfloat16 import BFLOAT16, is_bfloat16, read_rows
-from babelscope.activations_store.encoding import DTYPES, decoded, extremes
+from babelscope.activations_store.encoding import DTYPES, extremes
 from babelscope.activations_store.hdf5 import read_checked, strings
+from babelscope.activations_store.numbers import read_numbers
 from babelscope.activations_store.shard import check_shard, group_name
 from babelscope.schema import CapturePlan, Position
 from babelscope.schema.site import SITE_KINDS, split_site
@@ -26,6 +27,17 @@ ITEMS_LAYOUT: Layout = {
     "prompts/text_sha256": (TEXT, ("prompts",)),
     "prompts/record": (np.dtype(np.uint8), ("bytes",)),
     "prompts/record_splits": (np.dtype(np.int64), ("splits",)),
+}
+
+
+BLOCKS_LAYOUT: Layout = {
+    "blocks/block": (np.dtype(np.int32), ("blocks",)),
+    "blocks/dataset": (TEXT, ("large",)),
+    "blocks/region": (np.dtype(np.int64), ("blocks", "large", 2)),
+    "blocks/rest_splits": (np.dtype(np.int64), ("splits",)),
+    "blocks/rest": (np.dtype(np.uint8), ("bytes",)),
+    "blocks/device": (TEXT, ("blocks",)),
+    "blocks/versions": (TEXT, ("blocks",)),
 }
 
 
@@ -109,16 +121,51 @@ def shard_problems(file: h5py.Group, plan: CapturePlan, block: int, *, full: boo
     if found:
         return
     check_shard(file, plan, block)
+    yield from _content_problems(file, plan, planned, "its block")
+    if full:
+        yield from checksum_problems(file)
+
+
+def packed_problems(file: h5py.Group, plan: CapturePlan, *, full: bool) -> Iterator[str]:
+    """Everything that is wrong with an open packed file, but for the meaning of the records."""
+    yield from (f"items/{problem}" for problem in layout_problems(file["items"], ITEMS_LAYOUT))
+    for language in plan.languages:
+        yield from (f"lang/{language}/{problem}" for problem in _language_problems(file["lang"][language], plan))
+    if full:
+        yield from checksum_problems(file)
+
+
+def _language_problems(group: h5py.Group, plan: CapturePlan) -> Iterator[str]:
+    found = list(layout_problems(group, BLOCKS_LAYOUT))
+    yield from found
+    if found:
+        return
+    blocks = read_checked(group["blocks/block"]).tolist()
+    if blocks != sorted(set(blocks)) or not set(blocks) <= set(range(plan.n_blocks)):
+        yield "blocks/block names blocks that the plan does not have"
+        return
+    if not blocks:
+        return
+    layout = shard_layout(plan)
+    for name in layout:
+        if name.endswith("/scale"):
+            layout[name] = (layout[name][0], (len(blocks), *layout[name][1]))
+    found = list(layout_problems(group, layout))
+    yield from found
+    if not found:
+        planned = [item for block in blocks for item in plan.block(block)]
+        yield from _content_problems(group, plan, planned, "its blocks")
+
+
+def _content_problems(file: h5py.Group, plan: CapturePlan, planned: Sequence[int], blocks: str) -> Iterator[str]:
     items, failed = read_checked(file["rows/item"]), read_checked(file["failed/item"])
     if sorted([*items.tolist(), *failed.tolist()]) != list(planned) or (np.diff(items) <= 0).any():
-        yield "its items are not those of its block, each once and in order"
+        yield f"its items are not those of {blocks}, each once and in order"
     for site, layers in plan.site_layers().items():
         for position in plan.positions:
             group = file[group_name(site, position)]
             yield from _attribute_problems(group, plan, site, position)
             yield from _rows_problems(group, layers, position, items)
-    if full:
-        yield from checksum_problems(file)
 
 
 def _attribute_problems(group: h5py.Group, plan: CapturePlan, site: str, position: Position) -> Iterator[str]:
@@ -173,8 +220,9 @@ def _other_extremes(group: h5py.Group, layer: int, values: NDArray[np.generic]) 
     """Which of `absmax` and `nonfinite`, those of the model, cannot be those of one stored layer (row, *unit)."""
     want, slack = group["absmax"][layer], np.float32(0)
     if values.dtype == np.int8:
-        scale = group["scale"][layer]
-        values = decoded(values, scale)
+        scale = group["scale"]
+        scale = scale[layer] if scale.ndim < group["value"].ndim else scale[:, layer]  # a packed file has one per block
+        values = read_numbers(group, layer)
         # Half a scale of rounding, a little of float32, and scales below the normal numbers, which are coarse.
         slack = np.float32(0.501) * scale.max(initial=0) + np.finfo(np.float32).tiny
     elif values.dtype == np.float16:  # rounding keeps the order, so the largest is the rounded largest, clipped

@@ -28,12 +28,18 @@ FULL = {
     errno.EDQUOT: ("your quota is used up", "delete some of your files, or ask for a larger quota"),
     errno.EFBIG: ("this process may write no file of that size", "raise the limit (ulimit -f)"),
 }
+# EPERM is what Linux says of FAT and of many FUSE mounts.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 HOST = re.sub(r"[^A-Za-z0-9-]", "_", platform.node()) or "unknown"
 # Name, inside of a hidden folder that is being built, of what it replaces.
 OLD = ".old"
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9_-]+)\.(\d+)\.[0-9a-f]{8}\.tmp\Z")
 _DAY_S = 86_400
 _HEAD = 1 << 17  # all of a shard but its values, up to a few hundred sites
+
+
+class NoLinksError(OSError):
+    """The file system knows no hard links: FAT, exFAT, some shares and mounted object stores."""
 
 
 class StoreFullError(BabelScopeError):
@@ -63,6 +69,10 @@ def publish(path: Path, data: bytes | memoryview) -> bool:
                 new = True
             except FileExistsError:
                 new = False
+            except OSError as error:
+                if error.errno in NO_LINKS:
+                    raise NoLinksError(error.errno, error.strerror) from error
+                raise
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
@@ -128,6 +138,12 @@ def reported(
     try:
         yield
     except OSError as error:
+        if isinstance(error, NoLinksError):
+            raise BabelScopeError(
+                f"{path} cannot be written: the file system of {path.absolute().parent} makes no hard links "
+                f"({error.strerror}), and only with them a shard appears whole and never replaces another",
+                "name a path on another disk, and copy the store, or `cli.py pack` it, to where it belongs",
+            ) from error
         if error.errno not in FULL:
             raise BabelScopeError(
                 f"{path} cannot be written: {error.strerror or error}", "check the folder and its permissions"

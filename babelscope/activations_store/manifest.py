@@ -128,8 +128,9 @@ def check_plan(plan: CapturePlan) -> None:
                 f"the language codes {same!r} and {language!r} name one folder on some disks",
                 "name each language once, and never apart by case only",
             )
-    if not isinstance(plan.block_items, int) or plan.block_items < 1:
-        raise BabelScopeError(f"block_items is {plan.block_items!r}", "it must be 1 or more")
+    for name in ("block_items", "pooled"):
+        if not isinstance(getattr(plan, name), int) or getattr(plan, name) < 1:
+            raise BabelScopeError(f"{name} is {getattr(plan, name)!r}", "it must be 1 or more")
     for name in ("languages", "items", "positions"):
         if not getattr(plan, name):
             raise BabelScopeError(f"the plan names no {name}", "a store has at least one")

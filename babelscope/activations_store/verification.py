@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from babelscope.activations_store.checks import checksum_problems, items_problems, shard_problems
+from babelscope.activations_store.checks import items_problems, packed_problems, shard_problems
 from babelscope.activations_store.hdf5 import opened
 from babelscope.activations_store.items import read_prompts
 from babelscope.activations_store.manifest import Manifest, read_manifest
@@ -136,9 +136,11 @@ def examine(
             raise
         yield Checked(0, 1, "store.json", (Finding("store.json", error.problem),))
         return
-    sums, _ = read_sums(path) if full else ({}, [])
+    sums, _ = read_sums(path) if full and path.is_dir() else ({}, [])
     shards = _shards(path, manifest.plan)
     names = ["store.json", "items.h5", *shards, *_others(path, shards), NAME]
+    if path.is_file():
+        path, names = path.parent, [path.name]
     for number, name in enumerate(names):
         if number < start:
             continue
@@ -199,13 +201,14 @@ def _file_findings(path: Path, manifest: Manifest, name: str, *, full: bool) -> 
         yield Finding(name, reason)
     elif name.startswith("shards/"):
         yield Finding(name, "is no shard of this plan")
-    elif name.endswith(".json") and full and not _is_json(file):
-        yield Finding(name, "is not JSON")
-    elif name.endswith(".h5"):
+    elif name.endswith(".json"):
+        if full and not _is_json(file):
+            yield Finding(name, "is not JSON")
+    else:  # items.h5, or a packed file of any name
         try:
             with opened(file, manifest.plan) as held:
-                check = items_problems(held, manifest.plan, full=full) if name == "items.h5" else _packed(held, full)
-                problems = list(check)
+                check = items_problems if name == "items.h5" else packed_problems
+                problems = list(check(held, manifest.plan, full=full))
             if name == "items.h5" and full and not problems:
                 problems = _prompt_problems(file, manifest)
             yield from (Finding(name, problem, damaged=True) for problem in problems)
@@ -219,10 +222,6 @@ def _is_json(file: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _packed(file: h5py.Group, full: bool) -> Iterator[str]:
-    return checksum_problems(file) if full else iter(())
 
 
 def _prompt_problems(file: Path, manifest: Manifest) -> list[str]:

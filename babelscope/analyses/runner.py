@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,30 @@ def analyze(
         For unknown names, a site that was not captured, fewer than two languages or four items, a null that is
         restricted so far that no item has one, or in "paper" mode at all.
     """
+    found = estimated(
+        store, metrics, sites=sites, languages=languages, position=position, by=by, within=within, sweep=sweep,
+        mode=mode, marked=marked, seed=seed, n_boot=n_boot, n_perm=n_perm, jobs=jobs, progress=progress,
+    )  # fmt: skip
+    return _results(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """Everything that was estimated of a store, and how, before it becomes tables."""
+
+    metrics: Mapping[str, Metric]
+    estimates: Mapping[str, list[Estimates]]
+    groups: tuple[Group, ...]
+    provenance: Mapping[str, Any]
+
+
+def estimated(
+    store: "ActivationStore", metrics: Sequence[str | Metric] | None, *, sites: Sequence[str] | None,
+    languages: Sequence[str] | None, position: str | None, by: str | None, within: Sequence[str],
+    sweep: Mapping[str, Sequence[float]] | None, mode: Mode, marked: Marked, seed: int, n_boot: int, n_perm: int,
+    jobs: int, progress: Progress | None, only: Sequence[str] | None = None,
+) -> Estimated:  # fmt: skip
+    """What `analyze` puts into tables; `only` names the items that may count, in their order."""
     within = tuple(dict.fromkeys(within))
     mode = allowed_mode(mode, within)
     grids = {name: tuple(float(v) for v in values) for name, values in (sweep or {}).items()}
@@ -128,6 +153,9 @@ def analyze(
         raise BabelScopeError("one language cannot be compared", "name at least two, as --languages en,de")
     common = store.select(str(work[0].site), languages=spoken, position=str(at)).items
     items = unmarked(store, common, spoken, marked)
+    if only is not None:
+        kept = set(items)
+        items = tuple(item for item in only if item in kept)
     by = grouping(store, items, by)
     members = item_groups(store, items, by)
     strata = item_strata(store, members, within)
@@ -153,7 +181,7 @@ def analyze(
         "items_without_null": sum(len(s) for g in groups for s in g.strata or () if len(s) < SMALLEST_STRATUM),
         "metrics_left_out": left_out, **CONVENTIONS, **_restricted(within),
     }  # fmt: skip
-    return _results(chosen, found, groups, provenance, swept=bool(grids))
+    return Estimated(chosen, found, groups, provenance)
 
 
 CONVENTIONS: Mapping[str, Any] = {
@@ -223,11 +251,9 @@ def _scored(
     return scored
 
 
-def _results(
-    chosen: Mapping[str, Metric], found: Mapping[str, list[Estimates]], groups: tuple[Group, ...],
-    provenance: Mapping[str, Any], *, swept: bool,
-) -> list[Result]:  # fmt: skip
-    position, results = str(provenance["position"]), []
+def _results(what: Estimated) -> list[Result]:
+    chosen, found, groups, provenance = what.metrics, what.estimates, what.groups, what.provenance
+    position, results, swept = str(provenance["position"]), list[Result](), bool(provenance["sweep"])
     for name, metric in chosen.items():
         about = {
             "metric": name, "title": metric.info.title, "units": metric.info.units, "source": metric.info.source,

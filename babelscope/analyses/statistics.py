@@ -191,6 +191,29 @@ def contrast(
     return Contrast(estimate[..., 0], low, high, p, np.asarray(n_a), np.asarray(n_b))
 
 
+def paired(a: Floats, b: Floats, weights: Floats, *, n_perm: int, level: float, rng: np.random.Generator) -> Contrast:
+    """Mean of `b` minus `a` over the same items, as before and after.
+
+    The interval resamples items, which keep both of their values. The p is two-sided and flips the signs of the
+    differences, item by item: without a change, before and after are interchangeable.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        (..., item), NaN where undefined; an item counts where both are defined.
+    weights : ndarray
+        (resample, item).
+    """
+    change = b - a
+    low, high = interval(resampled_means(change, weights), level)
+    signs = rng.choice(np.array([-1.0, 1.0]), size=(n_perm, change.shape[-1]))
+    defined = ~np.isnan(change)
+    n = np.asarray(np.count_nonzero(defined, axis=-1))
+    flipped = share(np.where(defined, change, 0.0) @ signs.T, n[..., None])
+    estimate = mean_of_defined(change)
+    return Contrast(estimate, low, high, permutation_p(np.abs(estimate), np.abs(flipped)), n, n)
+
+
 def _welch(values: Floats, labels: Floats) -> Floats:
     """Welch's t of the items labeled 1 against those labeled 0, (..., labeling)."""
     defined = ~np.isnan(values)

@@ -1,7 +1,7 @@
 """`babelscope analyze`: metrics of a store against their nulls, as tables and a report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,6 @@ from babelscope.cli.options import (
     ReadPosition,
     Seed,
     Sites,
-    Store,
     Sweep,
     Within,
     beside,
@@ -28,10 +27,15 @@ from babelscope.cli.progress import bar, note
 
 
 def run(
-    store: Store,
+    stores: Annotated[
+        list[Path],
+        typer.Argument(metavar="STORE [OTHER]...", help="Store, as run.acts; each OTHER is compared with it."),
+    ],
     metric: Metrics = None,
     sweep: Sweep = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis, or STORE.comparison.")
+    ] = None,
     languages: Languages = None,
     site: Sites = None,
     position: ReadPosition = None,
@@ -43,18 +47,37 @@ def run(
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare languages in STORE: every number beside its null, its interval and its n."""
-    folder, grids = out or beside(store, "analysis"), sweep_grids(sweep)
+    """Compare languages in STORE: every number beside its null, its interval and its n.
+
+    With another store of the same items, as `analyze before.acts after.acts`: what changed, item by item.
+    """
+    store, grids = stores[0], sweep_grids(sweep)
+    options: dict[str, Any] = {
+        "sweep": grids, "sites": site, "languages": split_codes(languages), "position": position,
+        "by": None if by == "none" else by, "within": within or (), "mode": mode, "marked": marked, "seed": seed,
+        "jobs": jobs,
+    }  # fmt: skip
+    if len(stores) > 1:
+        _compare(stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite)
+        return
+    folder = out or beside(store, "analysis")
     opened = workflows.open_store(store)
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
         with bar() as progress:
-            analysis = workflows.analyze(
-                opened, metric, sweep=grids, sites=site, languages=split_codes(languages),
-                position=position, by=None if by == "none" else by, within=within or (), mode=mode, marked=marked,
-                seed=seed, jobs=jobs, progress=progress, note=note,
-            )  # fmt: skip
+            analysis = workflows.analyze(opened, metric, progress=progress, note=note, **options)
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
     print(f"null: {analysis.null}")
     print(analysis.summary())
     print(folder / "report.html")
+
+
+def _compare(
+    stores: list[Path], metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool
+) -> None:
+    with workflows.new_folder(folder, overwrite=overwrite, parts=("tables",)) as building:
+        with bar() as progress:
+            comparison = workflows.compare(stores, metric, progress=progress, note=note, **options)
+        comparison.save(building / "tables")
+    print(comparison.summary())
+    print(folder / "tables")

@@ -45,7 +45,7 @@ def run(
     compared anew at every value, cost nearly as many times more as GRID has values (--mode paper leaves them out).
     """
     analyze.run(
-        store, metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
+        [store], metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
         site=site, position=position, by=by, within=within, mode=mode, marked=marked, seed=seed, jobs=jobs,
         overwrite=overwrite,
     )  # fmt: skip

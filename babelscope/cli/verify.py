@@ -26,5 +26,7 @@ def run(
     if not found:
         raise BabelScopeError(
             f"{store} is not as it was written: {len(found.findings)} findings",
-            f"cli.py repair {store} moves damaged shards aside, so that capture --resume computes them again",
+            "pack the store again, or fetch the file again"
+            if store.is_file()
+            else f"cli.py repair {store} moves damaged shards aside, so that capture --resume computes them again",
         )

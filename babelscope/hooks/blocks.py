@@ -9,15 +9,15 @@ import torch
 from babelscope import plugins
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.answers import AnswerSheet, labels_of, option_texts, untold
-from babelscope.hooks.capture import BatchRows, ForwardPass, run_batch
+from babelscope.hooks.capture import BatchRows, ForwardPass, Key, run_batch
 from babelscope.hooks.continuing import Cached, follow
 from babelscope.hooks.continuing_tried import tried
 from babelscope.hooks.memory import enough_memory, in_halves
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.prefixes import Group
-from babelscope.hooks.rows import Item, all_splits, empty, rows_of, usable
+from babelscope.hooks.rows import Item, Splits, all_splits, empty, rows_of, usable
 from babelscope.hooks.tokens import batches
-from babelscope.schema import Block, CapturePlan, PromptSet, Site
+from babelscope.schema import Block, CapturePlan, Prompt, PromptSet, Site
 
 FEWER = (
     "name fewer sites or positions, or fewer items in a block (--block-items, which makes another store); "
@@ -32,7 +32,10 @@ def run_plan(
     pending: Sequence[tuple[str, int]],
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Block]:
-    """Capture the pending blocks, in the order given, with length-sorted batches that never cross a block.
+    """Capture the pending blocks, in the order given, with length-sorted batches that never leave a pool of the plan.
+
+    The batches of a pool are those of all of its blocks, whichever of them are pending: a resumed run gives the bits
+    of an uninterrupted one.
 
     The backend is opened by the call itself, so that what it refuses is told before the first block is asked for.
 
@@ -75,15 +78,77 @@ def run_plan(
 
 def _blocks(run: "_Run", prompts: PromptSet, pending: Sequence[tuple[str, int]]) -> Iterator[Block]:
     table = {(p.item, p.language): p for p in prompts.prompts}
-    laws = True
-    for language, index in pending:
-        wanted = {i: table.get((run.plan.items[i], language)) for i in run.plan.block(index)}
-        absent = {i: f"not among the prompts in {language!r}" for i, p in wanted.items() if p is None}
-        items, failed = usable(run.plan, run.loaded, {i: p for i, p in wanted.items() if p is not None})
-        with enough_memory(f"a block of {len(items)} prompts in {language!r}", FEWER):
-            block = run.block(language, index, items, absent | failed, laws=laws)
-        yield block
-        laws = laws and not items
+    pools = {block: pool for pool in run.plan.pools for block in pool}
+    laws, done = True, set[tuple[str, int]]()
+    for first in pending:
+        if first in done:
+            continue
+        parts = [_part(run, table, *block) for block in pools[first]]
+        wanted = [part for block in pending for part in parts if block == (part.language, part.index)]
+        n = sum(len(part.items) for part in wanted)
+        several = f"{len(wanted)} blocks with {n} prompts, beginning" if len(wanted) > 1 else f"a block of {n} prompts"
+        with enough_memory(f"{several} in {wanted[0].language!r}", FEWER):
+            run.fill(parts, wanted, laws=laws)
+        for part in wanted:
+            yield part.block(run)
+        done.update((part.language, part.index) for part in wanted)
+        laws = laws and not n
+
+
+@dataclass(slots=True)
+class _Part:
+    """One block of a pool while it is filled; `values` and `sheet` stay empty where it is committed already."""
+
+    language: str
+    index: int
+    items: Sequence[Item]
+    failed: dict[int, str]
+    splits: dict[Key, Splits] = field(default_factory=dict)
+    values: dict[Key, torch.Tensor] = field(default_factory=dict)
+    sheet: AnswerSheet | None = None
+    law_errors: dict[str, float] = field(default_factory=dict)
+
+    def make_room(self, run: "_Run") -> None:
+        self.splits = all_splits(run.plan, self.items)
+        self.values = empty(run.plan, run.loaded, self.splits)
+        if run.plan.answered:
+            self.sheet = AnswerSheet(run.loaded.tokenizer, [x.prompt for x in self.items], run.n_options)
+
+    def take(self, found: BatchRows, at: Sequence[int], rows: Sequence[int], counts: Mapping[Key, Splits]) -> None:
+        """Keep what a batch gave: its prompts `at` are the items `rows`; `counts` as `all_splits`, of the batch."""
+        if self.sheet is not None and found.passed.logits is not None:
+            self.sheet.fill(rows, found.passed.logits[list(at)])
+        for key, x in found.values.items():
+            mine = x if len(at) == len(counts[key]) - 1 else x[:, _spans(counts[key], at)]
+            self.values[key][:, _spans(self.splits[key], rows)] = mine
+
+    def block(self, run: "_Run") -> Block:
+        if self.sheet is not None and run.cached is not None:
+            _follow(self.sheet, run, run.cached, self.items)
+        last = run.loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in self.items])
+        return Block(
+            language=self.language,
+            index=self.index,
+            items=np.array([x.index for x in self.items], dtype=np.int64),
+            rows=rows_of(self.values, self.splits, self.items),
+            n_tokens=np.array([len(x.encoded) for x in self.items], dtype=np.int64),
+            last_token=tuple(last),
+            answers=self.sheet.done() if self.sheet else None,
+            failed=self.failed,
+            law_errors=self.law_errors,
+        )
+
+
+def _spans(splits: Splits, items: Sequence[int]) -> torch.Tensor:
+    """Rows of some items, one item after the other."""
+    return torch.from_numpy(np.concatenate([np.arange(splits[i], splits[i + 1]) for i in items]))
+
+
+def _part(run: "_Run", table: Mapping[tuple[str, str], Prompt], language: str, index: int) -> _Part:
+    wanted = {i: table.get((run.plan.items[i], language)) for i in run.plan.block(index)}
+    absent = {i: f"not among the prompts in {language!r}" for i, p in wanted.items() if p is None}
+    items, failed = usable(run.plan, run.loaded, {i: p for i, p in wanted.items() if p is not None})
+    return _Part(language, index, items, absent | failed)
 
 
 @dataclass(slots=True)
@@ -98,41 +163,27 @@ class _Run:
     cached: Cached | None = None  # None where nothing follows the prompts
     told: set[Site] = field(default_factory=set)  # to hold values that are not finite
 
-    def block(self, language: str, index: int, items: Sequence[Item], failed: dict[int, str], *, laws: bool) -> Block:
-        """Capture the items of one block."""
-        splits = all_splits(self.plan, items)
-        values = empty(self.plan, self.loaded, splits)
-        sheet = None
-        if self.plan.answered:
-            sheet = AnswerSheet(self.loaded.tokenizer, [x.prompt for x in items], self.n_options)
-        law_errors: dict[str, float] = {}
+    def fill(self, parts: Sequence[_Part], wanted: Sequence[_Part], *, laws: bool) -> None:
+        """Run the batches of a pool and fill those of its blocks that are wanted."""
+        for part in wanted:
+            part.make_room(self)
+        owners = [(part, i) for part in parts for i in range(len(part.items))]
+        items = [part.items[i] for part, i in owners]
         not_finite: dict[Site, Item] = {}
-        for number, group in enumerate(self._groups(items)):
-            for rows, found in self._rows(items, group, laws=laws and number == 0):
-                law_errors.update(found.passed.law_errors)
+        for group in self._groups(items):
+            if not any(owners[i][0].values for i in group.rows):
+                continue
+            for rows, found in self._rows(items, group, laws=laws):
+                laws = False
+                wanted[0].law_errors.update(found.passed.law_errors)
                 for site, row in found.not_finite.items():
                     not_finite.setdefault(site, items[rows[row]])
-                if sheet is not None and found.passed.logits is not None:
-                    sheet.fill(rows, found.passed.logits)
-                for key, x in found.values.items():
-                    split = splits[key]
-                    target = np.concatenate([np.arange(split[i], split[i + 1]) for i in rows])
-                    values[key][:, torch.from_numpy(target)] = x
-        if sheet is not None and self.cached is not None:
-            _follow(sheet, self, self.cached, items)
+                counts = all_splits(self.plan, [items[i] for i in rows])
+                for part in wanted:
+                    at = [n for n, i in enumerate(rows) if owners[i][0] is part]
+                    if at:
+                        part.take(found, at, [owners[rows[n]][1] for n in at], counts)
         self._tell_not_finite(not_finite)
-        last = self.loaded.tokenizer.convert_ids_to_tokens([x.encoded.ids[-1] for x in items])
-        return Block(
-            language=language,
-            index=index,
-            items=np.array([x.index for x in items], dtype=np.int64),
-            rows=rows_of(values, splits, items),
-            n_tokens=np.array([len(x.encoded) for x in items], dtype=np.int64),
-            last_token=tuple(last),
-            answers=sheet.done() if sheet else None,
-            failed=failed,
-            law_errors=law_errors,
-        )
 
     def _groups(self, items: Sequence[Item]) -> Sequence[Group]:
         # A backend that has no opinion gets batches by length.
@@ -140,7 +191,7 @@ class _Run:
         if split is not None:
             groups: Sequence[Group] = split([x.encoded.ids for x in items])
             return groups
-        found = batches([len(x.encoded) for x in items], self.plan.token_budget)
+        found = batches([len(x.encoded) for x in items], self.plan.token_budget, self.plan.pass_cost)
         return [Group(tuple(rows)) for rows in found]
 
     def _rows(self, items: Sequence[Item], group: Group, *, laws: bool) -> Iterator[tuple[Sequence[int], BatchRows]]:

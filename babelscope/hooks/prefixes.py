@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from babelscope.hooks.tokens import batches
+from babelscope.schema.plan import PASS_COST
 
 # Tokens that a prefix has to save before it is run on its own: every run costs one more forward pass, and prompts
 # that share no more than their parents do are batched apart. Measured on a CPU, see benchmarks/capture.py.
@@ -30,7 +31,7 @@ class Group:
     shared: tuple[int, ...] = ()
 
 
-def shared_batches(ids: Sequence[Ids], token_budget: int) -> list[Group]:
+def shared_batches(ids: Sequence[Ids], token_budget: int, pass_cost: int) -> list[Group]:
     """Prompts grouped by what they share at the start, then by length.
 
     A function of the ids alone, so that equal input gives equal batches. The last token is never shared.
@@ -39,25 +40,27 @@ def shared_batches(ids: Sequence[Ids], token_budget: int) -> list[Group]:
     ----------
     token_budget : int
         Most tokens of one batch. Keys of the prefix count an eighth: they are read, but nothing is computed.
+    pass_cost : int
+        Tokens that one more forward pass is worth.
     """
     found: list[Group] = []
-    for rows, shared in _leaves(ids, range(len(ids)), ()):
+    for rows, shared in _leaves(ids, range(len(ids)), (), WORTH * pass_cost // PASS_COST):
         start = shared[-1] if shared else 0
         lengths = [len(ids[i]) - start + start // 8 for i in rows]
-        found += [Group(tuple(rows[i] for i in group), shared) for group in batches(lengths, token_budget)]
+        found += [Group(tuple(rows[i] for i in group), shared) for group in batches(lengths, token_budget, pass_cost)]
     return found
 
 
-def _leaves(ids: Sequence[Ids], rows: Sequence[int], path: Path) -> Iterator[tuple[list[int], Path]]:
+def _leaves(ids: Sequence[Ids], rows: Sequence[int], path: Path, worth: int) -> Iterator[tuple[list[int], Path]]:
     """Rows that share a path of runs and no longer one: every row once, neighbors in the tree next to each other."""
     start = path[-1] if path else 0
     length = _common([ids[i] for i in rows])
-    if (len(rows) - 1) * (length - start) >= WORTH:
-        yield from _leaves(ids, rows, (*path, length))
+    if (len(rows) - 1) * (length - start) >= worth:
+        yield from _leaves(ids, rows, (*path, length), worth)
         return
     alone: list[int] = []
     for children in _by_next_token(ids, rows, length):
-        split = list(_leaves(ids, children, path)) if len(children) > 1 else [(children, path)]
+        split = list(_leaves(ids, children, path, worth)) if len(children) > 1 else [(children, path)]
         for leaf, shared in split:
             if shared == path:
                 alone += leaf

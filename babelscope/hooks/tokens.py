@@ -89,15 +89,12 @@ def encode(
     ]
 
 
-# Tokens that could be run in the time that one more forward pass costs: measured 15-60 on two CPU cores.
-PASS_COST = 48
-
-
-def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], token_budget: int, pass_cost: int) -> list[list[int]]:
     """Indices grouped into batches of similar length, with the least padding that the number of batches is worth.
 
     Shortest first, ties in the given order, so that equal input gives equal batches. Padding included, a batch
-    holds `token_budget` tokens; a prompt longer than that gets a batch of its own.
+    holds `token_budget` tokens; a prompt longer than that gets a batch of its own. One more batch costs as much as
+    `pass_cost` tokens.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     # Cheapest way to run the shortest n prompts: the last batch of it holds those from `start[n]` on.
@@ -105,7 +102,7 @@ def batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     for n in range(1, len(order) + 1):
         longest = lengths[order[n - 1]]
         fits = range(n - 1, max(-1, n - 1 - max(1, token_budget // max(1, longest))), -1)
-        best, first = min((cost[i] + (n - i) * longest + PASS_COST, i) for i in fits)
+        best, first = min((cost[i] + (n - i) * longest + pass_cost, i) for i in fits)
         cost.append(best)
         start.append(first)
     groups: list[list[int]] = []

@@ -43,7 +43,10 @@ LEVERS = {
 
 # Fields that came after stores were written: left out where they have their default, so that plans that say the same
 # have one fingerprint in all versions.
-_LATER = ("source_tokens", "on_overflow")
+_LATER = ("source_tokens", "on_overflow", "pass_cost", "pooled")
+
+# Tokens that could be run in the time that one more forward pass costs: measured 15-60 on two CPU cores.
+PASS_COST = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class CapturePlan:
         What is kept for items that have options: "labels", "texts" (a key of `ANSWERS`), or "" for nothing.
     backend : str
     block_items : int
-        Items per shard. No forward batch mixes two blocks.
+        Items per shard.
     token_budget : int
         Most tokens (padding included) in one forward batch.
     dtype : str
@@ -122,6 +125,11 @@ class CapturePlan:
         The token that names each of `languages` to the encoder (NLLB, M2M100, mBART); empty where nothing does.
     on_overflow : str
         A key of `ON_OVERFLOW`.
+    pass_cost : int
+        Tokens that could be run in the time that one more forward pass costs: batches are cut where that saves more
+        padding. Small on a CPU, large where launching a pass is what takes the time.
+    pooled : int
+        Number of consecutive blocks whose prompts share forward batches.
     """
 
     model: ModelRef
@@ -142,6 +150,8 @@ class CapturePlan:
     levers: tuple[str, ...] = ()
     source_tokens: tuple[str, ...] = ()
     on_overflow: str = "stop"
+    pass_cost: int = PASS_COST
+    pooled: int = 1
     _sha256: str = field(default="", init=False, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -227,6 +237,12 @@ class CapturePlan:
     def blocks(self) -> tuple[tuple[str, int], ...]:
         """Every (language, block) of the store, in row order."""
         return tuple((language, index) for language in self.languages for index in range(self.n_blocks))
+
+    @property
+    def pools(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """The blocks, in row order, by those whose prompts share forward batches."""
+        blocks = self.blocks
+        return tuple(blocks[i : i + self.pooled] for i in range(0, len(blocks), self.pooled))
 
     def block(self, index: int) -> range:
         """Item indices of one block."""

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from babelscope.analyses.behavior.accuracy import accuracy
     from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import capture
+    from babelscope.workflows.comparison import Comparison, compare
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.estimates import Estimate
     from babelscope.workflows.examination import Examination, doctor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "DEMO_ITEMS": "demonstration",
     "Analysis": "analysis",
+    "Comparison": "comparison",
     "Estimate": "estimates",
     "Examination": "examination",
     "Note": "signals",
@@ -32,6 +34,7 @@ _PUBLIC = {
     "audit_prompts": "prompts",
     "capture": "captures",
     "check_output": "outputs",
+    "compare": "comparison",
     "demo": "demonstration",
     "doctor": "examination",
     "export": "exchange",
@@ -57,6 +60,7 @@ _PUBLIC = {
 __all__ = [
     "DEMO_ITEMS",
     "Analysis",
+    "Comparison",
     "Estimate",
     "Examination",
     "Note",
@@ -67,6 +71,7 @@ __all__ = [
     "audit_prompts",
     "capture",
     "check_output",
+    "compare",
     "demo",
     "doctor",
     "export",

@@ -151,8 +151,7 @@ def capture(
     from babelscope import hooks  # torch is imported here and not before
 
     plugins.load("backend", backend)  # an unknown name is told before a model is loaded
-    if block_items is None and resume and is_store(path):
-        block_items = ActivationStore.open(path).plan.block_items
+    begun_as = ActivationStore.open(path).plan if resume and is_store(path) else None
     loaded = hooks.load_model(
         model_path(model), revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
         adapter=adapter, merge_adapter=merge_adapter, attn_implementation=attn_implementation, anatomy=anatomy,
@@ -165,11 +164,12 @@ def capture(
         loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
     plan = hooks.make_plan(
         loaded, prompt_set, sites=sites, positions=positions, answers=answers, backend=backend,
-        block_items=block_items or 1, decoder=decoder, continuation=continuation,
+        block_items=block_items or (begun_as.block_items if begun_as else 1),
+        decoder=decoder, continuation=continuation,
         levers=tuple(LEVERS) if levers is None else levers,
         dtype=None if store_dtype == "auto" else store_dtype, on_overflow=on_overflow,
     )  # fmt: skip
-    estimate = estimated(path, plan, loaded, prompt_set, resized=block_items is None)
+    estimate = estimated(path, plan, loaded, prompt_set, begun_as, resized=block_items is None and begun_as is None)
     plan = estimate.plan
     if dry_run:
         return estimate
@@ -188,7 +188,7 @@ def capture(
     for text in writer.quarantined:
         note(f"{text}; its items are captured again")
     with writer:
-        mine = share.of(plan.blocks)
+        mine = {block for pool in share.of(plan.pools) for block in pool}
         pending += [block for block in writer.pending() if block in mine]
         _fill(writer, blocks, len(mine), len(pending), progress)
     writer.seal(lambda done, total, name: progress(done, total, f"sha256 {name}") if progress else None)

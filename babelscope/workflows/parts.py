@@ -17,15 +17,16 @@ _WRITTEN = re.compile(r"(\d{1,6})/(\d{1,6})\Z")
 class Part:
     """The `number`-th of `count` shares, counted from 1.
 
-    Blocks are dealt out in turn and not in runs: neighbors are of one language, and languages differ in length.
+    Pools of blocks are dealt out in turn and not in runs: neighbors are of one language, and languages differ in
+    length.
     """
 
     number: int = 1
     count: int = 1
 
-    def of(self, blocks: Sequence[T]) -> tuple[T, ...]:
-        """The blocks of this share, of all blocks of a plan in plan order."""
-        return tuple(blocks[self.number - 1 :: self.count])
+    def of(self, pools: Sequence[T]) -> tuple[T, ...]:
+        """The pools of this share, of all pools of a plan in plan order."""
+        return tuple(pools[self.number - 1 :: self.count])
 
     @property
     def whole(self) -> bool:

@@ -41,7 +41,7 @@ def verify(
     path = Path(store).expanduser()
     check = verify_apart if untrusted else verification.verify
     found = check(path, full=full, progress=_reporting(progress))
-    if found and full and not untrusted:
+    if found and full and not untrusted and path.is_dir():
         write_sums(path)
     return found
 

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 
 import babelscope as bs
 from babelscope.errors import BabelScopeError
+from babelscope.schema.plan import PASS_COST
 from babelscope.workflows import estimates
 from tests.analyses.planted import activations, write_store
 from tests.cli import tiny
@@ -121,6 +122,30 @@ def test_a_store_is_continued_with_the_shards_that_it_has(tiny_model: Path, tmp_
     assert capture(tmp_path / "run.acts", tiny_model, resume=True).progress == (4, 4)
     with pytest.raises(BabelScopeError, match="block_items: store has 4, this run has 5"):
         capture(tmp_path / "run.acts", tiny_model, resume=True, block_items=5)
+
+
+def test_batches_suit_the_device_and_a_store_is_continued_with_its_own(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"block_items": 2, "part": "1/1"}
+    plain = capture(tmp_path / "run.acts", tiny_model, dry_run=True, **options)
+    assert (plain.plan.pass_cost, plain.plan.pooled) == (PASS_COST, 1)
+    monkeypatch.setattr(estimates, "POOL_TOKENS", int(0.4 * plain.tokens))
+    pooled = estimates.batched_for("cuda", plain.plan, plain.tokens, plain.store_bytes)
+    assert (pooled.pass_cost, pooled.pooled) == (estimates.LAUNCH_COST, 3)
+    monkeypatch.setattr(estimates, "POOL_BYTES", int(0.2 * plain.store_bytes))
+    assert estimates.batched_for("cuda", plain.plan, plain.tokens, plain.store_bytes).pooled == 1
+    monkeypatch.setattr(estimates, "batched_for", lambda *_: pooled)
+    whole = capture(tmp_path / "whole.acts", tiny_model, **options)
+    for number in ("2/2", "1/2"):
+        store = capture(tmp_path / "run.acts", tiny_model, block_items=2, part=number)
+        assert store.progress == ((3, 6) if number == "2/2" else (6, 6))
+    monkeypatch.undo()
+    shards = {p.relative_to(store.path): p.read_bytes() for p in store.path.glob("shards/*/*.h5")}
+    (tmp_path / "run.acts/shards/l-de" / "000000002-000000004.h5").unlink()
+    assert capture(tmp_path / "run.acts", tiny_model, resume=True).plan == pooled
+    for copy in (store, whole):
+        assert {p.relative_to(copy.path): p.read_bytes() for p in copy.path.glob("shards/*/*.h5")} == shards
 
 
 def test_a_damaged_shard_is_told_and_captured_again(tiny_model: Path, tmp_path: Path) -> None:

@@ -45,6 +45,33 @@ def read_store(path):
     return plan, found
 
 
+def read_packed(path):
+    """As `read_store`, of one packed file."""
+    with h5py.File(path, "r") as file:
+        record = json.loads(file["store"][()].tobytes())
+        plan = record["plan"]
+        assert plan_hash(plan) == record["plan_sha256"] == file.attrs["plan_sha256"].decode(), "an edited plan"
+        file.visititems(check)
+        size, total, found = plan["block_items"], len(plan["items"]), {}
+        for language in plan["languages"]:
+            group = file["lang"][language]
+            assert group.attrs["language"] == language.encode()
+            blocks = list(group["blocks/block"])
+            planned = [i for b in blocks for i in range(b * size, min((b + 1) * size, total))]
+            assert sorted([*group["rows/item"], *group["failed/item"]]) == planned
+            assert len(group["blocks/device"]) == len(group["blocks/versions"]) == len(blocks)
+            for name in group:
+                if "value" in group[name]:
+                    found[language, name] = numbers(group[name], plan, rows_of_blocks(group, name))
+        return plan, found
+
+
+def rows_of_blocks(group, name):
+    """Rows that each block gave to a dataset of a packed file, for the scales of int8."""
+    number = list(group["blocks/dataset"]).index(f"{name}/value".encode())
+    return group["blocks/region"][:, number, 1]
+
+
 def plan_hash(plan):
     model = {name: value for name, value in plan["model"].items() if name not in ("source", "adapter")}
     text = json.dumps({**plan, "model": model}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -64,7 +91,7 @@ def check(_, thing):
     assert thing.attrs["sha256"].decode() == hashlib.sha256(raw.tobytes()).hexdigest()
 
 
-def numbers(group, plan):
+def numbers(group, plan, rows=None):
     value = group["value"]
     assert value.attrs["dtype"] == plan["dtype"].encode()
     axes = [axis[0].name.rpartition("/")[2] for axis in value.dims]
@@ -73,7 +100,10 @@ def numbers(group, plan):
     assert (axes[1] == "item") == ("row_splits" not in group)
     stored = value[()]  # HDF5 converts bfloat16 to float32
     if plan["dtype"] == "int8":
-        found = stored.astype(np.float32) * group["scale"][()][:, None]
+        scale = group["scale"][()]
+        # In a packed file every block has its own, (block, layer, *unit).
+        scale = scale[:, None] if rows is None else np.repeat(scale, rows, axis=0).swapaxes(0, 1)
+        found = stored.astype(np.float32) * scale
         found[stored == -128] = np.nan
     else:
         found = stored.astype(np.float32)

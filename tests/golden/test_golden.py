@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import babelscope as bs
-from babelscope.activations_store import StoreWriter
+from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.hdf5 import digest
 from babelscope.activations_store.manifest import SCHEMA
+from babelscope.activations_store.packing import pack
 from babelscope.activations_store.shard import group_name
 from tests.golden import plain, write
 
@@ -44,7 +45,7 @@ def read_by_us(path):
 
 def test_the_schema_of_this_version_has_golden_stores():
     assert HERE / SCHEMA.rpartition("/")[2] in PINS
-    assert sum(p.stat().st_size for folder in PINS for p in folder.rglob("*") if p.is_file()) < 300_000 * len(PINS)
+    assert sum(p.stat().st_size for folder in PINS for p in folder.rglob("*") if p.is_file()) < 400_000 * len(PINS)
 
 
 def test_the_plain_reader_knows_nothing_of_us():
@@ -65,6 +66,22 @@ def test_this_version_finds_the_pinned_numbers(path):
     assert store.prompts.items == store.items
     assert len(store.answers) + len(store.failed) == store.progress[0] * store.plan.block_items
     assert "golden" in repr(store)
+
+
+@pytest.mark.parametrize("path", [f for h in PINS for f in sorted(h.glob("*.h5"))], ids=lambda p: p.name)
+def test_packed_files_have_the_pinned_numbers(path):
+    _, found = plain.read_packed(path)
+    for numbers in (found, read_by_us(path)):
+        digests = {f"{language} {group}": plain.digest(values) for (language, group), values in numbers.items()}
+        assert digests == pins_of(path)
+    assert bs.open(path).verify(full=True).findings == ()
+
+
+@every_store
+def test_every_store_reads_the_same_packed(path, tmp_path):
+    pack(ActivationStore.open(path), tmp_path / "s.h5", partial=True)
+    _, found = plain.read_packed(tmp_path / "s.h5")
+    assert {f"{language} {group}": plain.digest(values) for (language, group), values in found.items()} == pins_of(path)
 
 
 @every_store
@@ -106,6 +123,8 @@ def test_answers_failures_and_marks_are_those_that_were_written():
 def test_the_script_writes_the_pinned_numbers_again(tmp_path):
     here = write.write(tmp_path)
     assert json.loads((here / "values.json").read_text("utf-8")) == PINS[HERE / here.name]
+    for packed in HERE.glob(f"{here.name}/*.h5"):
+        assert plain.read_packed(here / packed.name)[0] == plain.read_packed(packed)[0]
 
 
 def test_a_golden_store_is_continued_by_this_version(tmp_path):

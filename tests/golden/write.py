@@ -10,8 +10,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from babelscope.activations_store import StoreWriter
+from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.manifest import SCHEMA
+from babelscope.activations_store.packing import pack
 from babelscope.schema import Answers, Block, CapturePlan, ModelRef, Position, Prompt, PromptSet, Rows, Segment, Site
 from babelscope.schema.site import SITE_KINDS, split_site
 from tests.golden.plain import digest, read_store
@@ -39,6 +40,9 @@ STORES = {
     },
     "partial": {"block_items": 2, "leave_out": {("en", 1)}},
 }  # fmt: skip
+
+
+PACKED = ("float32", "int8")
 
 
 def prompts_of(n, languages):
@@ -132,6 +136,8 @@ def write(folder):
         (here / f"{name}.acts/runs").rmdir()
         _, found = read_store(writer.path)
         pins[name] = {f"{language} {group}": digest(values) for (language, group), values in sorted(found.items())}
+    for name in PACKED:
+        pack(ActivationStore.open(here / f"{name}.acts"), here / f"{name}.h5")
     (here / "values.json").write_text(json.dumps(pins, indent=1) + "\n", "utf-8")
     return here
 

@@ -1,6 +1,7 @@
 """Levers compute less and give the same rows; where they would not, they are off."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from babelscope.hooks.backends import torch as torch_backend
 from babelscope.hooks.memory import out_of_memory
 from babelscope.hooks.prefixes import Group, shared_batches
 from babelscope.hooks.selftest import count_hooks
+from babelscope.hooks.tokens import batches
 from babelscope.schema import LEVERS, SITE_KINDS, Block, CapturePlan, Position, Prompt, PromptSet
+from babelscope.schema.plan import PASS_COST
 
 Load = Callable[[str], LoadedModel]
 SITES = tuple(kind for kind in SITE_KINDS if kind in ("embed", "resid.pre", "resid.post", "attn.out", "attn.heads",
@@ -203,7 +206,7 @@ def test_the_instruction_is_run_once_per_block(load: Load, questions: PromptSet)
     st.integers(1, 60),
 )  # fmt: skip
 def test_groups_are_a_partition_and_share_what_they_say(ids: list[tuple[int, ...]], budget: int) -> None:
-    groups = shared_batches(ids, budget)
+    groups = shared_batches(ids, budget, PASS_COST)
     assert sorted(i for g in groups for i in g.rows) == list(range(len(ids)))
     for group in groups:
         assert list(group.shared) == sorted(set(group.shared))
@@ -212,9 +215,44 @@ def test_groups_are_a_partition_and_share_what_they_say(ids: list[tuple[int, ...
             assert all(length < len(ids[i]) for i in group.rows)
 
 
+@pytest.mark.parametrize("levers", [(), tuple(LEVERS)])
+@pytest.mark.parametrize("answers", ["labels", "texts"])
+def test_pooled_blocks_give_the_rows_of_single_ones_whichever_are_pending(
+    load: Load, questions: PromptSet, levers: Sequence[str], answers: str
+) -> None:
+    loaded = load("llama")
+    options = {"levers": levers, "answers": answers, "positions": ("last", "all") if not levers else ("last",)}
+    single = captured(loaded, questions, block_items=3, **options)
+    plan = make_plan(loaded, questions, sites=SITES, block_items=3, **options)
+    plan = replace(plan, pooled=3, pass_cost=400)
+    assert [len(pool) for pool in plan.pools] == [3, 3, 2]
+    pooled = list(run_plan(plan, loaded, questions, plan.blocks))
+    assert [(b.language, b.index) for b in pooled] == list(plan.blocks)
+    assert pooled[0].law_errors
+    assert not any(b.law_errors for b in pooled[1:])
+    assert error(pooled, single) < 2e-6
+    # Blocks 1, 2 of the first pool, and those of the others in another order: the same bits.
+    some = [plan.blocks[i] for i in (7, 2, 1, 4)]
+    again = list(run_plan(plan, loaded, questions, some))
+    assert {(b.language, b.index) for b in again} == set(some)
+    for block in again:
+        whole = pooled[plan.blocks.index((block.language, block.index))]
+        for key, rows in block.rows.items():
+            np.testing.assert_array_equal(rows.values, whole.rows[key].values)
+        np.testing.assert_array_equal(block.answers.scores, whole.answers.scores)
+
+
+def test_fewer_passes_where_a_pass_is_dear() -> None:
+    lengths = [20 + i % 90 for i in range(200)]
+    cheap, dear = (batches(lengths, 4096, cost) for cost in (PASS_COST, 1024))
+    assert len(dear) < len(cheap) / 2
+    for groups in (cheap, dear):
+        assert sorted(i for group in groups for i in group) == list(range(200))
+
+
 def test_nested_runs_are_found_where_they_pay() -> None:
     ids = [(*range(20), *[100 + i // 4] * 15, 7, i) for i in range(8)] + [(1, 2, 3)]
-    assert shared_batches(ids, 10_000) == [
+    assert shared_batches(ids, 10_000, PASS_COST) == [
         Group((0, 1, 2, 3), (20, 36)),
         Group((4, 5, 6, 7), (20, 36)),
         Group((8,)),

@@ -13,6 +13,7 @@ from babelscope.hooks import LoadedModel, make_plan, run_plan
 from babelscope.hooks.positions import NoTokensError, Picker, tokens_at
 from babelscope.hooks.tokens import Encoded, batches, encode
 from babelscope.schema import Position, Prompt, PromptSet, Segment
+from babelscope.schema.plan import PASS_COST
 
 Load = Callable[[str], LoadedModel]
 SPECIAL, PLAIN = model_zoo.tokenizer(special=True), model_zoo.tokenizer(special=False)
@@ -75,7 +76,7 @@ def test_rows_are_copies() -> None:
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 100))
 def test_batches_are_a_partition_within_the_budget(lengths: list[int], budget: int) -> None:
-    groups = batches(lengths, budget)
+    groups = batches(lengths, budget, PASS_COST)
     assert sorted(i for g in groups for i in g) == list(range(len(lengths)))
     assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= budget for g in groups)
     flat = [lengths[i] for g in groups for i in g]

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store.bfloat16 import BFLOAT16
+from babelscope.activations_store.hdf5 import digest
 from babelscope.activations_store.packing import pack
 from babelscope.activations_store.sparse import SparseFile
 from babelscope.activations_store.unpacking import unpack
+from babelscope.activations_store.verification import verify
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, Rows, Site
 from babelscope.workflows import exchange
@@ -123,6 +125,42 @@ def test_a_packed_file_is_refused_twice_and_damage_is_never_packed(tmp_path):
     with pytest.raises(BabelScopeError, match=r"l-sw/000000000-000000002.h5: damaged .*resid.post.last/value"):
         exchange.pack(store.path, tmp_path / "c.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.acts", "a.h5"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_wrong_inside_a_packed_file_is_named(tmp_path, dtype):
+    prompts = make_prompts(5)
+    store = fill(tmp_path / "a.acts", make_plan(prompts, dtype, (LAST, ALL)), prompts, {"sw": [1]})
+    packed = exchange.pack(store.path, tmp_path / "run.packed").path
+    assert [verify(packed, full=full).findings for full in (False, True)] == [(), ()]
+    good = packed.read_bytes()
+
+    def problems(change, *, full=False):
+        copy = tmp_path / "copy.h5"
+        copy.write_bytes(good)
+        with h5py.File(copy, "r+") as file:
+            change(file)
+        return [finding.problem for finding in verify(copy, full=full).findings]
+
+    def swap(file):
+        items = file["lang/sw/rows/item"][()]
+        rewrite(file["lang/sw/rows/item"], items[::-1])
+
+    def rewrite(dataset, values):
+        dataset[...] = values
+        dataset.attrs["sha256"] = np.bytes_(digest(dataset[()]))
+
+    def remove(file):
+        del file["lang/en/resid.post.all/absmax"]
+
+    assert problems(remove) == ["lang/en/resid.post.all/absmax is missing"]
+    assert "its items are not those of its blocks" in problems(swap)[0]
+    found = problems(lambda file: rewrite(file["lang/en/blocks/block"], [0, 1, 9]))
+    assert found == ["lang/en/blocks/block names blocks that the plan does not have"]
+    found = problems(lambda file: rewrite(file["lang/en/resid.post.last/absmax"], 7), full=True)
+    assert found == ["lang/en/resid.post.last/absmax is not that of the values"]
+    found = problems(lambda file: file["items/prompts"].pop("language"))
+    assert found == ["items/prompts/language is missing"]
 
 
 def test_a_flipped_byte_of_a_packed_file_is_not_unpacked(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -227,3 +228,24 @@ def test_a_block_that_is_not_what_the_plan_says_is_refused(tmp_path, change, nam
         writer.put(changed if isinstance(changed, Block) else block)
     assert ActivationStore.open(tmp_path / "s.acts").progress == (0, 6)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("code", ["EPERM", "ENOTSUP", "ENOSYS"])
+def test_a_file_system_without_links_is_named_and_nothing_stays(tmp_path, monkeypatch, code):
+    def link(*_):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    prompts = make_prompts()
+    plan = make_plan(prompts)
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(BabelScopeError, match="makes no hard links") as caught:
+        StoreWriter.create(tmp_path / "s.acts", plan, prompts, {})
+    assert "another disk" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    writer = StoreWriter.create(tmp_path / "s.acts", plan, prompts, {})
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(BabelScopeError, match="makes no hard links"):
+        writer.put(make_block(plan, "en", 0))
+    assert sorted(tmp_path.rglob("*")) == before

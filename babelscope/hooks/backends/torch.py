@@ -70,11 +70,11 @@ class TorchPass:
         return Passed(output.logits[:, 0] if logits else None, errors)
 
     def batches(self, ids: Sequence[tuple[int, ...]]) -> list[Group]:
-        """Prompts of one block grouped into batches, with what those of each batch share where that is used."""
-        budget = self.plan.token_budget
+        """Prompts of one pool of blocks grouped into batches, with what those of a batch share where that is used."""
+        budget, pass_cost = self.plan.token_budget, self.plan.pass_cost
         if self.levers.prefixes:
-            return shared_batches(ids, budget)
-        return [Group(tuple(rows)) for rows in batches([len(i) for i in ids], budget)]
+            return shared_batches(ids, budget, pass_cost)
+        return [Group(tuple(rows)) for rows in batches([len(i) for i in ids], budget, pass_cost)]
 
     def _inputs(self, batch: Batch, start: int) -> dict[str, Tensor]:
         inputs = batch.inputs()
