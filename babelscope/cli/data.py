@@ -37,7 +37,7 @@ def generate(
         "corrected"
     ),
     max_depth: Annotated[
-        int | None, typer.Option(min=1, help="kfrd-logical: implications in the longest chain.")
+        int | None, typer.Option(min=1, help="kfrd-logical, ruletaker: rules in the longest chain.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="kfrd-symbolic: steps of the longest item.")] = None,
     overwrite: Overwrite = False,
@@ -51,6 +51,26 @@ def generate(
     )  # fmt: skip
     workflows.write_prompts(made, out)
     print(f"{out}: {len(made.items)} items x {len(made.languages)} languages, sha256 {made.digest()[:16]}")
+
+
+@app.command()
+def export(
+    source: Source,
+    out: Annotated[str, typer.Argument(help="JSONL file per language, as 'data/{language}/test.jsonl'.")],
+    layout: Annotated[Literal["ruletaker", "leap-of-thought"], typer.Option(help="Whose files to write.")],
+    languages: Languages = None,
+    limit: Limit = None,
+    mapping: Mapping = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write true-or-false statements of SOURCE as a published set is laid out."""
+    prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
+    for text in notes:
+        note(text)
+    for language in prompts.languages:
+        workflows.check_output(Path(out.replace("{language}", language)), overwrite=overwrite)
+    for path in workflows.write_published(prompts, layout, out):
+        print(path)
 
 
 @app.command()

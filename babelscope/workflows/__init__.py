@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
-    from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
+    from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts, write_published
     from babelscope.workflows.signals import Note, Progress
     from babelscope.workflows.verification import repair, verify
 
@@ -55,6 +55,7 @@ _PUBLIC = {
     "train_organism": "model_folders",
     "verify": "verification",
     "write_prompts": "prompts",
+    "write_published": "prompts",
 }
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "unpack",
     "verify",
     "write_prompts",
+    "write_published",
 ]
 
 

@@ -12,10 +12,11 @@ from babelscope.datasets.audit import audit
 from babelscope.datasets.load import load_prompts
 from babelscope.datasets.mapping import PromptMapping
 from babelscope.datasets.native import write_prompts
+from babelscope.datasets.published_statements import write_published
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
 
-__all__ = ["AnyMapping", "audit_prompts", "generate", "prompts_of", "write_prompts"]
+__all__ = ["AnyMapping", "audit_prompts", "generate", "prompts_of", "write_prompts", "write_published"]
 
 AnyMapping = PromptMapping | Mapping[str, Any] | Path | str | None
 
