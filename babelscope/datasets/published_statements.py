@@ -50,7 +50,11 @@ def write_published(prompts: PromptSet, layout: str, pattern: str | Path) -> lis
     written = []
     for language in prompts.languages:
         target = Path(str(pattern).replace(PLACE, language))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"{target.parent}: cannot be made: {error.strerror}"
+            raise BabelScopeError(problem, "name a folder that can be written") from None
         write_lines(target, LAYOUTS[layout](prompts.of(language)))
         written.append(target)
     return written

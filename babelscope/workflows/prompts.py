@@ -14,12 +14,24 @@ from babelscope.datasets.language_files import PLACE
 from babelscope.datasets.language_pairs import parts_of
 from babelscope.datasets.load import load_prompts
 from babelscope.datasets.mapping import PromptMapping
+from babelscope.datasets.mixed_corpus import Unit, mixed_corpus
 from babelscope.datasets.native import write_prompts
+from babelscope.datasets.nli_pairs import nli_pairs
 from babelscope.datasets.published_statements import write_published
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
 
-__all__ = ["AnyMapping", "audit_prompts", "generate", "prompts_of", "write_prompts", "write_published"]
+__all__ = [
+    "AnyMapping",
+    "Unit",
+    "audit_prompts",
+    "generate",
+    "inference_pairs",
+    "mixed_corpus",
+    "prompts_of",
+    "write_prompts",
+    "write_published",
+]
 
 AnyMapping = PromptMapping | Mapping[str, Any] | Path | str | None
 
@@ -136,3 +148,19 @@ def audit_prompts(
     """Accuracy of heuristics that never solve the task, per language and rule, with intervals; and notes."""
     prompts, notes = prompts_of([source], languages=languages, limit=limit, mapping=mapping)
     return audit(prompts), notes
+
+
+def inference_pairs(
+    source: str | Path | PromptSet,
+    codes: Sequence[str],
+    *,
+    mapping: AnyMapping = "xnli",
+    limit: int | None = None,
+    parallel: bool = True,
+    swap: bool = False,
+    seed: int = 0,
+) -> tuple[PromptSet, list[str]]:
+    """Two texts of each item of an inference set in two languages (`datasets.nli_pairs`), and notes."""
+    languages = list(dict.fromkeys(part for code in codes for part in parts_of(code) or (code,)))
+    prompts, notes = prompts_of([source], languages=languages, limit=limit, mapping=mapping)
+    return nli_pairs(prompts, codes, parallel=parallel, swap=swap, seed=seed), notes
