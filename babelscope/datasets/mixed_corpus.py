@@ -30,13 +30,13 @@ def mixed_corpus(
     languages without a switch within a document, every language for equally many documents (give or take one);
     `run` another frequency of switches in the same documents.
 
-    A chunk is cut where its sentence is: chunk k of a sentence of w words in the *first* of the languages ends
-    after word min(8 (k + 1), w), and in a translation of v words after word round(v min(8 (k + 1), w) / w). So every
-    sentence has as many chunks in all languages, chunk k covers the same share of each translation, and a sentence
-    that is drawn in one language throughout stays as it was. Nothing aligns the words: where the languages order them
-    differently, a word near a seam may be said twice or not at all. (An aligner would drop chunks that have no
-    contiguous counterpart, and the published corpora were not aligned either: they were translated.) Words are
-    counted as `text_units.word_spans` does: every Chinese character and kana is one.
+    The paper has each unit translated by itself; here the sentences are translated already, and a chunk is cut out of
+    them by position. Chunk k of a sentence of w words in the *first* of the languages ends after word min(8 (k + 1), w),
+    and in a translation of v words after word round(v min(8 (k + 1), w) / w). So a sentence has as many chunks in all
+    languages, chunk k covers the same share of each, and neighboring chunks of one language stand as they stood. Nothing
+    aligns the words: where the languages order them differently, a word near a seam may be said twice or not at all,
+    and in a translation of fewer words than chunks some chunks are empty. Words are counted as `text_units.word_spans`
+    does: every Chinese character and kana is one.
 
     Parameters
     ----------
@@ -119,12 +119,15 @@ def _pieces(split: Sequence[Sequence[str]], unit: Unit, drawn: Iterator[int]) ->
             continue
         cuts = [_cuts(text, sentence[0]) for text in sentence]
         chosen = [(k, next(drawn)) for k in range(len(cuts[0]) - 1)]
+        parts = []
         # Neighbors of one language are cut out together, with what stands between them.
         for language, group in groupby(chosen, lambda pair: pair[1]):
             ks = [k for k, _ in group]
             text = sentence[language][cuts[language][ks[0]] : cuts[language][ks[-1] + 1]].strip()
             if text:
-                yield text, language
+                parts.append((text, language))
+        # Translations of fewer words than chunks may be drawn just where they say nothing.
+        yield from parts or [(sentence[chosen[0][1]], chosen[0][1])]
 
 
 def _cuts(text: str, reference: str) -> list[int]:

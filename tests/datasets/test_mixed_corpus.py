@@ -118,11 +118,19 @@ def test_translations_of_any_length_are_cut_at_the_same_shares(of_first, of_seco
     made = mixed_corpus(PromptSet("c", prompts), "chunk", seed=seed)
     for language, text in said(made.prompts[0]):
         count = {"en": of_first, "fr": of_second}[language]
-        numbers = [int(w.split("w")[1]) for w in words(text)]
-        assert numbers == list(range(numbers[0], numbers[-1] + 1))
-        # Both ends of a part lie at a seam: a multiple of eight words of the first language, at the same share.
+        shown = [int(w.split("w")[1]) for w in words(text)]
+        # Both ends of a part lie at a seam: a multiple of eight words of the first language, at the same share; and so
+        # does what an empty chunk of the other language leaves out.
+        jumps = [n for a, b in pairwise(shown) if b != a + 1 for n in (a + 1, b)]
+        assert jumps == sorted(jumps)
         shares = {round(count * min(CHUNK * k, of_first) / of_first) for k in range(of_first // CHUNK + 2)}
-        assert {numbers[0], numbers[-1] + 1} <= shares
+        assert {shown[0], shown[-1] + 1, *jumps} <= shares
+
+
+def test_a_sentence_is_never_drawn_away():
+    lengths = {"en": 24, "fr": 1, "de": 2}  # the third chunk of French and the second of German are empty
+    prompts = [p for g, n in lengths.items() for p in corpus([[n]] * 300, [g]).prompts]
+    assert all(words(p.text) for p in mixed_corpus(PromptSet("c", tuple(prompts)), "chunk").prompts)
 
 
 def test_chinese_is_cut_by_characters_and_joined_without_spaces():
