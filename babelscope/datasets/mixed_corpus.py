@@ -30,13 +30,13 @@ def mixed_corpus(
     languages without a switch within a document, every language for equally many documents (give or take one);
     `run` another frequency of switches in the same documents.
 
-    The paper has each unit translated by itself; here the sentences are translated already, and a chunk is cut out of
-    them by position. Chunk k of a sentence of w words in the *first* of the languages ends after word min(8 (k + 1), w),
-    and in a translation of v words after word round(v min(8 (k + 1), w) / w). So a sentence has as many chunks in all
-    languages, chunk k covers the same share of each, and neighboring chunks of one language stand as they stood. Nothing
-    aligns the words: where the languages order them differently, a word near a seam may be said twice or not at all,
-    and in a translation of fewer words than chunks some chunks are empty. Words are counted as `text_units.word_spans`
-    does: every Chinese character and kana is one.
+    The paper has each unit translated by itself; here the sentences are translated already, and a chunk is cut out
+    of them by position. Chunk k of a sentence of w words in the *first* of the languages ends after word min(8 (k +
+    1), w), and in a translation of v words after word round(v min(8 (k + 1), w) / w). So a sentence has as many
+    chunks in all languages, chunk k covers the same share of each, and neighboring chunks of one language stand as
+    they stood. Nothing aligns the words: where the languages order them differently, a word near a seam may be said
+    twice or not at all, and in a translation of fewer words than chunks some chunks are empty. Words are counted as
+    `text_units.word_spans` does: every Chinese character and kana is one.
 
     Parameters
     ----------
