@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
-    from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
+    from babelscope.workflows.prompts import (
+        audit_prompts,
+        generate,
+        inference_pairs,
+        mixed_corpus,
+        prompts_of,
+        write_prompts,
+        write_published,
+    )
     from babelscope.workflows.signals import Note, Progress
     from babelscope.workflows.verification import repair, verify
 
@@ -54,7 +62,10 @@ _PUBLIC = {
     "repair": "verification",
     "train_organism": "model_folders",
     "verify": "verification",
+    "mixed_corpus": "prompts",
+    "inference_pairs": "prompts",
     "write_prompts": "prompts",
+    "write_published": "prompts",
 }
 
 __all__ = [
@@ -77,9 +88,11 @@ __all__ = [
     "export",
     "generate",
     "import_store",
+    "inference_pairs",
     "is_silent",
     "load_analysis",
     "merge",
+    "mixed_corpus",
     "model_path",
     "models",
     "new_folder",
@@ -92,6 +105,7 @@ __all__ = [
     "unpack",
     "verify",
     "write_prompts",
+    "write_published",
 ]
 
 
