@@ -30,17 +30,6 @@ ITEMS_LAYOUT: Layout = {
 }
 
 
-BLOCKS_LAYOUT: Layout = {
-    "blocks/block": (np.dtype(np.int32), ("blocks",)),
-    "blocks/dataset": (TEXT, ("large",)),
-    "blocks/region": (np.dtype(np.int64), ("blocks", "large", 2)),
-    "blocks/rest_splits": (np.dtype(np.int64), ("splits",)),
-    "blocks/rest": (np.dtype(np.uint8), ("bytes",)),
-    "blocks/device": (TEXT, ("blocks",)),
-    "blocks/versions": (TEXT, ("blocks",)),
-}
-
-
 def shard_layout(plan: CapturePlan) -> Layout:
     """The datasets of a shard; scales of an axis stand before what has the axis."""
     i4, i8, f8 = (np.dtype(t) for t in (np.int32, np.int64, np.float64))
@@ -121,43 +110,13 @@ def shard_problems(file: h5py.Group, plan: CapturePlan, block: int, *, full: boo
     if found:
         return
     check_shard(file, plan, block)
-    yield from _content_problems(file, plan, planned, "its block")
+    yield from content_problems(file, plan, planned, "its block")
     if full:
         yield from checksum_problems(file)
 
 
-def packed_problems(file: h5py.Group, plan: CapturePlan, *, full: bool) -> Iterator[str]:
-    """Everything that is wrong with an open packed file, but for the meaning of the records."""
-    yield from (f"items/{problem}" for problem in layout_problems(file["items"], ITEMS_LAYOUT))
-    for language in plan.languages:
-        yield from (f"lang/{language}/{problem}" for problem in _language_problems(file["lang"][language], plan))
-    if full:
-        yield from checksum_problems(file)
-
-
-def _language_problems(group: h5py.Group, plan: CapturePlan) -> Iterator[str]:
-    found = list(layout_problems(group, BLOCKS_LAYOUT))
-    yield from found
-    if found:
-        return
-    blocks = read_checked(group["blocks/block"]).tolist()
-    if blocks != sorted(set(blocks)) or not set(blocks) <= set(range(plan.n_blocks)):
-        yield "blocks/block names blocks that the plan does not have"
-        return
-    if not blocks:
-        return
-    layout = shard_layout(plan)
-    for name in layout:
-        if name.endswith("/scale"):
-            layout[name] = (layout[name][0], (len(blocks), *layout[name][1]))
-    found = list(layout_problems(group, layout))
-    yield from found
-    if not found:
-        planned = [item for block in blocks for item in plan.block(block)]
-        yield from _content_problems(group, plan, planned, "its blocks")
-
-
-def _content_problems(file: h5py.Group, plan: CapturePlan, planned: Sequence[int], blocks: str) -> Iterator[str]:
+def content_problems(file: h5py.Group, plan: CapturePlan, planned: Sequence[int], blocks: str) -> Iterator[str]:
+    """What disagrees in the rows of a shard, or of a language of a packed file, that have the right layout."""
     items, failed = read_checked(file["rows/item"]), read_checked(file["failed/item"])
     if sorted([*items.tolist(), *failed.tolist()]) != list(planned) or (np.diff(items) <= 0).any():
         yield f"its items are not those of {blocks}, each once and in order"
@@ -258,6 +217,11 @@ def items_problems(file: h5py.Group, plan: CapturePlan, *, full: bool) -> Iterat
     numbers, languages = read_checked(group["item"]), strings(group["language"])
     if not set(languages) <= set(plan.languages) or not set(numbers.tolist()) <= set(range(len(plan.items))):
         yield "it has prompts of items or languages that the plan does not have"
-    splits = read_checked(group["record_splits"]).tolist()
-    if len(splits) != len(numbers) + 1 or any(a > b for a, b in pairwise(splits)) or splits[-1] != len(group["record"]):
+    if not divides(group["record_splits"], len(numbers), len(group["record"])):
         yield "prompts/record_splits does not divide the records"
+
+
+def divides(splits: h5py.Dataset, parts: int, length: int) -> bool:
+    """Whether splits cut `length` elements into that many parts."""
+    ends = read_checked(splits).tolist()
+    return len(ends) == parts + 1 and (ends[0], ends[-1]) == (0, length) and all(a <= b for a, b in pairwise(ends))

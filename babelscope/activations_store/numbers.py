@@ -59,6 +59,17 @@ def read_places(
         out[places] = read_numbers(group, layer, int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
 
 
+def will_read(group: h5py.Group, layer: int, start: int, stop: int) -> None:
+    """Let the disk begin with rows `[start, stop)` of one layer of a site at a position. Nothing waits for them."""
+    value = group["value"]
+    offset, whole = value.id.get_offset(), math.prod(value.shape[1:]) * value.id.get_type().get_size()
+    if offset is None or not hasattr(os, "posix_fadvise"):  # a compressed dataset of an importer's; macOS
+        return
+    row = whole // value.shape[1]
+    at, length = offset + layer * whole + start * row, (stop - start) * row
+    os.posix_fadvise(value.file.id.get_vfd_handle(), at, length, os.POSIX_FADV_WILLNEED)
+
+
 def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -> None:
     """Fill `out`, C-contiguous, with as many rows from `start` on."""
     if not out.size:
@@ -67,7 +78,7 @@ def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -
     if value.dtype == out.dtype and not is_bfloat16(value):
         value.read_direct(out, np.s_[layer, start : start + len(out)])
         return
-    _announce(value, layer, start, len(out))
+    will_read(group, layer, start, start + len(out))
     # A few rows at a time, so that they are still in the cache when they are converted.
     at_once = max(1, _PIECE * len(out) // out.nbytes)
     is_int8 = value.dtype == np.int8
@@ -77,16 +88,6 @@ def _read(group: h5py.Group, layer: int, start: int, out: NDArray[np.generic]) -
         begin, end = start + first, start + first + len(rows)
         stored = read_rows(value, layer, begin, end)
         rows[...] = decoded(stored, _scales(group, layer, ends, begin, end)) if is_int8 else stored
-
-
-def _announce(value: h5py.Dataset, layer: int, start: int, rows: int) -> None:
-    """Tell the system which bytes are read next, so that the disk is at work while the first rows are converted."""
-    offset, whole = value.id.get_offset(), math.prod(value.shape[1:]) * value.id.get_type().get_size()
-    if offset is None or not hasattr(os, "posix_fadvise"):  # a compressed dataset of an importer's; macOS
-        return
-    row = whole // value.shape[1]
-    at, length = offset + layer * whole + start * row, rows * row
-    os.posix_fadvise(value.file.id.get_vfd_handle(), at, length, os.POSIX_FADV_WILLNEED)
 
 
 def _block_ends(group: h5py.Group) -> NDArray[np.int64] | None:

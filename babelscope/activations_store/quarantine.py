@@ -51,7 +51,7 @@ def quarantine(store: Path, name: str, reasons: Sequence[str], seen: os.stat_res
     publish(beside, json.dumps(note, indent=1, ensure_ascii=False).encode("utf-8", "replace"))
     with reported(target):
         try:
-            moves = os.path.samestat(seen, file.stat())
+            moves = _is_same_file(seen, file.stat())
             if moves:
                 os.rename(file, target)
         except FileNotFoundError:
@@ -64,3 +64,8 @@ def quarantine(store: Path, name: str, reasons: Sequence[str], seen: os.stat_res
     if (store / NAME).exists():
         write_sums(store)
     return target
+
+
+def _is_same_file(a: os.stat_result, b: os.stat_result) -> bool:
+    # A new file may be given the inode number of one that was removed, but not its time of change.
+    return os.path.samestat(a, b) and a.st_ctime_ns == b.st_ctime_ns

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from babelscope.activations_store.handles import holding
 from babelscope.activations_store.hdf5 import read_checked
-from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places, read_stored
+from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places, read_stored, will_read
 from babelscope.activations_store.shard import group_name
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Position, Site
 
 # Which items a selection of several languages holds.
 Align = Literal["inner", "outer"]
+# Shards that the disk reads while those before them are opened and converted.
+_AHEAD = 8
 
 if TYPE_CHECKING:
     from babelscope.activations_store.reader import ActivationStore
@@ -96,10 +98,13 @@ class Selection:
             return self._numpy()
 
     def _numpy(self) -> NDArray[np.generic]:
+        ahead = self._announced()
+        list(islice(ahead, _AHEAD))
         self.refuse_empty()
         out: NDArray[np.generic] | None = None
         for a, language in enumerate(self.languages):
             for block, rows, places in self.shards(language):
+                next(ahead, None)
                 with self.store.shard(language, block) as file:
                     group = self._group(file)
                     if out is None:
@@ -230,13 +235,33 @@ class Selection:
     @cached_property
     def _have(self) -> dict[str, frozenset[int]]:
         """Captured items of each language among the blocks that hold items asked for."""
-        wanted = {i // self.store.step for i in self._asked}
-        blocks = {g: [b for b in self.store.blocks(g) if b in wanted] for g in self.languages}
-        self.store.will_read((g, b) for g in self.languages for b in blocks[g])
         return {
-            g: frozenset(chain.from_iterable(self.store.captured(g, b).tolist() for b in blocks[g]))
-            for g in self.languages
+            g: frozenset(chain.from_iterable(self.store.captured(g, b).tolist() for b in blocks))
+            for g, blocks in self._blocks.items()
         }
+
+    @cached_property
+    def _blocks(self) -> dict[str, list[int]]:
+        """Blocks of each language that hold items asked for. The disk begins with what is read of them first."""
+        wanted = {i // self.store.step for i in self._asked}
+        found = {g: [b for b in self.store.blocks(g) if b in wanted] for g in self.languages}
+        self.store.will_read((g, b) for g, blocks in found.items() for b in blocks)
+        return found
+
+    def _announced(self) -> Iterator[None]:
+        """At each step, let the disk begin with the rows asked for of one more shard.
+
+        In the first layer alone: further ones are asked for in time as they are read, and would fill the memory.
+        """
+        asked = np.zeros(len(self.store.items), bool)
+        asked[list(self._asked)] = True
+        for language, blocks in self._blocks.items():
+            for block in blocks:
+                rows = np.flatnonzero(asked[self.store.captured(language, block)])
+                if rows.size:
+                    with self.store.shard(language, block) as file:
+                        will_read(self._group(file), self._stored_layers[0], int(rows[0]), int(rows[-1]) + 1)
+                    yield
 
     @cached_property
     def _chosen(self) -> NDArray[np.int64]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import h5py
 
-from babelscope.activations_store.checks import items_problems, packed_problems, shard_problems
+from babelscope.activations_store.checks import items_problems, shard_problems
 from babelscope.activations_store.hdf5 import opened
-from babelscope.activations_store.items import read_prompts
+from babelscope.activations_store.items import prompts_in
 from babelscope.activations_store.manifest import Manifest, read_manifest
+from babelscope.activations_store.packed_checks import packed_problems
 from babelscope.activations_store.shard import committed, group_name, shard_path
 from babelscope.activations_store.sums import NAME, Progress, covered, file_digest, read_sums
 from babelscope.errors import BabelScopeError, printable
@@ -209,8 +210,8 @@ def _file_findings(path: Path, manifest: Manifest, name: str, *, full: bool) -> 
             with opened(file, manifest.plan) as held:
                 check = items_problems if name == "items.h5" else packed_problems
                 problems = list(check(held, manifest.plan, full=full))
-            if name == "items.h5" and full and not problems:
-                problems = _prompt_problems(file, manifest)
+                if full and not problems:
+                    problems = _prompt_problems(held if name == "items.h5" else held["items"], manifest)
             yield from (Finding(name, problem, damaged=True) for problem in problems)
         except BabelScopeError as error:
             yield _finding(path, name, error)
@@ -224,8 +225,8 @@ def _is_json(file: Path) -> bool:
     return True
 
 
-def _prompt_problems(file: Path, manifest: Manifest) -> list[str]:
-    prompts = read_prompts(file, manifest.plan)
+def _prompt_problems(group: h5py.Group, manifest: Manifest) -> list[str]:
+    prompts = prompts_in(group)
     if manifest.texts and PromptSet("", prompts).digest() != manifest.plan.prompts_sha256:
         return ["its prompts are not those of the plan"]
     return []

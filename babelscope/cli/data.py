@@ -37,7 +37,7 @@ def generate(
         "corrected"
     ),
     max_depth: Annotated[
-        int | None, typer.Option(min=1, help="kfrd-logical: implications in the longest chain.")
+        int | None, typer.Option(min=1, help="kfrd-logical, ruletaker: rules in the longest chain.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="kfrd-symbolic: steps of the longest item.")] = None,
     overwrite: Overwrite = False,
@@ -51,6 +51,81 @@ def generate(
     )  # fmt: skip
     workflows.write_prompts(made, out)
     print(f"{out}: {len(made.items)} items x {len(made.languages)} languages, sha256 {made.digest()[:16]}")
+
+
+@app.command()
+def export(
+    source: Source,
+    out: Annotated[str, typer.Argument(help="JSONL file per language, as 'data/{language}/test.jsonl'.")],
+    layout: Annotated[Literal["ruletaker", "leap-of-thought"], typer.Option(help="Whose files to write.")],
+    languages: Languages = None,
+    limit: Limit = None,
+    mapping: Mapping = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write true-or-false statements of SOURCE as a published set is laid out."""
+    prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
+    for text in notes:
+        note(text)
+    for path in (Path(out.replace("{language}", language)) for language in prompts.languages):
+        if path.exists():
+            workflows.check_output(path, overwrite=overwrite)
+    for path in workflows.write_published(prompts, layout, out):
+        print(path)
+
+
+@app.command()
+def pairs(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    languages: Annotated[str, typer.Option("--languages", help="Comma-separated pairs, as en-fr,en-de.")],
+    mapping: Mapping = "xnli",
+    hypothesis: Annotated[bool, typer.Option(help="Second the hypothesis, not the same premise again.")] = False,
+    swap: Annotated[bool, typer.Option(help="Turn the languages of half of the items round.")] = False,
+    seed: Annotated[int, typer.Option(help="Another seed turns other items.")] = 0,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write two texts of each item of an inference set, in two languages, to OUT."""
+    workflows.check_output(out, overwrite=overwrite)
+    made, notes = workflows.inference_pairs(
+        source,
+        split_codes(languages) or [],
+        mapping=mapping,
+        limit=limit,
+        parallel=not hypothesis,
+        swap=swap,
+        seed=seed,
+    )
+    for text in notes:
+        note(text)
+    workflows.write_prompts(made, out)
+    print(f"{out}: {len(made)} texts in {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
+
+
+@app.command()
+def mix(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    unit: Annotated[
+        Literal["document", "sentence", "chunk", "unmixed"],
+        typer.Option(help="What is drawn a language: chunks have 8 words; unmixed: documents, each language equally."),
+    ],
+    languages: Languages = None,
+    run: Annotated[int, typer.Option(min=1, help="Sentences or chunks in a row in the language drawn.")] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed draws other languages.")] = 0,
+    mapping: Mapping = None,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a mixed-language corpus out of a parallel one (SOURCE: documents, a sentence a line) to OUT."""
+    workflows.check_output(out, overwrite=overwrite)
+    prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
+    for text in notes:
+        note(text)
+    made = workflows.mixed_corpus(prompts, unit, run=run, seed=seed)
+    workflows.write_prompts(made, out)
+    print(f"{out}: {len(made)} documents, sha256 {made.digest()[:16]}")
 
 
 @app.command()

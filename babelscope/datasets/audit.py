@@ -13,7 +13,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupShuffleSplit
 
+from babelscope.datasets.label_shortcuts import label_accuracies
 from babelscope.datasets.logic_solver import solve_logical
+from babelscope.datasets.rule_solver import solve_ruletaker
 from babelscope.datasets.shortcuts import SHORTCUTS, expected_accuracy
 from babelscope.datasets.solver import solve_arithmetic, solve_symbolic
 from babelscope.datasets.text_units import words
@@ -29,6 +31,7 @@ SOLVERS: Mapping[str, Callable[[Prompt], tuple[int, ...]]] = MappingProxyType(
         "logical": solve_logical,
         "arithmetic": lambda prompt: solve_arithmetic(prompt.text),
         "symbolic": lambda prompt: solve_symbolic(prompt.text),
+        "ruletaker": solve_ruletaker,
     }
 )
 
@@ -43,9 +46,10 @@ def audit(prompts: PromptSet) -> pd.DataFrame:
 
     `options_only` chooses by a bag of words of the options (logistic regression), `gold_position` the letter that is
     most often right; both learn from one half of the items and are judged by the other, and items with the
-    same options stay together. The other heuristics are those of `shortcuts`. Two rows are shares of
+    same options stay together. Where all items have the same options, as true and false, the heuristics of
+    `label_shortcuts` take their place. The other heuristics are those of `shortcuts`. Two rows are shares of
     faulty items, expected 0: `repeated_options`, and `no_single_answer`, where an independent solver knows the
-    task (arithmetic, symbolic and logical ones, if English is among the languages).
+    task (the generated ones without knowledge, if English is among the languages).
 
     Parameters
     ----------
@@ -126,6 +130,8 @@ def _scores(prompts: Sequence[Prompt]) -> dict[str, Scores]:
     if halves is not None:
         scores["gold_position"] = _gold_position(prompts, halves), chance
         scores["options_only"] = _options_only(prompts, halves), chance
+    elif len({p.options for p in prompts}) == 1:
+        scores.update({name: (accuracy, chance) for name, accuracy in label_accuracies(prompts).items()})
     scores["repeated_options"] = np.array([float(len(set(p.options)) < len(p.options)) for p in prompts]), none
     scores["no_single_answer"] = np.array([_is_faulty(p) for p in prompts]), none
     return scores

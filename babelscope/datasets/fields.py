@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from babelscope.datasets.language_pairs import parts_of
 from babelscope.datasets.mapping import PromptMapping
 from babelscope.datasets.records import Record
+from babelscope.datasets.statements import truth_words
+from babelscope.datasets.words import LANGUAGES
 from babelscope.schema import Prompt, Segment
 from babelscope.schema.prompts import LETTERS, Scalar
 
@@ -76,8 +79,13 @@ def entry_of(record: Record, mapping: PromptMapping, item: str, language: str) -
         If a field is missing, empty or unusable.
     """
     fields = record.fields
-    options = _options(fields, mapping)
-    gold = _gold(value_at(fields, mapping.gold), options, mapping) if mapping.gold is not None else None
+    options: tuple[str, ...]
+    gold: int | None
+    if mapping.truth is not None:
+        options, gold = _truth_options(language), _truth(mapping.truth, value_at(fields, mapping.truth))
+    else:
+        options = _options(fields, mapping)
+        gold = _gold(value_at(fields, mapping.gold), options, mapping) if mapping.gold is not None else None
     answer = options[gold] if gold is not None else ""
     if mapping.answer is not None:
         answer = text_at(fields, mapping.answer)
@@ -92,17 +100,35 @@ def _filled(
     fields: Mapping[str, Any], mapping: PromptMapping, options: tuple[str, ...], language: str
 ) -> tuple[str, tuple[Segment, ...]]:
     text, segments = "", []
-    for literal, name in mapping.pieces():
+    first, rest = (mapping.truth is not None and parts_of(language)) or (language, language)
+    for literal, name, segment in mapping.pieces():
         text += literal
-        if name is None:
+        if name is None or segment is None:
             continue
         if name == "options" and options:
             part = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
         else:
             part = text_at(fields, name)
-        segments.append(Segment(name, len(text), len(text) + len(part), language))
+        said_in = first if segment == "context" else rest
+        segments.append(Segment(segment, len(text), len(text) + len(part), said_in))
         text += part
     return text, tuple(segments)
+
+
+def _truth_options(language: str) -> tuple[str, str]:
+    spoken = language if language in LANGUAGES else (parts_of(language) or (language, language))[1]
+    if spoken not in LANGUAGES:
+        remedy = f"give `options` and `gold` instead of `truth`; it knows {', '.join(LANGUAGES)}"
+        raise FieldError(f"there are no words for false and true in the language {language!r}", remedy)
+    return truth_words(spoken)
+
+
+def _truth(name: str, value: Any) -> int:
+    """1 for true and 0 for false."""
+    shown = str(value).strip().lower().removesuffix(".0")
+    if shown not in ("true", "1", "false", "0"):
+        raise FieldError(f"field {name!r} is {value!r}, neither true nor false", "write true or false, or 1 or 0")
+    return int(shown in ("true", "1"))
 
 
 def _options(fields: Mapping[str, Any], mapping: PromptMapping) -> tuple[str, ...]:

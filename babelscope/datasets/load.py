@@ -198,7 +198,12 @@ def _has_fields(source: str, table: Records, mapping: PromptMapping, more: Seque
 
 
 def _role(field: str, mapping: PromptMapping) -> str:
-    roles: dict[str | None, str] = {mapping.key: "key", mapping.gold: "gold", mapping.answer: "answer"}
+    roles: dict[str | None, str] = {
+        mapping.key: "key",
+        mapping.gold: "gold",
+        mapping.truth: "truth",
+        mapping.answer: "answer",
+    }
     roles.update(dict.fromkeys(mapping.option_fields(), "options"))
     roles.update(dict.fromkeys(mapping.covariates.values(), "covariates"))
     roles.update(dict.fromkeys(mapping.same, "same"))

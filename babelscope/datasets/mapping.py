@@ -29,7 +29,8 @@ class PromptMapping(BaseModel):
         Field with the language code, by default `language`; not for one file per language, where the path has it.
     text : str
         Field with the text, or a template such as `"{context}\n{question}"`. Each field becomes a segment of
-        that name. `{options}` stands for the options as lettered lines.
+        that name, or of the name after a colon: `{phrase:question}`. `{options}` stands for the options as
+        lettered lines.
     options : str, tuple of str or None
         A field that holds a list, or several fields.
     gold : str or None
@@ -37,6 +38,10 @@ class PromptMapping(BaseModel):
     gold_is : {"letter", "index", "number", "text"} or None
         How it says so: `A`, from 0, from 1, or the option itself. By default told by its form (a number counts
         from 0); a value that can be read in two ways is refused.
+    truth : str or None
+        Field that says whether the text is true: true and false, or 1 and 0. The options are then the words for false
+        and true in the language of the row, so that 1 is the right one where it is true. In a language `a-b` the
+        segment `context` is in a, all else in b.
     answer : str or None
         Field with the right answer as text; by default the text of the gold option.
     covariates : mapping
@@ -68,6 +73,7 @@ class PromptMapping(BaseModel):
     options: str | tuple[str, ...] | None = None
     gold: str | None = None
     gold_is: Literal["letter", "index", "number", "text"] | None = None
+    truth: str | None = None
     answer: str | None = None
     covariates: dict[str, str] = {}
     same: tuple[str, ...] = ()
@@ -86,11 +92,13 @@ class PromptMapping(BaseModel):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
-        for _, field in self.pieces():
-            if field == "":
+        for _, field, segment in self.pieces():
+            if field == "" or segment == "":
                 raise ValueError("text: a template names its fields, as {question}; write {{}} for plain braces")
         if not self.text_fields():
             raise ValueError("text: the template has no field, so every prompt would be the same")
+        if self.truth is not None and (self.options is not None or self.gold is not None):
+            raise ValueError("truth: brings its own options, so leave out `options` and `gold`")
         if self.gold is not None and self.options is None:
             raise ValueError("gold: says which option is right, so `options` is needed too (or use `answer`)")
         if self.gold_is is not None and self.gold is None:
@@ -99,24 +107,32 @@ class PromptMapping(BaseModel):
             raise ValueError("columns: each name may occur once")
         return self
 
-    def pieces(self) -> tuple[tuple[str, str | None], ...]:
-        """The template as (literal text, field after it or None); a plain field name is a template of itself."""
+    def pieces(self) -> tuple[tuple[str, str | None, str | None], ...]:
+        """The template as (literal text, field after it or None, name of its segment).
+
+        A plain field name is a template of itself.
+        """
         if "{" not in self.text and "}" not in self.text:
-            return (("", self.text),)
-        found = []
+            return (("", self.text, self.text),)
+        found: list[tuple[str, str | None, str | None]] = []
         try:
             parsed = list(string.Formatter().parse(self.text))
         except ValueError as error:
             raise ValueError(f"text: {error}; write {{{{ and }}}} for plain braces") from None
-        for literal, field, form, conversion in parsed:
-            if form or conversion:
-                raise ValueError(f"text: write {{{field}}} without anything after the name")
-            found.append((literal, field))
+        for literal, field, segment, conversion in parsed:
+            if conversion or (segment and not segment.isidentifier()):
+                raise ValueError(f"text: after {field} only the name of a segment may stand, as {{{field}:question}}")
+            found.append((literal, field, segment or field))
         return tuple(found)
 
     def text_fields(self) -> tuple[str, ...]:
         """Fields of the template, in order."""
-        return tuple(field for _, field in self.pieces() if field is not None)
+        return tuple(field for _, field, _ in self.pieces() if field is not None)
+
+    @property
+    def has_options(self) -> bool:
+        """Whether prompts have options, so that `{options}` is not a field."""
+        return self.options is not None or self.truth is not None
 
     def option_fields(self) -> tuple[str, ...]:
         """Fields that hold options: none, one list or several texts."""
@@ -126,9 +142,9 @@ class PromptMapping(BaseModel):
 
     def fields(self) -> tuple[str, ...]:
         """Every field that a record must have (the language aside), each once."""
-        shown = [f for f in self.text_fields() if not (f == "options" and self.options is not None)]
+        shown = [f for f in self.text_fields() if not (f == "options" and self.has_options)]
         key = [] if self.key == ROW else [self.key]
-        more = [f for f in (self.gold, self.answer) if f is not None]
+        more = [f for f in (self.gold, self.truth, self.answer) if f is not None]
         return tuple(dict.fromkeys([*key, *shown, *self.option_fields(), *more, *self.covariates.values(), *self.same]))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,23 @@ def write_prompts(prompts: PromptSet, path: str | Path) -> None:
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise BabelScopeError(f"{target}: prompts are written as JSON Lines", f"call it {target.with_suffix('.jsonl')}")
+    write_lines(target, ((f"item {p.item!r} in {p.language!r}", p.to_json()) for p in prompts.prompts))
+
+
+def write_lines(target: Path, records: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Write records as JSON Lines, whole or not at all, each with what to call it in an error.
+
+    Raises
+    ------
+    BabelScopeError
+        If a text cannot be written as UTF-8, or the folder cannot be written.
+    """
     lines = []
-    for prompt in prompts.prompts:
+    for called, record in records:
         try:
-            lines.append(json.dumps(prompt.to_json(), ensure_ascii=False).encode() + b"\n")
+            lines.append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         except UnicodeEncodeError:
-            problem = f"item {prompt.item!r} in {prompt.language!r} holds half a character (a lone surrogate)"
+            problem = f"{called} holds half a character (a lone surrogate)"
             raise BabelScopeError(problem, "repair the text where it was read") from None
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:

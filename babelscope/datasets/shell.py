@@ -15,13 +15,15 @@ Letters = Literal["latin", "native"]
 class Task:
     """One item in one language before it is put into the shell.
 
-    `context` may be empty; `options` has four texts; `gold` is the index of the right one.
+    `context` may be empty; `gold` is the index of the right one of the `options`; `instruction` is the key of the
+    wording that says what to do.
     """
 
     context: str
     question: str
     options: tuple[str, ...]
     gold: int
+    instruction: str = "shell.instruction"
 
 
 def in_shell(
@@ -29,9 +31,10 @@ def in_shell(
 ) -> Prompt:
     """Instruction, context, question, lettered options and answer cue, one a line, with their segments."""
     words = wording(language)
-    labels = tuple(words.table["shell"]["native_letters"]) if letters == "native" else LETTERS[: len(task.options)]
+    alphabet = LETTERS if letters == "latin" else tuple(words.table["shell"]["native_letters"])
+    labels = alphabet[: len(task.options)]
     lines = [
-        ("instruction", words.say("shell.instruction", letters=words.list(labels))),
+        ("instruction", words.say(task.instruction, letters=words.list(labels))),
         ("context", task.context),
         ("question", task.question),
         ("options", "\n".join(

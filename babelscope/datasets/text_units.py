@@ -9,6 +9,7 @@ _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 # "and" is written as the first letter of the next word in Arabic and Hebrew.
 _PREFIXED_AND = re.compile(r"(?<!\S)([وו])(?=\S\S)")
 _SENTENCE_END = re.compile(r"[.!?؟。！？।\n]+")
+_SENTENCE = re.compile(r"[^.!?؟。！？।\n]+[.!?؟。！？।]*")
 _NUMBER = re.compile(r"\d+")
 
 
@@ -46,6 +47,11 @@ def word_spans(text: str) -> tuple[tuple[int, int], ...]:
 def sentences(text: str) -> list[str]:
     """The sentences of a text, without their end marks."""
     return [s for s in _SENTENCE_END.split(text) if s.strip()]
+
+
+def whole_sentences(text: str) -> list[str]:
+    """The sentences of a text, with their end marks and without the spaces between them."""
+    return [s.strip() for s in _SENTENCE.findall(text) if s.strip()]
 
 
 def numbers(text: str) -> list[int]:

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
-    from babelscope.workflows.prompts import audit_prompts, generate, prompts_of, write_prompts
+    from babelscope.workflows.prompts import (
+        audit_prompts,
+        generate,
+        inference_pairs,
+        mixed_corpus,
+        prompts_of,
+        write_prompts,
+        write_published,
+    )
     from babelscope.workflows.signals import Note, Progress
     from babelscope.workflows.training import TrainingPlan, presets, read_config, train
     from babelscope.workflows.verification import repair, verify
@@ -59,7 +67,10 @@ _PUBLIC = {
     "train": "training",
     "train_organism": "model_folders",
     "verify": "verification",
+    "mixed_corpus": "prompts",
+    "inference_pairs": "prompts",
     "write_prompts": "prompts",
+    "write_published": "prompts",
 }
 
 __all__ = [
@@ -83,9 +94,11 @@ __all__ = [
     "export",
     "generate",
     "import_store",
+    "inference_pairs",
     "is_silent",
     "load_analysis",
     "merge",
+    "mixed_corpus",
     "model_path",
     "models",
     "new_folder",
@@ -101,6 +114,7 @@ __all__ = [
     "unpack",
     "verify",
     "write_prompts",
+    "write_published",
 ]
 
 

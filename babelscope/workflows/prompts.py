@@ -1,7 +1,7 @@
 """Verbs on prompts: gather, generate, audit, write."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,29 @@ import pandas as pd
 
 from babelscope import plugins
 from babelscope.datasets.audit import audit
+from babelscope.datasets.code_switched import in_languages
+from babelscope.datasets.language_files import PLACE
+from babelscope.datasets.language_pairs import parts_of
 from babelscope.datasets.load import load_prompts
 from babelscope.datasets.mapping import PromptMapping
+from babelscope.datasets.mixed_corpus import Unit, mixed_corpus
 from babelscope.datasets.native import write_prompts
+from babelscope.datasets.nli_pairs import nli_pairs
+from babelscope.datasets.published_statements import write_published
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
 
-__all__ = ["AnyMapping", "audit_prompts", "generate", "prompts_of", "write_prompts"]
+__all__ = [
+    "AnyMapping",
+    "Unit",
+    "audit_prompts",
+    "generate",
+    "inference_pairs",
+    "mixed_corpus",
+    "prompts_of",
+    "write_prompts",
+    "write_published",
+]
 
 AnyMapping = PromptMapping | Mapping[str, Any] | Path | str | None
 
@@ -33,7 +49,8 @@ def prompts_of(
     ----------
     sources : str, Path, PromptSet or sequence of these
     languages : sequence of str, optional
-        Only these, in this order.
+        Only these, in this order. `en-fr` is the context in English and the rest in French
+        (`datasets.code_switched`), unless a source has a language of that name.
     limit : int, optional
         First items kept of *each* source.
     mapping : optional
@@ -57,10 +74,31 @@ def prompts_of(
         elif mapping is None and limit is not None and limit > _default_items(str(source)):
             found = generate(str(source), languages=languages, items=limit)
         else:
-            found, said = load_prompts(source, mapping=mapping, languages=languages)
+            found, said = load_prompts(source, mapping=mapping, languages=_to_read(str(source), languages))
             notes += said
-        sets.append(found.select(languages=languages, limit=limit))
+        found = in_languages(found, languages) if languages is not None else found
+        sets.append(found.select(limit=limit))
     return concatenate(sets), notes
+
+
+def _to_read(source: str, languages: Sequence[str] | None) -> Sequence[str] | None:
+    """Languages to read for those asked for: of a pair, both, unless the source has a language of that name.
+
+    Only reading it tells whether one file has it, so there all languages are read.
+    """
+    if languages is None or isinstance(languages, str) or not any(map(parts_of, languages)):
+        return languages
+    if source.replace("_", "-") in plugins.names("dataset"):
+        own: Collection[str] = plugins.load("dataset", source).info.languages
+    elif PLACE in source:
+        own = {code for code in languages if Path(source.replace(PLACE, code)).exists()}
+    else:
+        return None
+    return list(dict.fromkeys(part for code in languages for part in _parts(code, own)))
+
+
+def _parts(code: str, own: Collection[str]) -> tuple[str, ...]:
+    return (code,) if code in own else parts_of(code) or (code,)
 
 
 def _default_items(source: str) -> float:
@@ -77,6 +115,8 @@ def generate(dataset: str, *, languages: Sequence[str] | None = None, **paramete
     ----------
     dataset : str
         As `cli.py data ls` prints it.
+    languages : sequence of str, optional
+        Also pairs, as in `prompts_of`.
     **parameters
         Fields of the dataset's recipe, as `items`, `seed`, `split`, `letters`, `compat`.
 
@@ -93,8 +133,9 @@ def generate(dataset: str, *, languages: Sequence[str] | None = None, **paramete
         raise BabelScopeError(
             f"dataset {dataset} has no parameter {unknown[0]!r}", f"it has: {', '.join(sorted(known))}"
         )
-    made: PromptSet = recipe(**{k: v for k, v in parameters.items() if k in known}).generate(languages)
-    return made
+    fields = {k: v for k, v in parameters.items() if k in known}
+    made: PromptSet = recipe(**fields).generate(_to_read(dataset, languages))
+    return made if languages is None else in_languages(made, languages)
 
 
 def audit_prompts(
@@ -107,3 +148,19 @@ def audit_prompts(
     """Accuracy of heuristics that never solve the task, per language and rule, with intervals; and notes."""
     prompts, notes = prompts_of([source], languages=languages, limit=limit, mapping=mapping)
     return audit(prompts), notes
+
+
+def inference_pairs(
+    source: str | Path | PromptSet,
+    codes: Sequence[str],
+    *,
+    mapping: AnyMapping = "xnli",
+    limit: int | None = None,
+    parallel: bool = True,
+    swap: bool = False,
+    seed: int = 0,
+) -> tuple[PromptSet, list[str]]:
+    """Two texts of each item of an inference set in two languages (`datasets.nli_pairs`), and notes."""
+    languages = list(dict.fromkeys(part for code in codes for part in parts_of(code) or (code,)))
+    prompts, notes = prompts_of([source], languages=languages, limit=limit, mapping=mapping)
+    return nli_pairs(prompts, codes, parallel=parallel, swap=swap, seed=seed), notes

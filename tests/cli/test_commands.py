@@ -165,8 +165,49 @@ def test_generated_prompts_are_read_back_by_every_command(cli: Cli) -> None:
     assert again.out == made.out
 
 
+def test_statements_are_exported_as_published_and_read_back_as_pairs(cli: Cli) -> None:
+    out = "rt/{language}/original/depth-5/test.jsonl"
+    made = cli("data", "export", "ruletaker", out, "--layout", "ruletaker", "--languages", "en,fr,en-fr", "--limit", 6)
+    assert made.code == 0, made.err
+    assert made.out.split() == [out.format(language=g) for g in ("en", "fr", "en-fr")]
+    switched = cli("data", "show", out, "--mapping", "ruletaker", "--languages", "en-fr", "--limit", 6)
+    Path("rt/en-fr/original/depth-5/test.jsonl").unlink()
+    again = cli("data", "show", out, "--mapping", "ruletaker", "--languages", "en-fr", "--limit", 6)
+    assert again.out == switched.out
+    assert again.out.count("[en-fr]") == 6
+    assert cli("data", "export", "ruletaker", out, "--layout", "ruletaker", "--languages", "en").code == 1
+
+
+def test_inference_pairs_and_mixed_corpora_are_written_as_prompts(cli: Cli) -> None:
+    for language in ("en", "fr"):
+        row = {"premise": f"{language} a.", "hypothesis": f"{language} b.", "label": 0}
+        Path(f"nli.{language}.jsonl").write_text(json.dumps(row) + "\n")
+        Path(f"text.{language}.txt").write_text(f"{language} one.\n{language} two.\n\n{language} three.\n")
+    paired = cli("data", "pairs", "nli.{language}.jsonl", "pairs.jsonl", "--languages", "fr-en", "--hypothesis")
+    assert "1 texts in fr-en" in paired.out, paired.err
+    assert "fr a.\nen b." in cli("data", "show", "pairs.jsonl").out
+    mapping = ("--mapping", "key=row text=text")
+    mixed = cli("data", "mix", "text.{language}.txt", "mixed.jsonl", "--unit", "sentence", *mapping)
+    assert "2 documents" in mixed.out, mixed.err
+    shown = cli("data", "show", "mixed.jsonl", "--limit", 2).out
+    assert all(f" {word}." in shown for word in ("one", "two", "three"))
+
+
+def test_a_pair_of_languages_is_captured_like_any_other(cli: Cli, tiny_model: Path) -> None:
+    asked = ("--prompts", "kfrd-arithmetic", "--languages", "en,de,en-de", "--limit", 6, "--site", "resid.post@1")
+    done = cli("capture", "run.acts", "--model", tiny_model, *asked, "--position", "segment:question")
+    assert done.code == 0, done.err
+    with bs.open("run.acts") as store:
+        assert store.languages == ("en", "de", "en-de")
+    analyzed = cli("analyze", "run.acts", "--out", "result", "--metric", "cs")
+    assert analyzed.code == 0, analyzed.err
+    table = pd.read_parquet("result/tables/accuracy.parquet")
+    assert set(table["language"]) == {"en", "de", "en-de"}
+
+
 def test_depth_and_steps_are_options_of_the_datasets_that_have_them(cli: Cli) -> None:
-    for name, option, deepest in (("kfrd-logical", "--max-depth", 8), ("kfrd-symbolic", "--max-steps", 5)):
+    for name, option, deepest in (("kfrd-logical", "--max-depth", 8), ("kfrd-symbolic", "--max-steps", 5),
+                                  ("ruletaker", "--max-depth", 5)):  # fmt: skip
         made = cli("data", "generate", name, f"{name}.jsonl", "--languages", "en", "--items", 26, option, deepest)
         assert made.code == 0, made.err
         depths = {json.loads(line)["covariates"]["depth"] for line in Path(f"{name}.jsonl").read_text().splitlines()}

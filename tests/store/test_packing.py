@@ -2,9 +2,11 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -19,6 +21,7 @@ from babelscope.activations_store.hdf5 import digest
 from babelscope.activations_store.packing import pack
 from babelscope.activations_store.sparse import SparseFile
 from babelscope.activations_store.unpacking import unpack
+from babelscope.activations_store.untrusted import verify_apart
 from babelscope.activations_store.verification import verify
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Block, Rows, Site
@@ -127,40 +130,106 @@ def test_a_packed_file_is_refused_twice_and_damage_is_never_packed(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.acts", "a.h5"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_is_wrong_inside_a_packed_file_is_named(tmp_path, dtype):
+def rewrite(file, name, change):
+    """Change values as somebody would who also writes the sha256 that belongs to them."""
+    values = change(file[name][()])
+    attributes = dict(file[name].attrs)
+    if values.shape == file[name].shape and values.dtype == file[name].dtype:
+        file[name][...] = values
+    else:
+        stored = file[name].id.get_type() if values.dtype == file[name].dtype else h5py.h5t.py_create(values.dtype)
+        del file[name]
+        space = h5py.h5s.create_simple(values.shape)
+        h5py.h5d.create(file.id, name.encode(), stored, space)
+        file[name][...] = values
+        file[name].attrs.update({n: v for n, v in attributes.items() if n.islower()})
+    file[name].attrs["sha256"] = np.bytes_(digest(file[name][()]))
+
+
+def set_at(*place, to):
+    def change(values):
+        values[place] = to
+        return values
+
+    return change
+
+
+# Dataset, what is done to it, and what is told of it: (without, with every byte read).
+FAULTS = [
+    ("lang/en/resid.post.all/absmax", None, "lang/en/resid.post.all/absmax is missing"),
+    ("items/prompts/language", None, "items/prompts/language is missing"),
+    ("items", None, "items is missing"),
+    ("runs/name", None, "runs/name is missing"),
+    ("lang/sw", None, "lang/sw is missing"),
+    ("lang/sw/blocks/region", None, "lang/sw/blocks/region is missing"),
+    ("lang/en/embed.last/value", lambda x: x.astype("f8"), "lang/en/embed.last/value is float64, not {dtype}"),
+    ("lang/en/resid.post.last/value", lambda x: x[:, :-1], "lang/en/resid.post.last/value has shape (2, 4, 6)"),
+    ("lang/sw/rows/item", lambda x: x[::-1], "lang/sw/its items are not those of its blocks"),
+    ("lang/sw/failed/item", lambda x: x + 1, "lang/sw/its items are not those of its blocks"),
+    ("lang/en/blocks/block", lambda _: np.int32([0, 1, 9]), "lang/en/blocks/block names blocks that the plan does not"),
+    ("lang/en/blocks/rest_splits", lambda x: x[::-1], "lang/en/blocks/rest_splits does not divide"),
+    ("lang/en/blocks/region", set_at(0, ..., 1, to=1), "lang/en/blocks/region has not the rows of"),
+    ("lang/en/blocks/dataset", set_at(0, to=b"resid"), "lang/en/blocks/dataset does not name"),
+    ("lang/en/attn.heads.all/row_splits", lambda x: x[::-1], "row_splits does not divide"),
+    ("lang/en/embed.last/item", lambda x: x + 1, "/lang/en/embed.last/item differs from rows/item"),
+    ("lang/en/resid.post.last/layer", lambda x: x + 1, "/lang/en/resid.post.last/layer is not what the plan says"),
+    ("runs/record_splits", lambda x: x[:-1], "runs/record_splits does not divide the records"),
+]
+DEEP_FAULTS = [
+    ("lang/en/resid.post.last/absmax", lambda x: x + 7, "lang/en/resid.post.last/absmax is not that of the values"),
+    ("items/item", lambda x: x[::-1], "items/its items are not those of the plan"),
+    ("items/prompts/record_splits", lambda x: x[:-1], "items/prompts/record_splits does not divide the records"),
+    ("items/prompts/record", lambda x: np.frombuffer(x.tobytes().replace(b"text 1", b"text 7"), np.uint8),
+     "its prompts are not those of the plan"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+def packed(request, tmp_path_factory):
+    """A packed file by itself, of any name; and its type."""
+    folder, dtype = tmp_path_factory.mktemp("faults"), request.param
     prompts = make_prompts(5)
-    store = fill(tmp_path / "a.acts", make_plan(prompts, dtype, (LAST, ALL)), prompts, {"sw": [1]})
-    packed = exchange.pack(store.path, tmp_path / "run.packed").path
-    assert [verify(packed, full=full).findings for full in (False, True)] == [(), ()]
-    good = packed.read_bytes()
+    plan = make_plan(prompts, "float32" if dtype == "int8" else dtype, (LAST, ALL))
+    with StoreWriter.create(folder / "a.acts", replace(plan, dtype=dtype), prompts, {}) as writer:
+        for language, index in writer.pending():
+            writer.put(make_block(plan, language, index, (1,) if language == "sw" else ()))
+    return exchange.pack(folder / "a.acts", folder / "run.packed").path, dtype
 
-    def problems(change, *, full=False):
-        copy = tmp_path / "copy.h5"
-        copy.write_bytes(good)
-        with h5py.File(copy, "r+") as file:
-            change(file)
-        return [finding.problem for finding in verify(copy, full=full).findings]
 
-    def swap(file):
-        items = file["lang/sw/rows/item"][()]
-        rewrite(file["lang/sw/rows/item"], items[::-1])
+def test_verify_finds_nothing_in_a_packed_file_that_is_right(packed):
+    assert [verify(packed[0], full=full).findings for full in (False, True)] == [(), ()]
+    assert verify_apart(packed[0], full=True).findings == ()
 
-    def rewrite(dataset, values):
-        dataset[...] = values
-        dataset.attrs["sha256"] = np.bytes_(digest(dataset[()]))
 
-    def remove(file):
-        del file["lang/en/resid.post.all/absmax"]
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("name", "change", "told"), [*FAULTS, *DEEP_FAULTS], ids=lambda x: x if "/" in str(x) else "")
+def test_what_is_wrong_inside_a_packed_file_is_named(packed, tmp_path, name, change, told, full):
+    copy = shutil.copyfile(packed[0], tmp_path / "copy.h5")
+    with h5py.File(copy, "r+") as file:
+        if change is None:
+            del file[name]
+        else:
+            rewrite(file, name, change)
+    found = [finding.problem for finding in verify(copy, full=full).findings]
+    if (name, change, told) in DEEP_FAULTS and not full:
+        assert found == []
+    else:
+        assert told.format(dtype=packed[1]) in found[0]
 
-    assert problems(remove) == ["lang/en/resid.post.all/absmax is missing"]
-    assert "its items are not those of its blocks" in problems(swap)[0]
-    found = problems(lambda file: rewrite(file["lang/en/blocks/block"], [0, 1, 9]))
-    assert found == ["lang/en/blocks/block names blocks that the plan does not have"]
-    found = problems(lambda file: rewrite(file["lang/en/resid.post.last/absmax"], 7), full=True)
-    assert found == ["lang/en/resid.post.last/absmax is not that of the values"]
-    found = problems(lambda file: file["items/prompts"].pop("language"))
-    assert found == ["items/prompts/language is missing"]
+
+@pytest.mark.parametrize(("where", "name", "told"), [
+    ("/", "schema", "attribute schema is missing"), ("lang/en", "language", "lang/en/attribute language is that of"),
+    ("lang/en/embed.last/value", "site", "/lang/en/embed.last says that it is swapped"),
+])  # fmt: skip
+def test_a_wrong_attribute_of_a_packed_file_is_named(packed, tmp_path, where, name, told):
+    copy = shutil.copyfile(packed[0], tmp_path / "copy.h5")
+    with h5py.File(copy, "r+") as file:
+        del file[where].attrs[name]
+        if name != "schema":
+            file[where].attrs[name] = np.bytes_("swapped")
+    found = [finding.problem for finding in verify(copy).findings]
+    assert len(found) == 1
+    assert told in found[0]
 
 
 def test_a_flipped_byte_of_a_packed_file_is_not_unpacked(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from babelscope.activations_store import ActivationStore, StoreWriter
 from babelscope.activations_store import hdf5 as hdf5_module
+from babelscope.activations_store import selection as selection_module
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Prompt, PromptSet
 from tests.store.stores import ALL, DTYPES, LAST, fill, make_block, make_plan, make_prompts, value
@@ -150,6 +152,42 @@ def test_every_library_gives_equal_numbers(tmp_path, dtype):
             assert data["value"].dims == ("layer", "item", "dim")
             assert list(data["item"]) == [2, 3]
             np.testing.assert_array_equal(numbers(data["value"].values, data.get("scale")), want[:, 0])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot be told what will be read")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_disk_is_asked_for_the_rows_of_every_shard_before_they_are_read_and_for_no_others(
+    tmp_path, monkeypatch, dtype
+):
+    prompts = make_prompts(24)
+    store = fill(tmp_path / "s.acts", make_plan(prompts, dtype), prompts, failed={"sw": (0,)})
+    wanted = (*range(1, 20), 22)
+    extents = []
+    for path in sorted(store.path.rglob("shards/*/*.h5")):
+        with h5py.File(path) as file:
+            value = file["resid.post.last/value"]
+            rows = np.flatnonzero(np.isin(file["rows/item"], wanted))
+            size = value.id.get_storage_size() // value.size * value.shape[2]  # of a row
+            begin = value.id.get_offset() + value.shape[1] * size  # of the second layer
+            if rows.size:
+                extents.append((path, begin + rows[0] * size, (rows[-1] - rows[0] + 1) * size))
+    asked, known = [], []
+    advise, read = os.posix_fadvise, selection_module.read_places
+
+    def note(handle, at, length, advice):
+        if at:  # else it is the head of a file
+            asked.append((Path(os.readlink(f"/proc/self/fd/{handle}")), at, length))
+        advise(handle, at, length, advice)
+
+    def count(*arguments):
+        known.append(len(set(asked)))
+        read(*arguments)
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    monkeypatch.setattr(selection_module, "read_places", count)
+    store.select("resid.post@2", items=[f"item/{i}" for i in wanted]).numpy()
+    assert sorted(set(asked)) == extents
+    assert known == [min(k + 9, len(extents)) for k in range(len(extents))]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -18,6 +18,7 @@ from babelscope.activations_store.verification import verify
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Site
 from babelscope.workflows import repair
+from babelscope.workflows import verification as verification_verbs
 from babelscope.workflows import verify as verb
 from tests.store.stores import ALL, LAST, fill, make_block, make_plan, make_prompts
 
@@ -346,3 +347,48 @@ def test_repair_touches_no_good_file(store):
     assert done.moved == {}
     assert [finding.file for finding in done.left] == [EN, "shards/l-en/notes.txt"]
     assert files_of(store) == before
+
+
+def moved_away(store, _):
+    (store / "quarantine").mkdir()
+    (store / EN).rename(store / "quarantine/en.h5")
+
+
+def moved_away_and_captured_again(store, whole):
+    moved_away(store, whole)
+    (store / EN).write_bytes(whole)
+
+
+def removed_and_captured_again(store, whole):
+    replace(store / EN, whole)  # many file systems give the new file the inode of the old one
+
+
+@pytest.mark.parametrize("meanwhile", [moved_away, moved_away_and_captured_again, removed_and_captured_again])
+def test_repair_leaves_what_another_process_has_put_in_place_of_a_damaged_file(store, meanwhile):
+    whole = (store / EN).read_bytes()
+    replace(store / EN, whole[:-1] + bytes([whole[-1] ^ 1]))
+    expected = []
+
+    def progress(_, __, what):
+        if what == f"verify {NAME}":  # the last file: the damage has been seen
+            meanwhile(store, whole)
+            expected.append(files_of(store))
+
+    done = repair(store, progress=progress)
+    assert done.moved == {}
+    assert EN not in {finding.file for finding in done.left}
+    assert [files_of(store)] == expected
+
+
+def test_repair_leaves_a_damaged_file_that_was_not_there_when_it_began(store, monkeypatch):
+    honest = verification_verbs.verify_apart
+    (store / EN).rename(store.parent / "late.h5")
+
+    def begun(path, **options):
+        (store / EN).write_bytes(b"not yet whole")
+        return honest(path, **options)
+
+    monkeypatch.setattr(verification_verbs, "verify_apart", begun)
+    assert repair(store).moved == {}
+    assert (store / EN).read_bytes() == b"not yet whole"
+    assert not (store / "quarantine").exists()

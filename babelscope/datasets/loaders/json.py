@@ -29,14 +29,14 @@ def read_json(source: str, mapping: PromptMapping, findings: Findings) -> Record
         findings.report(source, f"the top level is {_described(value)}, not a list", _suggestion(value))
         return None
     steps = (mapping.records or "[]").split(".")
-    rows = tuple(_records(source, value, steps, "", {}, findings))
+    rows = tuple(records_at(source, value, steps, "", {}, findings))
     return Records(columns_of(rows), rows, sha256)
 
 
-def _records(
+def records_at(
     source: str, value: Any, steps: list[str], path: str, enclosing: Mapping[str, Any], findings: Findings
 ) -> Iterator[Record]:
-    """Depth first: one record for each object at the end of the path."""
+    """Depth first: one record for each object at the end of the path `steps` inside a value that lies at `path`."""
     if not steps:
         if isinstance(value, dict):
             yield Record(f"{source}, {path}", {**enclosing, **value})
@@ -53,10 +53,10 @@ def _records(
         enclosing = {**enclosing, **{k: v for k, v in value.items() if k != name}}
         value, path = value[name], f"{path}.{name}".lstrip(".")
     if name == step:
-        yield from _records(source, value, rest, path, enclosing, findings)
+        yield from records_at(source, value, rest, path, enclosing, findings)
     elif isinstance(value, list):
         for i, element in enumerate(value):
-            yield from _records(source, element, rest, f"{path}[{i}]", enclosing, findings)
+            yield from records_at(source, element, rest, f"{path}[{i}]", enclosing, findings)
     else:
         problem = f"expected a list, got {_described(value)}"
         findings.report(f"{source}, {path or 'top level'}", problem, f"in `records`, write {name} without []")

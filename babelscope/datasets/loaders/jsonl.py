@@ -1,14 +1,15 @@
-"""JSON Lines: one JSON object a line."""
+"""JSON Lines: one JSON object a line, or records further inside each."""
 
 import json
 
 from babelscope.datasets.findings import Findings
+from babelscope.datasets.loaders.json import records_at
 from babelscope.datasets.mapping import ROW, PromptMapping
 from babelscope.datasets.records import Loader, Record, Records, columns_of, read_text
 
 
 def read_jsonl(source: str, mapping: PromptMapping, findings: Findings) -> Records | None:
-    """Records of a JSON Lines file; each line that is not a JSON object is a problem of its own."""
+    """Records of a JSON Lines file, at `mapping.records` of each line; one that is no JSON object is a problem."""
     found = read_text(source, findings)
     if found is None:
         return None
@@ -32,7 +33,10 @@ def read_jsonl(source: str, mapping: PromptMapping, findings: Findings) -> Recor
         if not isinstance(value, dict):
             findings.report(where, f"expected a JSON object, got {type(value).__name__}", _remedy(line))
             continue
-        rows.append(Record(where, value))
+        if mapping.records is None:
+            rows.append(Record(where, value))
+        else:
+            rows += records_at(source, value, mapping.records.split("."), f"line {number}", {}, findings)
     return Records(columns_of(rows), tuple(rows), sha256)
 
 
