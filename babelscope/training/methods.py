@@ -93,18 +93,16 @@ def _with_lora(model: PreTrainedModel, lora: Lora) -> Any:
         raise BabelScopeError("LoRA needs peft, which is not installed", "pip install 'babelscope[peft]'")
     from peft import LoraConfig, TaskType, get_peft_model
 
-    is_classifier = "SequenceClassification" in type(model).__name__
+    kind = TaskType.SEQ_CLS if "SequenceClassification" in type(model).__name__ else TaskType.CAUSAL_LM
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets or "all-linear",
+        task_type=kind,
+    )  # fmt: skip
     try:
         with warnings.catch_warnings():
             # peft asks for a name that transformers is about to drop.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return get_peft_model(
-                model,
-                LoraConfig(
-                    r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets or "all-linear",
-                    task_type=TaskType.SEQ_CLS if is_classifier else TaskType.CAUSAL_LM,
-                ),
-            )  # fmt: skip
+            return get_peft_model(model, config)
     except ValueError as error:
         linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise BabelScopeError(

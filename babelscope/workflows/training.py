@@ -208,8 +208,11 @@ def _gathered(config: TrainConfig, note: Note) -> _Data:
 
 def _prepared(config: TrainConfig, source: str, data: _Data) -> tuple[Any, Any, "Examples"]:
     """Model, tokenizer and examples: a decoder that answers or goes on, or a classifier on an encoder."""
+    from transformers import set_seed
+
     from babelscope.training import examples, methods
 
+    set_seed(config.seed)  # before the first new weight, a head's or an adapter's, is drawn
     wanted = config.optimization
     is_decoder = methods.is_decoder(methods.architecture_of(source))
     if data.prompts is None:
