@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from babelscope.schema import PromptSet as PromptSet
     from babelscope.workflows import accuracy as accuracy
     from babelscope.workflows import analyze as analyze
+    from babelscope.workflows import analyze_steps as analyze_steps
     from babelscope.workflows import capture as capture
     from babelscope.workflows import compare as compare
     from babelscope.workflows import demo as demo
     from babelscope.workflows import generate as generate
     from babelscope.workflows import load_analysis as load_analysis
+    from babelscope.workflows import open_steps as open_steps
     from babelscope.workflows import open_store as open
     from babelscope.workflows import prompts_of as prompts
     from babelscope.workflows import train as train
@@ -29,12 +31,14 @@ _PUBLIC = {
     "PromptSet": "babelscope.schema:PromptSet",
     "accuracy": "babelscope.workflows:accuracy",
     "analyze": "babelscope.workflows:analyze",
+    "analyze_steps": "babelscope.workflows:analyze_steps",
     "capture": "babelscope.workflows:capture",
     "compare": "babelscope.workflows:compare",
     "demo": "babelscope.workflows:demo",
     "generate": "babelscope.workflows:generate",
     "load_analysis": "babelscope.workflows:load_analysis",
     "open": "babelscope.workflows:open_store",
+    "open_steps": "babelscope.workflows:open_steps",
     "prompts": "babelscope.workflows:prompts_of",
     "train": "babelscope.workflows:train",
 }
@@ -44,12 +48,14 @@ __all__ = [
     "PromptSet",
     "accuracy",
     "analyze",
+    "analyze_steps",
     "capture",
     "compare",
     "demo",
     "generate",
     "load_analysis",
     "open",
+    "open_steps",
     "prompts",
     "train",
 ]

@@ -49,7 +49,8 @@ def run(
 ) -> None:
     """Compare languages in STORE: every number beside its null, its interval and its n.
 
-    With another store of the same items, as `analyze before.acts after.acts`: what changed, item by item.
+    With another store of the same items, as `analyze before.acts after.acts`: what changed, item by item. With a folder
+    of training steps, as `analyze tuned.steps`: every metric at each step.
     """
     store, grids = stores[0], sweep_grids(sweep)
     options: dict[str, Any] = {
@@ -61,6 +62,9 @@ def run(
         _compare(stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite)
         return
     folder = out or beside(store, "analysis")
+    if workflows.is_steps(store):
+        _analyze_steps(store, metric, folder, options, overwrite=overwrite)
+        return
     opened = workflows.open_store(store)
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
         with bar() as progress:
@@ -68,6 +72,18 @@ def run(
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
     print(f"null: {analysis.null}")
+    print(analysis.summary())
+    print(folder / "report.html")
+
+
+def _analyze_steps(
+    store: Path, metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool
+) -> None:
+    with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
+        with bar() as progress:
+            analysis = workflows.analyze_steps(store, metric, progress=progress, note=note, **options)
+        analysis.save(building / "tables")
+        analysis.report(building / "report.html")
     print(analysis.summary())
     print(folder / "report.html")
 

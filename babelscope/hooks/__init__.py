@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from babelscope.hooks.chat import as_chat
     from babelscope.hooks.context import check_lengths
     from babelscope.hooks.laws import check_laws
-    from babelscope.hooks.models import LoadedModel, load_model
+    from babelscope.hooks.models import LoadedModel, as_loaded, hashed_now, load_model
     from babelscope.hooks.placement import device_name
     from babelscope.hooks.planning import estimate, make_plan
     from babelscope.hooks.selftest import self_test
@@ -20,10 +20,12 @@ _PUBLIC = {
     "Anatomy": "anatomy",
     "LoadedModel": "models",
     "as_chat": "chat",
+    "as_loaded": "models",
     "check_laws": "laws",
     "check_lengths": "context",
     "device_name": "placement",
     "estimate": "planning",
+    "hashed_now": "models",
     "load_model": "models",
     "make_plan": "planning",
     "merged_copy": "adapters",
@@ -35,10 +37,12 @@ __all__ = [
     "Anatomy",
     "LoadedModel",
     "as_chat",
+    "as_loaded",
     "check_laws",
     "check_lengths",
     "device_name",
     "estimate",
+    "hashed_now",
     "load_model",
     "make_plan",
     "merged_copy",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,51 @@ def load_model(
     )
     switch = adapted.switch if adapted else None
     return LoadedModel(model, tokenizer, ref, input_device(model), located, switch, other_base(sources))
+
+
+def as_loaded(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, source: str = "in memory", base_sha256: str = ""
+) -> LoadedModel:
+    """A model that is in memory already, such as one that is being trained, ready to be captured as it is now.
+
+    The model is not changed; it has to be in evaluation mode whenever it is captured.
+
+    Parameters
+    ----------
+    source : str
+        What stores call it.
+    base_sha256 : str, optional
+        Hash of the weights that no training moves, where it is known: then only those that a training moves are
+        hashed, as `adapter_sha256`. They are the ones that require a gradient.
+
+    Raises
+    ------
+    BabelScopeError
+        If its parts cannot be found.
+    """
+    located = locate(model, None)
+    ref = ModelRef(
+        source=source,
+        architecture=type(model).__name__,
+        n_layers=len(located.output_stack.layers),
+        dtype=str(model.dtype).removeprefix("torch."),
+        weights_sha256="",
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        attn_implementation=str(model.config._attn_implementation or ""),
+        config_sha256=config_sha256(model.config),
+        n_encoder_layers=len(located.stacks["enc"].layers) if "enc" in located.stacks else 0,
+    )
+    return hashed_now(LoadedModel(model, tokenizer, ref, input_device(model), located), base_sha256)
+
+
+def hashed_now(loaded: LoadedModel, base_sha256: str = "") -> LoadedModel:
+    """The same model with the hashes that its weights have now; `base_sha256` as in `as_loaded`."""
+    if not base_sha256:
+        sha256 = weights_sha256(weights(loaded.model))
+        return replace(loaded, ref=replace(loaded.ref, weights_sha256=sha256))
+    moving = {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+    ref = replace(loaded.ref, weights_sha256=base_sha256, adapter="in memory", adapter_sha256=weights_sha256(moving))
+    return replace(loaded, ref=ref)
 
 
 def _tokenizer(sources: Sources, config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -3,6 +3,16 @@
 from babelscope.reports.captions import left_out, null_items
 from babelscope.reports.figures import Figure, figures, stacked
 from babelscope.reports.html import write_report
-from babelscope.reports.tables import headline, headline_text
+from babelscope.reports.tables import headline, headline_text, step_text
 
-__all__ = ["Figure", "figures", "headline", "headline_text", "left_out", "null_items", "stacked", "write_report"]
+__all__ = [
+    "Figure",
+    "figures",
+    "headline",
+    "headline_text",
+    "left_out",
+    "null_items",
+    "stacked",
+    "step_text",
+    "write_report",
+]

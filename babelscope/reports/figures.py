@@ -10,7 +10,7 @@ import pandas as pd
 
 from babelscope.errors import BabelScopeError
 from babelscope.reports.captions import intervals, null_items, spread, stability, threshold_of
-from babelscope.reports.tables import by_layer, by_pair, overall
+from babelscope.reports.tables import at_one_threshold, by_layer, by_pair, overall
 from babelscope.schema import Result
 
 WIDTH, HEIGHT = 300, 190
@@ -41,11 +41,13 @@ def figures(results: Iterable[Result]) -> list[Figure]:
     """Every figure that the tables allow: accuracy, then the corrected ones, then the published definitions."""
     found: list[Figure] = []
     for result in results:
-        if result.name == "accuracy":
+        if {"step", "gap_low"} <= set(result.table.columns):
+            found += _step_figures(result)
+        elif result.name == "accuracy":
             found.append(_accuracy(result.table))
         elif {"matched", "null", "layer", "threshold", "language_a"} <= set(result.table.columns):
             found += _layer_figures(result) + _threshold_figures(result) + _pair_figures(result)
-    kinds = ("accuracy", "layers", "threshold", "pairs")
+    kinds = ("accuracy", "steps", "layers", "threshold", "pairs")
     return sorted(found, key=lambda f: (f.mode == "paper", kinds.index(f.kind)))
 
 
@@ -100,6 +102,30 @@ def _pair_figures(result: Result) -> list[Figure]:
             title = _title("by language pair", result, mode, variant)
             found.append(Figure("pairs", mode, title, caption, _pairs(part)))
     return found
+
+
+def _step_figures(result: Result) -> list[Figure]:
+    found = []
+    for mode, variant, whole in _variants(result.table):
+        part = at_one_threshold(whole)
+        caption = (
+            f"Gap over the null of each step, mismatched {null_items([result])}; mean over layers and language pairs; "
+            f"{intervals(part)}. Step 0 is the model before its training.{threshold_of(part)}"
+        )
+        title = _title("while it was trained", result, mode, variant)
+        found.append(Figure("steps", mode, title, caption, _steps(part)))
+    return found
+
+
+def _steps(table: pd.DataFrame) -> alt.TopLevelMixin:
+    color = alt.Color("group:N", title="items", sort=_groups(table), scale=alt.Scale(range=_colors(table)))
+    base = alt.Chart(_rows(table, "group", "site", "step")).encode(x=alt.X("step:Q", title="step"), color=color)
+    chart = alt.layer(
+        base.mark_area(opacity=0.2).encode(y=alt.Y("gap_low:Q", title="gap over the null"), y2="gap_high:Q"),
+        base.mark_line(point=True).encode(y="gap:Q", tooltip=_tips("group", "site", "step")),
+    ).properties(width=WIDTH, height=HEIGHT)
+    faceted: alt.TopLevelMixin = chart.facet(column=alt.Column("site:N", title=None))
+    return faceted
 
 
 def _layers(table: pd.DataFrame) -> alt.TopLevelMixin:
@@ -238,5 +264,5 @@ def _tooltip(*columns: str) -> list[alt.Tooltip]:
 
 
 def _title(what: str, result: Result, mode: str, variant: str) -> str:
-    name = f"{result.name.upper()}, {variant.replace('_', ' ')}"
+    name = f"{result.name.removesuffix('_by_step').upper()}, {variant.replace('_', ' ')}"
     return f"{name}: {what}{', as published' if mode == 'paper' else ''}"

@@ -73,6 +73,21 @@ def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
+def step_text(result: Result) -> str:
+    """Gap with its interval at every step, one column a step; nothing where a table has none. Corrected rows alone."""
+    if not {"step", "gap_low"} <= set(result.table.columns):
+        return ""
+    rows = result.table[result.table["mode"] == "corrected"]
+    parts = [at_one_threshold(part) for _, part in rows.groupby("variant", sort=False)]
+    rows = pd.concat(parts) if parts else rows
+    bounds = zip(rows["gap"], rows["gap_low"], rows["gap_high"], strict=True)
+    shown = rows.assign(shown=[f"{g:.3f} [{a:.3f}, {b:.3f}]" for g, a, b in bounds])
+    columns = ["metric", "variant", "site", "group"]
+    return str(
+        shown.pivot_table(index=columns, columns="step", values="shown", aggfunc="first", sort=False).to_string()
+    )
+
+
 def as_html(table: pd.DataFrame) -> str:
     """A table as HTML: every text escaped, four significant digits, undefined cells named so."""
     shown = [c for c in table if table[c].notna().any()]

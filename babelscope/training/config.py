@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -109,6 +109,28 @@ class Optimization(_Strict):
     over_length: Literal["refuse", "truncate", "drop"] = "refuse"
 
 
+class Capture(_Strict):
+    """Prompts that are captured while the model is trained: at step 0, every so many steps, and at the end.
+
+    Parameters
+    ----------
+    every : int
+        Optimizer steps between two stores.
+    prompts, parameters, languages, limit
+        As in `Data`; generated sets are of their test split unless `parameters` says otherwise.
+    sites, positions : list of str
+        As for `capture`.
+    """
+
+    every: int = Field(ge=1)
+    prompts: list[str] = Field(min_length=1)
+    parameters: dict[str, Any] = {}
+    languages: list[str] | None = None
+    limit: int | None = Field(default=32, ge=1)
+    sites: list[str] = ["resid.post", "mlp.act"]
+    positions: list[str] = ["last"]
+
+
 class TrainConfig(_Strict):
     """One run.
 
@@ -119,6 +141,8 @@ class TrainConfig(_Strict):
         (arXiv:2310.15258, the authors' baseline).
     model : str
         Folder, hub id, or the name of an embedded model.
+    capture : Capture, optional
+        What is captured while the model is trained; needs a whole model on one device, so no FSDP and no DeepSpeed.
     save_steps, log_steps : int, optional
         Default: ten checkpoints, a hundred entries of the log.
     trainer : mapping
@@ -131,11 +155,18 @@ class TrainConfig(_Strict):
     data: Data
     lora: Lora = Lora()
     optimization: Optimization
+    capture: Capture | None = None
     seed: int = 0
     save_steps: int | None = Field(default=None, ge=1)
     log_steps: int | None = Field(default=None, ge=1)
     trainer: dict[str, Any] = {}
     about: str = ""
+
+    @model_validator(mode="after")
+    def _whole_while_captured(self) -> "TrainConfig":
+        if self.capture is not None and {"fsdp", "deepspeed"} & self.trainer.keys():
+            raise ValueError("capture needs the whole model on each device: leave it out, or fsdp and deepspeed")
+        return self
 
 
 def presets() -> dict[str, str]:
@@ -230,4 +261,5 @@ def _known(place: tuple[int | str, ...]) -> tuple[str, ...]:
     kind: Any = TrainConfig
     for part in place:
         kind = kind.model_fields[str(part)].annotation
+        kind = next((one for one in get_args(kind) if one is not type(None)), kind)
     return tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()

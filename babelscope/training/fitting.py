@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,41 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             return checkpoint
     return None
+
+
+class AtSteps(TrainerCallback):
+    """Calls `work(step, model)` before the first step, after every so many, and after the last one.
+
+    The model is the one inside of wrappers, in evaluation mode, and `work` may draw random numbers: neither dropout nor
+    the order of the data comes out differently for it.
+    """
+
+    def __init__(self, every: int, work: Callable[[int, nn.Module], None]) -> None:
+        self._every, self._work = every, work
+        self.seconds = 0.0
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Step 0; a run that is resumed has it already."""
+        if state.global_step == 0:
+            self._at(state, model)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
+        """Every so many steps, and the last one."""
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            self._at(state, model)
+
+    def _at(self, state: TrainerState, model: nn.Module) -> None:
+        if not state.is_world_process_zero:
+            return
+        begun, inner = time.monotonic(), getattr(model, "module", model)
+        with torch.random.fork_rng():
+            try:
+                self._work(state.global_step, inner.eval())
+            finally:
+                inner.train()
+        self.seconds += time.monotonic() - begun
 
 
 class _Trainer(Trainer):

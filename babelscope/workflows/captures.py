@@ -37,7 +37,7 @@ class CaptureStoppedError(BabelScopeError):
 def capture(
     out: str | Path,
     *,
-    model: str,
+    model: "str | LoadedModel",
     prompts: str | Path | PromptSet | Sequence[str | Path | PromptSet],
     sites: Sequence[str] = ("resid.post", "mlp.act"),
     positions: Sequence[str] = ("last",),
@@ -78,8 +78,9 @@ def capture(
     ----------
     out : path
         Store folder, by custom `NAME.acts`. Must not exist, unless `resume` or `overwrite`.
-    model : str
-        Local folder, hub id, or name of an embedded model.
+    model : str or LoadedModel
+        Local folder, hub id, or name of an embedded model; or one that is in memory (`hooks.as_loaded`), for which
+        the options of loading count for nothing.
     prompts : str, PromptSet or sequence of these
         Names of generated datasets, files, or prompt sets.
     sites, positions : sequence of str
@@ -152,14 +153,15 @@ def capture(
 
     plugins.load("backend", backend)  # an unknown name is told before a model is loaded
     begun_as = ActivationStore.open(path).plan if resume and is_store(path) else None
-    loaded = hooks.load_model(
+    loaded = model if isinstance(model, hooks.LoadedModel) else hooks.load_model(
         model_path(model), revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
         adapter=adapter, merge_adapter=merge_adapter, attn_implementation=attn_implementation, anatomy=anatomy,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     for text in loaded.notes:
         note(text)
-    loaded = replace(loaded, ref=replace(loaded.ref, source=model))
+    if isinstance(model, str):
+        loaded = replace(loaded, ref=replace(loaded.ref, source=model))
     if chat_template:
         loaded, prompt_set = hooks.as_chat(loaded, prompt_set)
     plan = hooks.make_plan(

@@ -20,6 +20,7 @@ from babelscope.datasets.nli_pairs import nli_pairs
 from babelscope.datasets.published_statements import write_published
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
+from babelscope.workflows.signals import Note
 
 __all__ = [
     "AnyMapping",
@@ -136,6 +137,35 @@ def generate(dataset: str, *, languages: Sequence[str] | None = None, **paramete
     fields = {k: v for k, v in parameters.items() if k in known}
     made: PromptSet = recipe(**fields).generate(_to_read(dataset, languages))
     return made if languages is None else in_languages(made, languages)
+
+
+def gathered(
+    sources: Sequence[str],
+    parameters: Mapping[str, Any],
+    *,
+    split: str,
+    languages: Sequence[str] | None,
+    limit: int | None,
+    note: Note,
+) -> PromptSet:
+    """Generated sets, made with `parameters` (of `split`, unless these say otherwise), and files, as one set.
+
+    Raises
+    ------
+    BabelScopeError
+        As `generate` and `prompts_of` do.
+    """
+    sets = []
+    for source in sources:
+        if source.replace("_", "-") in plugins.names("dataset"):
+            made = generate(source, languages=languages, **{"split": split, **parameters})
+            sets.append(made.select(limit=limit))
+        else:
+            found, notes = prompts_of([source], languages=languages, limit=limit)
+            sets.append(found)
+            for text in notes:
+                note(text)
+    return concatenate(sets)
 
 
 def audit_prompts(

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import BabelScopeError
-from babelscope.schema import PromptSet, concatenate
+from babelscope.schema import PromptSet
 from babelscope.training.config import TrainConfig, config_of, presets, read_config
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import check_output, new_folder
-from babelscope.workflows.prompts import generate, prompts_of
+from babelscope.workflows.prompts import gathered
 from babelscope.workflows.signals import Note, Progress, stop_requested
+from babelscope.workflows.steps import clear_steps, step_captures, steps_beside
 
 __all__ = ["TrainingPlan", "presets", "read_config", "train"]
 
@@ -67,7 +68,8 @@ def train(
 ) -> Path | TrainingPlan:
     """Train a model and write it, with its tokenizer and run card, to the folder `out`, which appears whole.
 
-    Checkpoints go to `OUT.checkpoints` beside it, and are removed when it is done.
+    Checkpoints go to `OUT.checkpoints` beside it, and are removed when it is done. What is captured meanwhile goes to
+    `OUT.steps`, one store for each step (see `open_steps`).
 
     Parameters
     ----------
@@ -92,6 +94,8 @@ def train(
     if not dry_run:
         check_output(target, overwrite=overwrite, parts=PARTS)
         _check_checkpoints(checkpoints, config, resume=resume)
+        if config.capture is not None and not resume:
+            clear_steps(steps_beside(target), overwrite=overwrite)
     source = model_path(config.model)
     data = _gathered(config, note)
     model, tokenizer, examples = _prepared(config, source, data)
@@ -107,13 +111,20 @@ def train(
     checkpoints.mkdir(exist_ok=True)
     (checkpoints / "config.json").write_text(config.model_dump_json(), "utf-8")
     started = time.monotonic()
+    callbacks: list[fitting.AtSteps] = []
+    if config.capture is not None:
+        take = step_captures(config.capture, steps_beside(target), tokenizer, base if trained < whole else "", note)
+        callbacks.append(fitting.AtSteps(config.capture.every, take))
     with stop_requested() as stopped:
-        log = fitting.fit(model, examples, _collate(tokenizer), config, checkpoints, progress=progress, stopped=stopped)
+        log = fitting.fit(
+            model, examples, _collate(tokenizer), config, checkpoints, progress=progress, stopped=stopped,
+            callbacks=callbacks,
+        )  # fmt: skip
     facts = {
         "examples": len(examples), "tokens": examples.tokens, "steps": steps, "data_sha256": data.sha256,
         "languages": data.languages, "base_sha256": base, "trainable_parameters": trained, "parameters": whole,
         "seconds": time.monotonic() - started, "notes": list(examples.notes), "versions": _versions(),
-        "platform": platform.platform(),
+        "platform": platform.platform(), "capture_seconds": sum(c.seconds for c in callbacks),
     }  # fmt: skip
     _write(model, tokenizer, config, target, facts, log, overwrite=overwrite)
     shutil.rmtree(checkpoints)
@@ -177,24 +188,15 @@ def _flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _gathered(config: TrainConfig, note: Note) -> _Data:
-    from babelscope import plugins
     from babelscope.training.examples import read_texts
 
     wanted = config.data
     if wanted.text:
         texts = tuple(read_texts(wanted.text))[: wanted.limit]
         return _Data(hashlib.sha256("\n".join(texts).encode()).hexdigest(), texts=texts)
-    sets = []
-    for source in wanted.prompts:
-        if source.replace("_", "-") in plugins.names("dataset"):
-            made = {"split": "train", **wanted.parameters}
-            sets.append(generate(source, languages=wanted.languages, **made).select(limit=wanted.limit))
-        else:
-            found, notes = prompts_of([source], languages=wanted.languages, limit=wanted.limit)
-            sets.append(found)
-            for text in notes:
-                note(text)
-    prompts = concatenate(sets)
+    prompts = gathered(
+        wanted.prompts, wanted.parameters, split="train", languages=wanted.languages, limit=wanted.limit, note=note
+    )
     if wanted.rules:
         kept = tuple(p for p in prompts.prompts if p.covariates.get("rule") in wanted.rules)
         if not kept:
