@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from babelscope.workflows import capture as capture
     from babelscope.workflows import compare as compare
     from babelscope.workflows import demo as demo
+    from babelscope.workflows import evaluate as evaluate
     from babelscope.workflows import generate as generate
     from babelscope.workflows import load_analysis as load_analysis
     from babelscope.workflows import open_steps as open_steps
@@ -35,6 +36,7 @@ _PUBLIC = {
     "capture": "babelscope.workflows:capture",
     "compare": "babelscope.workflows:compare",
     "demo": "babelscope.workflows:demo",
+    "evaluate": "babelscope.workflows:evaluate",
     "generate": "babelscope.workflows:generate",
     "load_analysis": "babelscope.workflows:load_analysis",
     "open": "babelscope.workflows:open_store",
@@ -52,6 +54,7 @@ __all__ = [
     "capture",
     "compare",
     "demo",
+    "evaluate",
     "generate",
     "load_analysis",
     "open",

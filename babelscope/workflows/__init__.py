@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.comparison import Comparison, compare
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.estimates import Estimate
+    from babelscope.workflows.evaluation import Evaluation, evaluate
     from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.exchange import export, import_store, merge, pack, unpack
     from babelscope.workflows.model_folders import model_path, models, train_organism
@@ -35,6 +36,7 @@ _PUBLIC = {
     "Analysis": "analysis",
     "Comparison": "comparison",
     "Estimate": "estimates",
+    "Evaluation": "evaluation",
     "Examination": "examination",
     "Note": "signals",
     "Part": "parts",
@@ -51,6 +53,7 @@ _PUBLIC = {
     "compare": "comparison",
     "demo": "demonstration",
     "doctor": "examination",
+    "evaluate": "evaluation",
     "export": "exchange",
     "import_store": "exchange",
     "merge": "exchange",
@@ -84,6 +87,7 @@ __all__ = [
     "Analysis",
     "Comparison",
     "Estimate",
+    "Evaluation",
     "Examination",
     "Note",
     "Part",
@@ -100,6 +104,7 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "evaluate",
     "export",
     "generate",
     "import_store",

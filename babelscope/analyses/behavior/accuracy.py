@@ -38,23 +38,13 @@ def accuracy(store: ActivationStore, scoring: str = "labels") -> Result:
     BabelScopeError
         If no item of the store has a gold option, labels of none could be told apart, or texts were not scored.
     """
-    if scoring not in SCORINGS:
-        raise unknown_name("scoring", scoring, SCORINGS)
-    answers = store.answers
-    if scoring != "labels":
-        answers = answers.assign(correct=_correct_by_text(answers, per_token=scoring.endswith("per-token")))
-    counted = answers.dropna(subset=["correct"])
-    if counted.empty:
-        raise _nothing_to_count(store, answers, scoring)
-    answers = counted
-    prefix = "score_" if scoring == "labels" else "text_score_"
-    score_columns = [c for c in answers if str(c).startswith(prefix)]
-    answers = answers.assign(task=_tasks(store).reindex(answers["item"]).to_numpy())
+    answers = scored(store, scoring)
+    answers = answers.assign(task=groups_of(store).reindex(answers["item"]).to_numpy())
     rows = []
     for (name, language), part in answers.groupby(["task", "language"], sort=False):
         n, right = len(part), int(part["correct"].sum())
         low, high = proportion_confint(right, n, method="wilson")
-        chance = (1 / part[score_columns].notna().sum(axis=1)).mean()
+        chance = (1 / part["n_options"]).mean()
         rows.append((name, language, n, right / n, low, high, chance))
     table = pd.DataFrame(rows, columns=["task", "language", "n", "accuracy", "low", "high", "chance"])
     about = {
@@ -63,6 +53,47 @@ def accuracy(store: ActivationStore, scoring: str = "labels") -> Result:
         "task": "covariate task, else dataset, else all",
     }  # fmt: skip
     return Result("accuracy", table, about)
+
+
+def scored(store: ActivationStore, scoring: str = "labels") -> pd.DataFrame:
+    """Answers that count, those of items with options and gold: `correct` by the scoring, and `n_options`.
+
+    Raises
+    ------
+    BabelScopeError
+        As `accuracy` does.
+    """
+    if scoring not in SCORINGS:
+        raise unknown_name("scoring", scoring, SCORINGS)
+    answers = store.answers
+    if scoring != "labels":
+        answers = answers.assign(correct=_correct_by_text(answers, per_token=scoring.endswith("per-token")))
+    counted = answers.dropna(subset=["correct"])
+    if counted.empty:
+        raise _nothing_to_count(store, answers, scoring)
+    prefix = "score_" if scoring == "labels" else "text_score_"
+    scores = counted[[c for c in counted if str(c).startswith(prefix)]]
+    return counted.assign(n_options=scores.notna().sum(axis=1))
+
+
+def groups_of(store: ActivationStore, by: str | None = "task") -> "pd.Series[str]":
+    """Group of each item: a covariate, NaN where an item has none.
+
+    "task" is the covariate task, else dataset, else "all", so that no item is lost; None puts all in one group.
+
+    Raises
+    ------
+    BabelScopeError
+        If no item has the covariate.
+    """
+    if by is None or by == "task":
+        names = store.covariates.reindex(columns=["task", "dataset"] if by else []).astype(object)
+        found = names["task"].fillna(names["dataset"]) if by else pd.Series(np.nan, names.index, dtype=object)
+        return found.fillna("all").astype(str)
+    if by not in store.covariates:
+        raise unknown_name("covariate", by, map(str, store.covariates.columns))
+    values = store.covariates[by]
+    return values.astype(str).where(values.notna())
 
 
 def _nothing_to_count(store: ActivationStore, answers: pd.DataFrame, scoring: str) -> BabelScopeError:
@@ -77,12 +108,6 @@ def _nothing_to_count(store: ActivationStore, answers: pd.DataFrame, scoring: st
         f"{store.path}: no item has options, their scores and a gold answer",
         f"capture with --answers {'labels' if scoring == 'labels' else 'texts'}",
     )
-
-
-def _tasks(store: ActivationStore) -> "pd.Series[str]":
-    """Task by item. Grouping would drop items without one, and their answers with them."""
-    names = store.covariates.reindex(columns=["task", "dataset"]).astype(object)
-    return names["task"].fillna(names["dataset"]).fillna("all").astype(str)
 
 
 def _correct_by_text(answers: pd.DataFrame, *, per_token: bool) -> NDArray[np.float64]:

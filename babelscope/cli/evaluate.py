@@ -1,0 +1,41 @@
+"""`babelscope evaluate`: what a captured model can do in each language, and what of it is transferred."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from babelscope import workflows
+from babelscope.cli.options import Languages, Mode, Overwrite, Seed, beside, split_codes
+from babelscope.cli.progress import note
+
+
+def run(
+    store: Annotated[Path, typer.Argument(help="Store of a capture with answers, as run.acts.")],
+    source: Annotated[
+        str | None, typer.Option(help="Language that is transferred from. Default: en, else the first.")
+    ] = None,
+    languages: Languages = None,
+    by: Annotated[str, typer.Option(help="Item covariate that forms the groups, or none.")] = "task",
+    scoring: Annotated[
+        str, typer.Option(help="Which option is the answer: labels, texts, texts-per-token.")
+    ] = "labels",
+    chance: Annotated[str, typer.Option(help="uniform: 1 / options; majority: the commonest gold option.")] = "uniform",
+    mode: Mode = "both",
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables. Default: STORE.evaluation.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Accuracy in each language, and XLTR beside what independent answers would give.
+
+    Example: cli.py evaluate run.acts --source en --by rule
+    """
+    folder = out or beside(store, "evaluation")
+    with workflows.new_folder(folder, overwrite=overwrite, parts=("tables",)) as building:
+        found = workflows.evaluate(
+            store, source=source, languages=split_codes(languages), by=None if by == "none" else by, scoring=scoring,
+            chance=chance, mode=mode, seed=seed, note=note,
+        )  # fmt: skip
+        found.save(building / "tables")
+    print(found.summary())
+    print(folder / "tables")

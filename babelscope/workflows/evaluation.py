@@ -1,0 +1,83 @@
+"""The verb `evaluate`: what a captured model can do in each language, and what of it is transferred."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from babelscope.activations_store import ActivationStore
+from babelscope.analyses.behavior.accuracy import accuracy
+from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
+from babelscope.schema import Result
+from babelscope.workflows.analysis import open_store
+from babelscope.workflows.outputs import reported
+from babelscope.workflows.signals import Note
+
+# What a reader sees first of `transfer`.
+SHOWN = ("variant", "group", "language_a", "language_b", "n_a", "accuracy_b", "xltr", "xltr_low", "xltr_high", "null",
+         "excess", "excess_low", "excess_high", "q", "verdict")  # fmt: skip
+
+
+def evaluate(
+    store: str | Path | ActivationStore,
+    *,
+    source: str | None = None,
+    languages: Sequence[str] | None = None,
+    by: str | None = "task",
+    scoring: str = "labels",
+    chance: Chance = "uniform",
+    mode: Mode = "both",
+    seed: int = 0,
+    note: Note = lambda _: None,
+) -> "Evaluation":
+    """Accuracy per language, and XLTR from one language to the others, from the answers in a store.
+
+    Parameters
+    ----------
+    source : str, optional
+        The language that is transferred from. Default: en where the store has it, else its first language.
+    languages, by, scoring, chance, mode, seed
+        As in `analyses.behavior.transfer.transfer`.
+
+    Raises
+    ------
+    BabelScopeError
+        For anything that the user can fix.
+    """
+    opened = store if isinstance(store, ActivationStore) else open_store(store)
+    done, planned = opened.progress
+    if done < planned:
+        note(f"{opened.path} is unfinished: {done} of {planned} shards; only items found in both languages count")
+    origin = source or ("en" if "en" in opened.languages else opened.languages[0])
+    found = [accuracy(opened, scoring)]
+    if len(opened.languages) > 1:
+        found.append(
+            transfer(opened, origin, languages=languages, by=by, scoring=scoring, chance=chance, mode=mode, seed=seed)
+        )
+    return Evaluation(opened, tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The tables of one `evaluate`: `accuracy`, and `transfer` where the store has several languages."""
+
+    store: ActivationStore
+    results: tuple[Result, ...]
+
+    def headline(self) -> pd.DataFrame:
+        """XLTR by the corrected definition; empty for a store of one language."""
+        tables = [r.table for r in self.results if r.name == "transfer"]
+        table = tables[0] if tables else pd.DataFrame(columns=["mode", *SHOWN])
+        corrected = table["mode"] == "corrected"
+        return table[corrected if corrected.any() else ~corrected][list(SHOWN)].reset_index(drop=True)
+
+    def summary(self) -> str:
+        """Accuracy and the headline as text."""
+        parts = [self.results[0].table, self.headline()]
+        return "\n\n".join(part.round(3).to_string(index=False) for part in parts if len(part))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write every table as Parquet, CSV and JSON provenance."""
+        with reported(Path(folder)):
+            return [path for result in self.results for path in result.save(Path(folder))]
