@@ -1,7 +1,7 @@
 """`babelscope evaluate`: what a captured model can do in each language, and what of it is transferred."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,7 +20,9 @@ def run(
     scoring: Annotated[
         str, typer.Option(help="Which option is the answer: labels, texts, texts-per-token.")
     ] = "labels",
-    chance: Annotated[str, typer.Option(help="uniform: 1 / options; majority: the commonest gold option.")] = "uniform",
+    chance: Annotated[
+        Literal["uniform", "majority"], typer.Option(help="1 / options, or the share of the commonest gold option.")
+    ] = "uniform",
     mode: Mode = "both",
     out: Annotated[Path | None, typer.Option(help="Folder for the tables. Default: STORE.evaluation.")] = None,
     seed: Seed = 0,

@@ -40,8 +40,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS = (
-    capture, analyze, sweep, evaluate, report, inspect, verify, repair, pack, unpack, merge, export, import_, doctor, ls,
-    demo,
+    capture, analyze, sweep, evaluate, report, inspect, verify, repair, pack, unpack, merge, export, import_, doctor,
+    ls, demo,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)

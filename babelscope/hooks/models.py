@@ -203,7 +203,8 @@ def as_loaded(
 
 
 def hashed_now(loaded: LoadedModel, base_sha256: str = "") -> LoadedModel:
-    """The same model with the hashes that its weights have now; `base_sha256` as in `as_loaded`."""
+    """The same model with the hashes that its weights have now, and where they are; `base_sha256` as in `as_loaded`."""
+    loaded = replace(loaded, device=input_device(loaded.model))
     if not base_sha256:
         sha256 = weights_sha256(weights(loaded.model))
         return replace(loaded, ref=replace(loaded.ref, weights_sha256=sha256))

@@ -111,27 +111,33 @@ def clear_steps(folder: Path, *, overwrite: bool) -> None:
 
 
 def step_captures(
-    wanted: "Capture", folder: Path, tokenizer: Any, base_sha256: str, note: Note
+    wanted: "Capture", folder: Path, model: Any, tokenizer: Any, base_sha256: str, note: Note
 ) -> Callable[[int, Any], None]:
     """What captures a model at a step of its training, into a store of its own in `folder`.
 
     Parameters
     ----------
+    model : PreTrainedModel or PeftModel
+        The one that will be trained.
     base_sha256 : str
         Of the weights that the training does not move; empty where it moves all.
+
+    Raises
+    ------
+    BabelScopeError
+        If the prompts, sites or positions do not exist.
     """
     from babelscope import hooks
 
     prompts = gathered(
         wanted.prompts, wanted.parameters, split="test", languages=wanted.languages, limit=wanted.limit, note=note
     )
-    found: dict[str, Any] = {}
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    located = hooks.as_loaded(inner.eval(), tokenizer, base_sha256=base_sha256)  # its parts do not move
+    hooks.make_plan(located, prompts, sites=wanted.sites, positions=wanted.positions)
 
-    def take(step: int, model: Any) -> None:
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if "loaded" not in found:  # its parts do not move
-            found["loaded"] = hooks.as_loaded(inner, tokenizer, base_sha256=base_sha256)
-        loaded = hooks.hashed_now(found["loaded"], base_sha256)
+    def take(step: int, _: Any) -> None:
+        loaded = hooks.hashed_now(located, base_sha256)
         folder.mkdir(exist_ok=True)
         target = folder / f"step-{step:08d}.acts"
         # A run that was killed comes by the same steps again.

@@ -108,13 +108,14 @@ def train(
         note(text)
     if dry_run:
         return TrainingPlan(len(examples), examples.tokens, steps, trained, whole, examples.notes)
+    callbacks: list[fitting.AtSteps] = []
+    if config.capture is not None:
+        frozen = base if trained < whole else ""
+        take = step_captures(config.capture, steps_beside(target), model, tokenizer, frozen, note)
+        callbacks.append(fitting.AtSteps(config.capture.every, take))
     checkpoints.mkdir(exist_ok=True)
     (checkpoints / "config.json").write_text(config.model_dump_json(), "utf-8")
     started = time.monotonic()
-    callbacks: list[fitting.AtSteps] = []
-    if config.capture is not None:
-        take = step_captures(config.capture, steps_beside(target), tokenizer, base if trained < whole else "", note)
-        callbacks.append(fitting.AtSteps(config.capture.every, take))
     with stop_requested() as stopped:
         log = fitting.fit(
             model, examples, _collate(tokenizer), config, checkpoints, progress=progress, stopped=stopped,

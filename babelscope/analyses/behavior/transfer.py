@@ -1,4 +1,4 @@
-"""XLTR, the cross-lingual transfer ratio: what is known in one language, how much of it is known in another?
+"""XLTR, the cross-lingual transfer ratio: how much of what is right in one language is right in another.
 
 Hu et al. (2024), arXiv:2406.16655, section 2.3.
 """
