@@ -13,6 +13,7 @@ from babelscope.hooks.place import Place
 from babelscope.hooks.probe import columns_read
 from babelscope.hooks.tap import Tap, Tensors
 from babelscope.hooks.tolerance import PASS
+from babelscope.qcross.attention import has_cross_query
 
 PROVED = {
     "attn": ("attention", "output projection", "an equation that proves attention"),
@@ -97,6 +98,11 @@ def handed_over_tap(family: str, name: Literal["query", "key", "value"]) -> Tap:
     def unit(stack: Stack, layer: int) -> tuple[int, ...]:
         found = attention_at(stack, site, layer)
         shape: tuple[int, int] | None = getattr(found, name)
+        if name == "query" and has_cross_query(found.module):
+            raise BabelScopeError(
+                f"site {site}@{layer}: each token of {stack.name} has two queries, its own and the cross-lingual one",
+                f"leave it out; {family}.pattern is that of both, and attn.crossed the share of the second",
+            )
         if shape is None:
             raise BabelScopeError(
                 f"site {site}@{layer}: not reachable, because the model file of {stack.name} computes attention by "

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from babelscope.errors import BabelScopeError
+from babelscope.hooks.languages import token_languages
 from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.place import by_prompt
 from babelscope.hooks.positions import Picker, picker, segment_tokens
@@ -98,7 +99,8 @@ def run_batch(
         If a law fails, or if values overflow the stored dtype.
     """
     decoder = decoder_tokens(loaded, plan.decoder, prompts, encoded)
-    batch = replace(make_batch(loaded, encoded, decoder), shared=shared)
+    languages = token_languages(loaded.model, prompts, encoded, loaded.device)
+    batch = replace(make_batch(loaded, encoded, decoder), shared=shared, languages=languages)
     stacks = {tag: tokens for tag, tokens in (("", encoded), ("enc", encoded), ("dec", decoder)) if tokens is not None}
     if plan.segments:
         found_in = {tag: segment_tokens(loaded.device, plan.segments, prompts, x) for tag, x in stacks.items()}

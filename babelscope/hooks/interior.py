@@ -27,16 +27,18 @@ from babelscope.hooks.interface import (
     goes_through_interface,
 )
 from babelscope.hooks.mass import DotProducts, Reduction
+from babelscope.qcross.attention import share_of
 
 # query, key, value  (prompt, token, head, dim) as they enter the dot product
 # attended           (prompt, token, head, dim) as the attention function returns it
 # scores, pattern    (prompt, query, head, key): input and output of the softmax
 # sinks              (prompt, query, head, sink): what of the softmax falls on no key, in families that have such
 # mass               (prompt, query, head, summary), see `Reduction`
-Interior: TypeAlias = Literal["query", "key", "value", "attended", "scores", "pattern", "sinks", "mass"]
+# crossed            (prompt, query, head): of models with a cross-lingual query
+Interior: TypeAlias = Literal["query", "key", "value", "attended", "scores", "pattern", "sinks", "mass", "crossed"]
 INTERIOR: frozenset[str] = frozenset(get_args(Interior))
 _GIVEN = frozenset({"query", "key", "value"})
-_HANDED_OVER = _GIVEN | {"attended"}
+_HANDED_OVER = _GIVEN | {"attended", "crossed"}
 STEP_BY_STEP = frozenset({"scores", "pattern", "sinks"})
 
 SOFTMAX = frozenset({torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax})
@@ -189,6 +191,8 @@ def _handled(call: AttentionCall, own: Attend) -> Attended:
             found = listener.keep(getattr(call, listener.end).transpose(1, 2))
             if listener.replaces:
                 call = replace(call, **{listener.end: found.transpose(1, 2)})
+        if listener.end == "crossed":
+            listener.keep(share_of(call.module, call.query, call.key, call.mask, call.options))
     watching = [x for x in listeners if x.end not in _HANDED_OVER]
     shape = (len(call.query), call.query.shape[2], call.key.shape[2])
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from babelscope.hooks.adapters import Sources, attach, other_base, sources_of
 from babelscope.hooks.anatomy import Anatomy
 from babelscope.hooks.anatomy_file import read_anatomy
 from babelscope.hooks.checkpoints import check_source, check_weights, has_tokenizer, reported
-from babelscope.hooks.fingerprints import config_sha256, tokenizer_sha256, weights_sha256
+from babelscope.hooks.fingerprints import config_sha256, record_sha256, tokenizer_sha256, weights_sha256
 from babelscope.hooks.locate import locate
 from babelscope.hooks.model_classes import auto_class, predicts_tokens
 from babelscope.hooks.placement import DTYPES as DTYPES
@@ -27,6 +27,8 @@ from babelscope.hooks.placement import (
     loading_options,
     weights,
 )
+from babelscope.qcross.injection import config_of, cross_parameters
+from babelscope.qcross.saving import is_qcross, load_cross, read_record, restore
 from babelscope.schema import ModelRef
 
 
@@ -119,7 +121,13 @@ def load_model(
         raise BabelScopeError("an adapter is not merged into quantized weights", "leave --merge-adapter out")
     named = None if anatomy is None else read_anatomy(anatomy)
     check_options(dtype, device, device_map, quantize, attn_implementation)
-    sources = sources_of(str(source), revision, None if adapter is None else str(adapter))
+    base, adapter, crossed = cross_sources(str(source), None if adapter is None else str(adapter))
+    if crossed and (device_map or quantize or merge_adapter):
+        raise BabelScopeError(
+            "cross-lingual queries are added to whole weights on one device",
+            "leave --device-map, --quantize and --merge-adapter out",
+        )
+    sources = sources_of(base, revision, adapter)
     name, tuned = sources.base, sources.adapter
     if merge_adapter and tuned is None:
         raise BabelScopeError("there is no adapter to merge", "name one with --adapter, or leave --merge-adapter out")
@@ -136,10 +144,18 @@ def load_model(
             **hub,
             **loading_options(dtype, device, device_map, quantize, attn_implementation),
         )
+    own_cross = config_of(model) is not None
+    if own_cross:
+        report["unexpected_keys"] = {key for key in report["unexpected_keys"] if ".cross." not in key}
     check_weights(name, model, report)
     check_reachable(model)
+    if own_cross:
+        restore(model, name, sources.base_revision)
     model = model.eval().requires_grad_(False)
     sha256 = weights_sha256(weights(model))
+    if crossed:
+        load_cross(model, crossed, base_sha256=sha256)
+        model = model.eval().requires_grad_(False)
     if device_map is None and quantize is None:
         model = _moved(model, name, default_device() if device == "auto" else torch.device(device))
     adapted = attach(model, tuned, sources.adapter_revision, merge=merge_adapter) if tuned else None
@@ -158,13 +174,30 @@ def load_model(
         config_sha256=config_sha256(config),
         n_encoder_layers=len(located.stacks["enc"].layers) if "enc" in located.stacks else 0,
         anatomy_sha256=named.sha256 if named else "",
-        adapter=tuned or "",
-        adapter_sha256=adapted.sha256 if adapted else "",
+        adapter=tuned or crossed or "",
+        adapter_sha256=adapted.sha256 if adapted else cross_sha256(model) if crossed else "",
         adapter_merged=merge_adapter,
         quantization=quantize or "",
     )
     switch = adapted.switch if adapted else None
     return LoadedModel(model, tokenizer, ref, input_device(model), located, switch, other_base(sources))
+
+
+def cross_sources(source: str, adapter: str | None) -> tuple[str, str | None, str | None]:
+    """Base, PEFT adapter, and folder of cross-lingual queries behind what the user named."""
+    if adapter is not None and is_qcross(adapter):
+        return source, None, adapter
+    if is_qcross(source):
+        return read_record(source).base, adapter, source
+    return source, adapter, None
+
+
+def cross_sha256(model: PreTrainedModel) -> str:
+    """Hash of the cross-lingual queries of a model and of their configuration."""
+    config = config_of(model)
+    assert config is not None
+    weights_of = weights_sha256(cross_parameters(model))
+    return record_sha256({"config": config.model_dump(), "weights": weights_of})
 
 
 def as_loaded(

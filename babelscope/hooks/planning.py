@@ -13,6 +13,7 @@ from babelscope.hooks.models import DTYPES, LoadedModel
 from babelscope.hooks.positions import NoTokensError, row_sizes
 from babelscope.hooks.tap import place_of, unit_of
 from babelscope.hooks.tokens import Encoded, decoder_tokens, encode_prompts
+from babelscope.qcross.injection import config_of
 from babelscope.schema import (
     ANSWERS,
     DECODER_POLICIES,
@@ -82,6 +83,11 @@ def make_plan(
         raise BabelScopeError(f"activations cannot be stored as {stored!r}", f"choose {', '.join(DTYPES)} or int8")
     if on_overflow not in ON_OVERFLOW:
         raise unknown_name("overflow policy", on_overflow, ON_OVERFLOW)
+    if config_of(loaded.model) is not None and (backend != "torch" or continuation):
+        raise BabelScopeError(
+            f"{loaded.anatomy.name} has a cross-lingual query, which reads the language of each token",
+            "leave --continue out, and use --backend torch: no other hands the languages on",
+        )
     expanded = expand_sites(sites, loaded.ref.depths)
     for site in expanded:
         place_of(loaded.anatomy, site)
@@ -157,6 +163,8 @@ def _levers_apply(loaded: LoadedModel, backend: str, sites: Sequence[Site], posi
     """Whether last tokens of one stack are all that is taken, and nothing inside of attention or of experts."""
     inside = {s.kind for s in sites if s.kind.startswith(("attn.", "moe."))} - {"attn.out", "attn.heads"}
     last = all(position.kind == "last" for position in positions)
+    if config_of(loaded.model) is not None:  # a prompt that is continued or cut has other languages
+        return False
     return backend == "torch" and last and not inside and set(loaded.anatomy.stacks) == {""}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from babelscope.errors import BabelScopeError
 from babelscope.hooks.backends.torch import forward
 from babelscope.hooks.capture import BatchRows, ForwardPass, Keep, Passed, run_batch
 from babelscope.hooks.context import context_length
+from babelscope.hooks.languages import token_languages
 from babelscope.hooks.laws import check_laws
 from babelscope.hooks.leftovers import configurations, count_hooks, own_forwards
 from babelscope.hooks.levers import at_last
@@ -62,6 +64,8 @@ def self_test(loaded: LoadedModel, prompts: PromptSet, plan: CapturePlan) -> dic
     """
     items = _sample(loaded, prompts, plan)
     batch = make_batch(loaded, [x.encoded for x in items], [x.decoder for x in items if x.decoder] or None)
+    languages = token_languages(loaded.model, [x.prompt for x in items], [x.encoded for x in items], loaded.device)
+    batch = replace(batch, languages=languages)
     hooks, configured = count_hooks(loaded.model), configurations(loaded.model)
     bare = body_output(loaded, batch)
     found = {f"law of {site}": error for site, error in check_laws(loaded.anatomy, batch, plan.sites).items()}
@@ -197,8 +201,9 @@ def _padded_further(batch: Batch, more: int) -> Batch:
         )
 
     segments = {tag: functional.pad(x, (0, 0, 0, more)) for tag, x in batch.segments.items()}
+    languages = None if batch.languages is None else functional.pad(batch.languages, (0, more))
     if batch.decoder_ids is None or batch.decoder_mask is None:
-        return Batch(*wider(batch.ids, batch.mask), segments=segments)
+        return Batch(*wider(batch.ids, batch.mask), segments=segments, languages=languages)
     decoder = wider(batch.decoder_ids, batch.decoder_mask)
     return Batch(*wider(batch.ids, batch.mask), *decoder, segments)
 

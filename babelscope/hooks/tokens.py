@@ -123,6 +123,7 @@ class Batch:
     `segments` holds by stack, (prompt, token, segment), which tokens belong to the segments that a plan names: 1 or 0,
     NaN in prompts that lack the segment.
     `shared` are lengths of nested runs of tokens that all prompts begin with; a backend may ignore them.
+    `languages`, (prompt, token), stand beside the tokens of models that read them (see `languages`).
     """
 
     ids: Tensor
@@ -131,6 +132,7 @@ class Batch:
     decoder_mask: Tensor | None = None
     segments: Mapping[str, Tensor] = field(default_factory=dict)
     shared: tuple[int, ...] = ()
+    languages: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -138,8 +140,10 @@ class Batch:
     def of(self, prompts: Sequence[int]) -> "Batch":
         """Some of the prompts, padded as before."""
         rows = list(prompts)
-        ids, mask = (None if x is None else x[rows] for x in (self.decoder_ids, self.decoder_mask))
-        return Batch(self.ids[rows], self.mask[rows], ids, mask, {tag: x[rows] for tag, x in self.segments.items()})
+        beside = (self.decoder_ids, self.decoder_mask, self.languages)
+        ids, mask, languages = (None if x is None else x[rows] for x in beside)
+        segments = {tag: x[rows] for tag, x in self.segments.items()}
+        return Batch(self.ids[rows], self.mask[rows], ids, mask, segments, languages=languages)
 
     def mask_of(self, stack: str) -> Tensor:
         """The mask of the tokens that a stack reads."""
@@ -169,6 +173,8 @@ class Batch:
         inputs = {"input_ids": self.ids, "attention_mask": self.mask}
         if self.decoder_ids is not None and self.decoder_mask is not None:
             inputs |= {"decoder_input_ids": self.decoder_ids, "decoder_attention_mask": self.decoder_mask}
+        if self.languages is not None:
+            inputs["language_ids"] = self.languages
         return inputs
 
 

@@ -151,15 +151,15 @@ def _checked_input(model: PreTrainedModel) -> Tensor:
     config = model.config.get_text_config()
     start = max(2, (getattr(config, "pad_token_id", None) or 0) + 1)
     ids = torch.arange(start, start + 12) % config.vocab_size
-    return ids.reshape(2, 6).to(model.device)
+    placed: Tensor = ids.reshape(2, 6).to(model.device)
+    return placed
 
 
 def _outputs(model: PreTrainedModel, ids: Tensor, **more: Any) -> Tensor:
     body = model.base_model
     cache = {"use_cache": False} if "use_cache" in inspect.signature(body.forward).parameters else {}
     found = body(input_ids=ids, attention_mask=torch.ones_like(ids), **cache, **more)[0]
-    values: Tensor = torch.as_tensor(found).float()
-    return values
+    return torch.as_tensor(found).float()
 
 
 def _check_unchanged(model: PreTrainedModel, plain: Tensor, expected: Tensor, before: str | None) -> None:

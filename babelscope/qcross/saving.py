@@ -1,14 +1,17 @@
 """Cross-lingual queries in a folder of their own, and models that have them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from babelscope.errors import BabelScopeError
 from babelscope.qcross.config import QcrossConfig
@@ -119,6 +122,33 @@ def fill(model: PreTrainedModel, tensors: dict[str, Tensor], source: str) -> Non
     with torch.no_grad():
         for name, parameter in places.items():
             parameter.copy_(tensors[name])
+
+
+def restore(model: PreTrainedModel, source: str, revision: str | None = None) -> None:
+    """Give a model whose configuration names cross-lingual queries those that stand among its own weights.
+
+    Raises
+    ------
+    BabelScopeError
+        If they are not there.
+    """
+    config = config_of(model)
+    assert config is not None
+    del model.config.qcross
+    inject(model, config)
+    prefix = f"{model.base_model_prefix}."
+    quiet = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    index = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, **quiet)
+    files = [SAFE_WEIGHTS_NAME]
+    if index is not None:
+        files = sorted(set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values()))
+    tensors = {}
+    for file in files:
+        with safe_open(cached_file(source, file, revision=revision), "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - no mapping
+                if ".cross." in name:
+                    tensors[name.removeprefix(prefix)] = opened.get_tensor(name)
+    fill(model, tensors, source)
 
 
 def base_state(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ SITE_KINDS: Mapping[str, SiteKind] = MappingProxyType(
         "attn.scores": SiteKind(("head", "key"), "input of the softmax; NaN for keys that the token cannot see"),
         "attn.pattern": SiteKind(("head", "key"), "attention weights of a token over the keys; 0 beyond its prompt"),
         "attn.mass": SiteKind(("head", "summary"), "entropy, mean distance, mass on the first token and on segments"),
+        "attn.crossed": SiteKind(("head",), "share of the pattern that a cross-lingual query gives (Qcross)"),
         "moe.neurons": SiteKind(
             ("expert_slot", "neuron"), "input of the down projection of each expert that reads the token"
         ),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.hooks.languages import token_languages
 from babelscope.hooks.models import LoadedModel
 from babelscope.hooks.positions import NoTokensError, segment_tokens, tokens_at
 from babelscope.hooks.tokens import Batch, Encoded, decoder_tokens, encode_prompts, make_batch
@@ -89,5 +90,6 @@ def read_prompts(loaded: LoadedModel, prompts: Sequence[Prompt], decoder: str = 
         raise unknown_name("decoder policy", decoder, DECODER_POLICIES)
     encoded = encode_prompts(loaded.tokenizer, prompts)
     beside = decoder_tokens(loaded, decoder if loaded.ref.n_encoder_layers else "", prompts, encoded)
-    tokens = make_batch(loaded, encoded, beside)
+    languages = token_languages(loaded.model, prompts, encoded, loaded.device)
+    tokens = replace(make_batch(loaded, encoded, beside), languages=languages)
     return PromptBatch(tuple(prompts), tuple(encoded), None if beside is None else tuple(beside), tokens)
