@@ -52,6 +52,15 @@ def full(
 
 
 @app.command()
+def qcross(
+    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
+    resume: Resume = False, overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Cross-lingual queries alone, on pairs of texts in two languages."""
+    _train("qcross", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+
+
+@app.command()
 def presets() -> None:
     """List the presets."""
     for name, about in workflows.presets().items():

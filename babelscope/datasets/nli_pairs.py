@@ -9,7 +9,13 @@ from babelscope.schema import Prompt, PromptSet, Segment
 
 
 def nli_pairs(
-    prompts: PromptSet, codes: Sequence[str], *, parallel: bool = True, swap: bool = False, seed: int = 0
+    prompts: PromptSet,
+    codes: Sequence[str],
+    *,
+    parallel: bool = True,
+    swap: bool = False,
+    seed: int = 0,
+    texts: tuple[str, str] = ("premise", "hypothesis"),
 ) -> PromptSet:
     """A text in language a and a text in language b of each item, for each pair `a-b`.
 
@@ -19,7 +25,7 @@ def nli_pairs(
     Parameters
     ----------
     prompts : PromptSet
-        Each with segments `premise` and `hypothesis`, as the mapping `xnli` makes them.
+        Each with the segments that `texts` names.
     codes : sequence of str
         Such as `en-fr`, `en-de`.
     parallel : bool
@@ -29,6 +35,8 @@ def nli_pairs(
         then `b-a`. The premise comes first in any case.
     seed : int
         Another one swaps other items.
+    texts : tuple of str
+        Segments that are the first text and the second; the default is what the mapping `xnli` makes.
 
     Returns
     -------
@@ -53,8 +61,9 @@ def nli_pairs(
         by_item = [{p.item: p for p in prompts.of(language)} for language in pair]
         both = [(by_item[0][item], by_item[1][item]) for item in prompts.items if all(item in t for t in by_item)]
         turned = [swap and _is_turned(a.item, seed) for a, _ in both]
-        made += [_joined(a, b, parallel) for (a, b), turn in zip(both, turned, strict=True) if not turn]
-        made += [_joined(b, a, parallel) for (a, b), turn in zip(both, turned, strict=True) if turn]
+        named = (texts[0], texts[0 if parallel else 1])
+        made += [_joined(a, b, named) for (a, b), turn in zip(both, turned, strict=True) if not turn]
+        made += [_joined(b, a, named) for (a, b), turn in zip(both, turned, strict=True) if turn]
     return PromptSet(f"{prompts.name}-pairs", tuple(made), prompts.source)
 
 
@@ -62,11 +71,11 @@ def _is_turned(item: str, seed: int) -> bool:
     return hashlib.sha256(f"{seed}/{item}".encode()).digest()[0] % 2 == 1
 
 
-def _joined(a: Prompt, b: Prompt, parallel: bool) -> Prompt:
+def _joined(a: Prompt, b: Prompt, named: tuple[str, str]) -> Prompt:
     if a.covariates != b.covariates or a.gold != b.gold:
         problem = f"item {a.item!r}: the label differs between {a.language!r} and {b.language!r}"
         raise BabelScopeError(f"{problem}: {a.covariates} and {b.covariates}", "correct the key or the label")
-    first, second = _text(a, "premise"), _text(b, "premise" if parallel else "hypothesis")
+    first, second = _text(a, named[0]), _text(b, named[1])
     segments = (
         Segment("context", 0, len(first), a.language),
         Segment("question", len(first) + 1, len(first) + 1 + len(second), b.language),

@@ -28,7 +28,7 @@ from babelscope.hooks.placement import (
     weights,
 )
 from babelscope.qcross.injection import config_of, cross_parameters
-from babelscope.qcross.saving import is_qcross, load_cross, read_record, restore
+from babelscope.qcross.saving import body_state, is_qcross, load_cross, read_record, restore
 from babelscope.schema import ModelRef
 
 
@@ -154,7 +154,7 @@ def load_model(
     model = model.eval().requires_grad_(False)
     sha256 = weights_sha256(weights(model))
     if crossed:
-        load_cross(model, crossed, base_sha256=sha256)
+        load_cross(model, crossed, base_sha256=weights_sha256(body_state(model)))
         model = model.eval().requires_grad_(False)
     if device_map is None and quantize is None:
         model = _moved(model, name, default_device() if device == "auto" else torch.device(device))

@@ -1,6 +1,7 @@
 """Cross-lingual queries in a folder of their own, and models that have them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class QcrossRecord(BaseModel):
     base : str
         Model that they were trained on, as it was named.
     base_sha256 : str
-        Hash of its weights (`hooks.fingerprints.weights_sha256` of the state without the cross-lingual queries).
+        Hash of its `body_state` (`hooks.fingerprints.weights_sha256`).
     languages : tuple of str
         Pairs that they were trained on, as en-fr.
     config : QcrossConfig
@@ -81,7 +82,7 @@ def load_cross(model: PreTrainedModel, folder: str | Path, *, base_sha256: str =
     Parameters
     ----------
     base_sha256 : str, optional
-        Hash of the model's weights, where it is known: cross-lingual queries of another base are refused.
+        Hash of the model's `body_state`, where it is known: cross-lingual queries of another base are refused.
 
     Raises
     ------
@@ -137,23 +138,31 @@ def restore(model: PreTrainedModel, source: str, revision: str | None = None) ->
     del model.config.qcross
     inject(model, config)
     prefix = f"{model.base_model_prefix}."
+    found = tensors_of(source, lambda name: ".cross." in name, revision)
+    fill(model, {name.removeprefix(prefix): x for name, x in found.items()}, source)
+
+
+def tensors_of(source: str, wanted: Callable[[str], bool], revision: str | None = None) -> dict[str, Tensor]:
+    """Some of the weights of a folder or hub id with safetensors, by name."""
     quiet = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
     index = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, **quiet)
     files = [SAFE_WEIGHTS_NAME]
     if index is not None:
         files = sorted(set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values()))
-    tensors = {}
+    found: dict[str, Tensor] = {}
     for file in files:
-        with safe_open(cached_file(source, file, revision=revision), "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no mapping
-                if ".cross." in name:
-                    tensors[name.removeprefix(prefix)] = opened.get_tensor(name)
-    fill(model, tensors, source)
+        path = cached_file(source, file, **quiet)
+        if path is None:  # weights in an older format
+            continue
+        with safe_open(path, "pt") as opened:
+            found |= {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
+    return found
 
 
-def base_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights of a model without its cross-lingual queries."""
-    return {name: x for name, x in model.state_dict().items() if ".cross." not in name}
+def body_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights that cross-lingual queries are made for: without a head, a pooler, and the queries themselves."""
+    state = model.base_model.state_dict()
+    return {name: x for name, x in state.items() if ".cross." not in name and "pooler" not in name}
 
 
 def _relative(model: PreTrainedModel) -> dict[str, Any]:

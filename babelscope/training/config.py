@@ -9,13 +9,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.qcross.config import QcrossConfig
 
 METHODS = {
     "lora": "low-rank adapters beside frozen weights, kept or merged",
     "bitfit": "biases alone, and the head of a classifier",
     "full": "all weights",
+    "qcross": "cross-lingual queries alone, by masked or causal language modeling on code-switched pairs",
 }
-Method = Literal["lora", "bitfit", "full"]
+Method = Literal["lora", "bitfit", "full", "qcross"]
 
 
 class _Strict(BaseModel):
@@ -43,11 +45,18 @@ class Data(_Strict):
         steps for that alone.
     limit : int, optional
         First items of each source.
+    one_language_each : bool
+        Each item in one of the languages alone, drawn evenly by the seed: as many examples as one language would give
+        (arXiv:2310.15258, the authors' fine-tuning on en and en-fr).
+    parallel : bool
+        A pair such as en-fr is the context in both languages, not the context and the question.
     """
 
     prompts: list[str] = []
     parameters: dict[str, Any] = {}
     rules: list[str] = []
+    one_language_each: bool = False
+    parallel: bool = False
     languages: list[str] | None = None
     text: list[str] = []
     end_of_text: bool = True
@@ -78,6 +87,18 @@ class Lora(_Strict):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: list[str] = []
     merge: bool = False
+
+
+class Qcross(QcrossConfig):
+    """Cross-lingual queries that the model gets before it is trained (arXiv:2310.15258).
+
+    Parameters
+    ----------
+    source : str, optional
+        Folder that `train qcross` wrote. Default: each is a copy of the layer's own query.
+    """
+
+    source: str | None = None
 
 
 class Optimization(_Strict):
@@ -141,6 +162,8 @@ class TrainConfig(_Strict):
         (arXiv:2310.15258, the authors' baseline).
     model : str
         Folder, hub id, or the name of an embedded model.
+    qcross : Qcross, optional
+        The joint attention of the model that is trained; `train qcross` has it by default.
     capture : Capture, optional
         What is captured while the model is trained; needs a whole model on one device, so no FSDP and no DeepSpeed.
     save_steps, log_steps : int, optional
@@ -154,6 +177,7 @@ class TrainConfig(_Strict):
     model: str
     data: Data
     lora: Lora = Lora()
+    qcross: Qcross | None = None
     optimization: Optimization
     capture: Capture | None = None
     seed: int = 0
@@ -163,7 +187,11 @@ class TrainConfig(_Strict):
     about: str = ""
 
     @model_validator(mode="after")
-    def _whole_while_captured(self) -> "TrainConfig":
+    def _fitting(self) -> "TrainConfig":
+        if self.method == "lora" and self.qcross is not None:
+            raise ValueError("qcross is trained by qcross, bitfit or full: an adapter would leave its queries out")
+        if self.method == "qcross" and self.qcross is not None and not self.qcross.cross_query:
+            raise ValueError("qcross.cross_query is false, so there is nothing to train")
         if self.capture is not None and {"fsdp", "deepspeed"} & self.trainer.keys():
             raise ValueError("capture needs the whole model on each device: leave it out, or fsdp and deepspeed")
         return self

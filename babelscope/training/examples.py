@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.errors import BabelScopeError
-from babelscope.schema import Prompt, PromptSet
+from babelscope.qcross.token_languages import languages_of
+from babelscope.schema import Prompt, PromptSet, Segment
 
-IGNORED = -100  # a label that the loss of transformers leaves out
+CONTEXT, QUESTION = "context", "question"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,14 @@ class Example:
         First token that is to be predicted; those before are only read.
     label : int
         Class of the whole, where a classifier is trained; -1 elsewhere.
+    languages : tuple of int
+        Number of the language of each token, for models that read it; empty elsewhere.
     """
 
     ids: tuple[int, ...]
     start: int = 0
     label: int = -1
+    languages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,12 @@ def responses(
     """
     answers = [answer_of(p) for p in prompts.prompts]
     _every_one_answered(prompts, answers, "a gold option or an answer")
-    read = tokenizer([p.text for p in prompts.prompts])["input_ids"]
     said = tokenizer(answers, add_special_tokens=False)["input_ids"]
     end = [tokenizer.eos_token_id] if end_of_text and tokenizer.eos_token_id is not None else []
-    rows = [Example((*a, *b, *end), len(a)) for a, b in zip(read, said, strict=True)]
+    rows = [
+        Example((*ids, *b, *end), len(ids), -1, (*numbers, *numbers[-1:] * (len(b) + len(end))))
+        for (ids, numbers), b in zip(_read(prompts, tokenizer, pairs=False), said, strict=True)
+    ]
     return _fitted(rows, max_length, over_length, lambda i: _name(prompts.prompts[i]))
 
 
@@ -95,13 +100,82 @@ def classes(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length: 
             f"{_name(odd)} has {len(odd.options or odd.letters)} options, others have {numbers.most_common(1)[0][0]}",
             "train a classifier on prompts with the same classes",
         )
-    pairs = [(p.segment("context"), p.segment("question")) for p in prompts.prompts]
-    if all(a and b for a, b in pairs):
-        read = tokenizer([a for a, _ in pairs], [b for _, b in pairs])["input_ids"]
-    else:
-        read = tokenizer([p.text for p in prompts.prompts])["input_ids"]
-    rows = [Example(tuple(ids), 0, int(p.gold or 0)) for ids, p in zip(read, prompts.prompts, strict=True)]
+    rows = [
+        Example(ids, 0, int(p.gold or 0), numbers)
+        for (ids, numbers), p in zip(_read(prompts, tokenizer, pairs=True), prompts.prompts, strict=True)
+    ]
     return _fitted(rows, max_length, over_length, lambda i: _name(prompts.prompts[i]))
+
+
+def pairs(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, max_length: int, over_length: str) -> Examples:
+    """Two texts in two languages each, as a language model reads them; every token is to be predicted.
+
+    Raises
+    ------
+    BabelScopeError
+        If a prompt has not both the segments `context` and `question`, or is in one language.
+    """
+    for p in prompts.prompts:
+        if len({s.language for s in p.segments if s.name in (CONTEXT, QUESTION) and s.start < s.stop}) < 2:
+            raise BabelScopeError(
+                f"{_name(p)} has no context and question in two languages",
+                "name pairs as data.languages, such as en-fr, or a file that `data pairs` wrote",
+            )
+    found = _read(prompts, tokenizer, pairs=True, on_lines=tokenizer.mask_token_id is None)
+    rows = [Example(ids, 0, -1, numbers) for ids, numbers in found]
+    return _fitted(rows, max_length, over_length, lambda i: _name(prompts.prompts[i]))
+
+
+def _read(
+    prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, *, pairs: bool, on_lines: bool = False
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Tokens of each prompt and the numbers of their languages.
+
+    Parameters
+    ----------
+    pairs : bool
+        Read context and question alone, where all prompts have both, as the tokenizer joins a pair.
+    on_lines : bool
+        Or a line each, as decoders read, whose tokenizers have no separator.
+    """
+    codes = sorted({s.language for p in prompts.prompts for s in p.segments} | {*prompts.languages})
+    number = {code: i for i, code in enumerate(codes)}
+    texts = [(p.segment(CONTEXT), p.segment(QUESTION)) for p in prompts.prompts]
+    as_pairs = pairs and all(a and b for a, b in texts)
+    if as_pairs and not on_lines:
+        found = tokenizer([a for a, _ in texts], [b for _, b in texts])
+        spoken = [
+            languages_of(p, _pair_spans(p, found.sequence_ids(i)) if tokenizer.is_fast else [])
+            for i, p in enumerate(prompts.prompts)
+        ]
+    else:
+        lines = [f"{a}\n{b}" if as_pairs else p.text for p, (a, b) in zip(prompts.prompts, texts, strict=True)]
+        found = tokenizer(lines, return_offsets_mapping=tokenizer.is_fast)
+        offsets = found["offset_mapping"] if tokenizer.is_fast else [[] for _ in lines]
+        spoken = [
+            languages_of(_shortened(p) if as_pairs else p, spans)
+            for p, spans in zip(prompts.prompts, offsets, strict=True)
+        ]
+    return [
+        (tuple(ids), tuple(number[code] for code in languages))
+        for ids, languages in zip(found["input_ids"], spoken, strict=True)
+    ]
+
+
+def _pair_spans(prompt: Prompt, texts: Sequence[int | None]) -> list[tuple[int, int]]:
+    """A span for each token that lies in the segment which it was read from; none for separators."""
+    first, second = (next(s.start for s in prompt.segments if s.name == name) for name in (CONTEXT, QUESTION))
+    return [(0, 0) if text is None else ((first, second)[text], (first, second)[text] + 1) for text in texts]
+
+
+def _shortened(prompt: Prompt) -> Prompt:
+    """The prompt whose text is that of its context and its question alone, a line each."""
+    first, second = prompt.segment(CONTEXT), prompt.segment(QUESTION)
+    language = {name: next(s.language for s in prompt.segments if s.name == name) for name in (CONTEXT, QUESTION)}
+    cut = len(first)
+    spans = (Segment(CONTEXT, 0, cut, language[CONTEXT]),
+             Segment(QUESTION, cut + 1, cut + 1 + len(second), language[QUESTION]))  # fmt: skip
+    return replace(prompt, text=f"{first}\n{second}", segments=spans)
 
 
 def documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
@@ -149,36 +223,15 @@ def _fitted(rows: Sequence[Example], max_length: int, policy: str, name: Callabl
 def _truncated(row: Example, max_length: int) -> Example:
     if len(row.ids) <= max_length:
         return row
-    if row.label >= 0:  # the first token is the one that a classifier reads
-        return Example((row.ids[0], *row.ids[len(row.ids) - max_length + 1 :]), 0, row.label)
     lost = len(row.ids) - max_length
-    return Example(row.ids[lost:], max(0, row.start - lost))
+    if row.label >= 0:  # the first token is the one that a classifier reads
+        lost += 1
+        return Example((row.ids[0], *row.ids[lost:]), 0, row.label, (*row.languages[:1], *row.languages[lost:]))
+    return Example(row.ids[lost:], max(0, row.start - lost), -1, row.languages[lost:])
 
 
 def _name(prompt: Prompt) -> str:
     return f"item {prompt.item!r} in {prompt.language!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class Collate:
-    """Examples of a batch, padded on the right."""
-
-    pad: int
-
-    def __call__(self, rows: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` (example, token); `labels` (example, token), or (example,) of classes."""
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        labels = torch.full_like(ids, IGNORED)
-        for i, row in enumerate(rows):
-            n = len(row.ids)
-            ids[i, :n] = torch.tensor(row.ids)
-            mask[i, :n] = 1
-            labels[i, row.start : n] = ids[i, row.start : n]
-        if rows[0].label >= 0:
-            labels = torch.tensor([row.label for row in rows])
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def read_texts(files: Sequence[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -17,7 +18,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from babelscope.errors import BabelScopeError
-from babelscope.training.config import Lora, TrainConfig
+from babelscope.qcross.config import QcrossConfig
+from babelscope.qcross.injection import cross_parameters, inject, set_config
+from babelscope.qcross.saving import load_cross, tensors_of
+from babelscope.training.config import Lora, Qcross, TrainConfig
 
 # Encoders whose classes can also be used as decoders are listed by transformers among both.
 _ENCODERS = ("MaskedLM", "PreTraining", "SequenceClassification")
@@ -28,8 +32,10 @@ def is_decoder(architecture: str) -> bool:
     return architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and not architecture.endswith(_ENCODERS)
 
 
-def load(source: str, n_classes: int | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer; with `n_classes` where a classifier is wanted.
+def load(
+    source: str, n_classes: int | None, *, masked: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer; with `n_classes` where a classifier is wanted, `masked` for one that fills masks.
 
     Raises
     ------
@@ -39,10 +45,11 @@ def load(source: str, n_classes: int | None) -> tuple[PreTrainedModel, PreTraine
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        if n_classes is None:
-            model = AutoModelForCausalLM.from_pretrained(source)
-        else:
+        if n_classes is not None:
             model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_classes)
+            _dense_of_language_model(model, source)
+        else:
+            model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BabelScopeError(f"{source} cannot be loaded: {first}", "name a model folder, or a hub id") from error
@@ -67,6 +74,24 @@ def architecture_of(source: str) -> str:
         raise BabelScopeError(f"{source} cannot be loaded: {first}", "name a model folder, or a hub id") from error
 
 
+def with_qcross(model: PreTrainedModel, wanted: Qcross | None, base_sha256: str) -> None:
+    """Give a model the cross-lingual queries that a configuration names, in place.
+
+    Raises
+    ------
+    BabelScopeError
+        If it cannot have them, or those of `source` were made for another model.
+    """
+    if wanted is None:
+        return
+    config = QcrossConfig(**wanted.model_dump(exclude={"source"}))
+    if wanted.source is None:
+        inject(model, config)
+        return
+    load_cross(model, wanted.source, base_sha256=base_sha256)
+    set_config(model, config)
+
+
 def prepared(model: PreTrainedModel, config: TrainConfig) -> Any:
     """The model with only those weights trainable that the method trains.
 
@@ -79,6 +104,10 @@ def prepared(model: PreTrainedModel, config: TrainConfig) -> Any:
         return _with_lora(model, config.lora)
     if config.method == "bitfit":
         _only_biases(model, paper=config.mode == "paper")
+    if config.method == "qcross":
+        crossed = {id(p) for p in cross_parameters(model).values()}
+        for parameter in model.parameters():
+            parameter.requires_grad = id(parameter) in crossed
     return model
 
 
@@ -131,3 +160,17 @@ def _only_biases(model: PreTrainedModel, *, paper: bool) -> None:
     for name, parameter in model.named_parameters():
         if id(parameter) not in inside:
             parameter.requires_grad = name.endswith("bias") or (is_classifier and not paper)
+
+
+def _dense_of_language_model(model: PreTrainedModel, source: str) -> None:
+    """The first layer of an XLM-R classifier begins as the dense layer of the masked language model, not at random.
+
+    As the authors of arXiv:2310.15258 do, for their method and their baseline alike; BERT has a pooler instead.
+    """
+    dense = getattr(getattr(model, "classifier", None), "dense", None)
+    if dense is None:
+        return
+    found = tensors_of(source, lambda name: name.startswith("lm_head.dense."))
+    own = {name.rpartition(".")[2]: x for name, x in found.items()}
+    if {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in dense.state_dict().items()}:
+        dense.load_state_dict(own)

@@ -1,24 +1,22 @@
 """The verb `train`: a configuration becomes a model folder that everything else loads."""
 
-import hashlib
 import json
 import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import BabelScopeError
-from babelscope.schema import PromptSet
 from babelscope.training.config import TrainConfig, config_of, presets, read_config
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import check_output, new_folder
-from babelscope.workflows.prompts import gathered
 from babelscope.workflows.signals import Note, Progress, stop_requested
 from babelscope.workflows.steps import clear_steps, step_captures, steps_beside
+from babelscope.workflows.training_data import TrainingData, training_data
 
 __all__ = ["TrainingPlan", "presets", "read_config", "train"]
 
@@ -30,7 +28,7 @@ PARTS = frozenset({
     "config.json", "model.safetensors", "model.safetensors.index.json", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "adapter_config.json",
     "adapter_model.safetensors", "README.md", "run_card.json", "config.yaml", "vocab.txt", "vocab.json", "merges.txt",
-    "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json",
+    "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json", "qcross.json", "qcross.safetensors",
 })  # fmt: skip
 
 
@@ -87,7 +85,9 @@ def train(
         For anything that the user can fix, before the first step; where the loss leaves the numbers; and where the
         user stopped it.
     """
+    from babelscope.qcross.saving import body_state
     from babelscope.training import fitting, methods
+    from babelscope.training.config import Qcross
 
     config = _config(config, limit)
     target, checkpoints = Path(out).expanduser(), _beside(Path(out).expanduser())
@@ -97,10 +97,13 @@ def train(
         if config.capture is not None and not resume:
             clear_steps(steps_beside(target), overwrite=overwrite)
     source = model_path(config.model)
-    data = _gathered(config, note)
+    data = training_data(config, note)
     model, tokenizer, examples = _prepared(config, source, data)
     _check_context(model, examples)
-    base = _weights_sha256(model)
+    base = _weights_sha256(model.state_dict())
+    qcross = config.qcross or (Qcross() if config.method == "qcross" else None)
+    body = _weights_sha256(body_state(model))
+    methods.with_qcross(model, qcross, body)
     model = methods.prepared(model, config)
     trained, whole = methods.trainable(model)
     steps = fitting.steps_of(config, len(examples))
@@ -118,31 +121,19 @@ def train(
     started = time.monotonic()
     with stop_requested() as stopped:
         log = fitting.fit(
-            model, examples, _collate(tokenizer), config, checkpoints, progress=progress, stopped=stopped,
-            callbacks=callbacks,
+            model, examples, _collate(model, tokenizer, config), config, checkpoints, progress=progress,
+            stopped=stopped, callbacks=callbacks,
         )  # fmt: skip
     facts = {
         "examples": len(examples), "tokens": examples.tokens, "steps": steps, "data_sha256": data.sha256,
-        "languages": data.languages, "base_sha256": base, "trainable_parameters": trained, "parameters": whole,
+        "languages": data.languages, "base_sha256": base, "body_sha256": body, "source": source,
+        "trainable_parameters": trained, "parameters": whole,
         "seconds": time.monotonic() - started, "notes": list(examples.notes), "versions": _versions(),
         "platform": platform.platform(), "capture_seconds": sum(c.seconds for c in callbacks),
     }  # fmt: skip
     _write(model, tokenizer, config, target, facts, log, overwrite=overwrite)
     shutil.rmtree(checkpoints)
     return target
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """Prompts, or texts, with their hash."""
-
-    sha256: str
-    prompts: PromptSet | None = None
-    texts: tuple[str, ...] = ()
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        return self.prompts.languages if self.prompts is not None else ()
 
 
 def _config(config: TrainConfig | Mapping[str, Any] | str | Path, limit: int | None) -> TrainConfig:
@@ -188,28 +179,7 @@ def _flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _gathered(config: TrainConfig, note: Note) -> _Data:
-    from babelscope.training.examples import read_texts
-
-    wanted = config.data
-    if wanted.text:
-        texts = tuple(read_texts(wanted.text))[: wanted.limit]
-        return _Data(hashlib.sha256("\n".join(texts).encode()).hexdigest(), texts=texts)
-    prompts = gathered(
-        wanted.prompts, wanted.parameters, split="train", languages=wanted.languages, limit=wanted.limit, note=note
-    )
-    if wanted.rules:
-        kept = tuple(p for p in prompts.prompts if p.covariates.get("rule") in wanted.rules)
-        if not kept:
-            rules = sorted({str(p.covariates.get("rule")) for p in prompts.prompts})
-            raise BabelScopeError(
-                f"no prompt has a rule among {', '.join(wanted.rules)}", f"the data have {', '.join(rules)}"
-            )
-        prompts = replace(prompts, prompts=kept)
-    return _Data(prompts.digest(), prompts)
-
-
-def _prepared(config: TrainConfig, source: str, data: _Data) -> tuple[Any, Any, "Examples"]:
+def _prepared(config: TrainConfig, source: str, data: TrainingData) -> tuple[Any, Any, "Examples"]:
     """Model, tokenizer and examples: a decoder that answers or goes on, or a classifier on an encoder."""
     from transformers import set_seed
 
@@ -223,6 +193,9 @@ def _prepared(config: TrainConfig, source: str, data: _Data) -> tuple[Any, Any, 
             raise BabelScopeError(f"{config.model} does not write text", "train it on prompts with a gold option")
         model, tokenizer = methods.load(source, None)
         return model, tokenizer, examples.documents(data.texts, tokenizer, wanted.max_length)
+    if config.method == "qcross":
+        model, tokenizer = methods.load(source, None, masked=not is_decoder)
+        return model, tokenizer, examples.pairs(data.prompts, tokenizer, wanted.max_length, wanted.over_length)
     first = data.prompts.prompts[0]
     model, tokenizer = methods.load(source, None if is_decoder else len(first.options or first.letters))
     length = wanted.max_length, wanted.over_length
@@ -242,28 +215,45 @@ def _check_context(model: Any, examples: "Examples") -> None:
         )
 
 
-def _collate(tokenizer: Any) -> Any:
-    from babelscope.training.examples import Collate
+def _collate(model: Any, tokenizer: Any, config: TrainConfig) -> Any:
+    from babelscope.qcross.injection import config_of
+    from babelscope.training.collate import Collate, MaskedCollate
 
-    return Collate(tokenizer.pad_token_id or 0)
+    plain = Collate(tokenizer.pad_token_id or 0, config_of(model) is not None)
+    if config.method != "qcross" or tokenizer.mask_token_id is None:
+        return plain
+    return MaskedCollate(plain, tokenizer.mask_token_id, len(tokenizer), frozenset(tokenizer.all_special_ids))
 
 
-def _weights_sha256(model: Any) -> str:
+def _weights_sha256(state: Any) -> str:
     from babelscope.hooks.fingerprints import weights_sha256
 
-    return weights_sha256(model.state_dict())
+    return weights_sha256(state)
 
 
 def _write(
     model: Any, tokenizer: Any, config: TrainConfig, target: Path, facts: Mapping[str, Any], log: Sequence[Any], *,
     overwrite: bool,
 ) -> None:  # fmt: skip
+    from babelscope.qcross.injection import config_of
+    from babelscope.qcross.saving import QcrossRecord, save_cross
     from babelscope.training.card import write_card
 
     if config.method == "lora" and config.lora.merge:
         model = model.merge_and_unload()
     with new_folder(target, overwrite=overwrite, parts=PARTS) as building:
-        model.save_pretrained(building)
+        if config.method == "qcross":
+            pairs = tuple(g for g in facts["languages"] if "-" in g)
+            made = config_of(model)
+            assert made is not None
+            save_cross(
+                model, building,
+                QcrossRecord(
+                    base=facts["source"], base_sha256=facts["body_sha256"], languages=pairs, config=made
+                ),
+            )  # fmt: skip
+        else:
+            model.save_pretrained(building)
         tokenizer.save_pretrained(building)
         write_card(building, config, facts, log)
 

@@ -16,7 +16,7 @@ from babelscope.hooks.languages import token_languages
 from babelscope.hooks.tokens import encode_prompts
 from babelscope.qcross.config import QcrossConfig
 from babelscope.qcross.injection import cross_parameters, inject
-from babelscope.qcross.saving import QcrossRecord, save_cross
+from babelscope.qcross.saving import QcrossRecord, body_state, save_cross
 from babelscope.schema import Prompt, PromptSet, Segment
 
 
@@ -41,7 +41,7 @@ def crossed(request, folder_of: Callable[[str], Path], tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp(name)
     auto = AutoModelForMaskedLM if name == "bert" else AutoModelForCausalLM
     base = auto.from_pretrained(folder_of(name)).eval()
-    sha256 = weights_sha256(base.state_dict())
+    sha256 = weights_sha256(body_state(base))
     model = inject(base, QcrossConfig())
     with torch.no_grad():
         for parameter in cross_parameters(model).values():

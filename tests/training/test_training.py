@@ -19,8 +19,9 @@ import babelscope as bs
 from babelscope.datasets.native import write_prompts
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Prompt, PromptSet, Segment
+from babelscope.training.collate import IGNORED, Collate
 from babelscope.training.config import config_of, presets, read_config
-from babelscope.training.examples import IGNORED, Collate, answer_of, classes, responses
+from babelscope.training.examples import answer_of, classes, responses
 from babelscope.training.fitting import last_checkpoint
 from tests.cli import tiny
 
