@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from babelscope.errors import BabelScopeError as BabelScopeError
     from babelscope.schema import PromptSet as PromptSet
+    from babelscope.workflows import ablate as ablate
     from babelscope.workflows import accuracy as accuracy
     from babelscope.workflows import analyze as analyze
     from babelscope.workflows import analyze_steps as analyze_steps
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from babelscope.workflows import open_store as open
     from babelscope.workflows import prompts_of as prompts
     from babelscope.workflows import train as train
+    from babelscope.workflows import train_chain as train_chain
 
 # Public name -> where it lives. Resolved on first use, so that `import babelscope` costs nothing.
 _PUBLIC = {
     "BabelScopeError": "babelscope.errors:BabelScopeError",
     "PromptSet": "babelscope.schema:PromptSet",
+    "ablate": "babelscope.workflows:ablate",
     "accuracy": "babelscope.workflows:accuracy",
     "analyze": "babelscope.workflows:analyze",
     "analyze_steps": "babelscope.workflows:analyze_steps",
@@ -43,11 +46,13 @@ _PUBLIC = {
     "open_steps": "babelscope.workflows:open_steps",
     "prompts": "babelscope.workflows:prompts_of",
     "train": "babelscope.workflows:train",
+    "train_chain": "babelscope.workflows:train_chain",
 }
 
 __all__ = [
     "BabelScopeError",
     "PromptSet",
+    "ablate",
     "accuracy",
     "analyze",
     "analyze_steps",
@@ -61,6 +66,7 @@ __all__ = [
     "open_steps",
     "prompts",
     "train",
+    "train_chain",
 ]
 
 

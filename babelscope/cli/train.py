@@ -61,6 +61,28 @@ def qcross(
 
 
 @app.command()
+def ablation(
+    out: Out,
+    config: Config,
+    part: Annotated[str, typer.Option(help="As 1/2: the first of two shares of the seeds, for two processes.")] = "1/1",
+) -> None:
+    """A grid of trainings with several seeds, and one table; go on with the same command."""
+    share = workflows.part_of(part)
+    with bar() as progress:
+        done = workflows.ablate(config, out, part=(share.number, share.count), progress=progress, note=note)
+    print(done.summary())
+    print(out / "table.csv")
+
+
+@app.command()
+def chain(out: Out, config: Config) -> None:
+    """Trainings that start from each other, as the proficiency ladder; go on with the same command."""
+    with bar() as progress:
+        done = workflows.train_chain(config, out, progress=progress, note=note)
+    print("\n".join(map(str, done.values())))
+
+
+@app.command()
 def presets() -> None:
     """List the presets."""
     for name, about in workflows.presets().items():

@@ -20,11 +20,13 @@ METHODS = {
 Method = Literal["lora", "bitfit", "full", "qcross"]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Fields are those that are named, and never change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Data(_Strict):
+class Data(Strict):
     """What is trained on: prompts with a right answer, or plain text.
 
     Parameters
@@ -69,7 +71,7 @@ class Data(_Strict):
         return self
 
 
-class Lora(_Strict):
+class Lora(Strict):
     """Low-rank adapters; the defaults are those of Hu et al. (2024), arXiv:2406.16655, appendix D.
 
     Parameters
@@ -101,7 +103,7 @@ class Qcross(QcrossConfig):
     source: str | None = None
 
 
-class Optimization(_Strict):
+class Optimization(Strict):
     """How weights move.
 
     Parameters
@@ -130,7 +132,7 @@ class Optimization(_Strict):
     over_length: Literal["refuse", "truncate", "drop"] = "refuse"
 
 
-class Capture(_Strict):
+class Capture(Strict):
     """Prompts that are captured while the model is trained: at step 0, every so many steps, and at the end.
 
     Parameters
@@ -152,7 +154,7 @@ class Capture(_Strict):
     positions: list[str] = ["last"]
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """One run.
 
     Parameters
@@ -222,7 +224,7 @@ def read_config(source: str | Path, method: str | None = None, changes: Sequence
     BabelScopeError
         Naming the file, the field, what was expected.
     """
-    record = _record(str(source))
+    record = read_record(str(source))
     if method is not None:
         said = record.setdefault("method", method)
         if said != method:
@@ -251,7 +253,14 @@ def config_of(record: Mapping[str, Any], source: str = "configuration") -> Train
         ) from None
 
 
-def _record(source: str) -> dict[str, Any]:
+def read_record(source: str) -> dict[str, Any]:
+    """The fields of a YAML file, or of a preset.
+
+    Raises
+    ------
+    BabelScopeError
+        If there is no such file or preset, or it holds no fields.
+    """
     path = Path(source).expanduser()
     if path.is_file():
         text = path.read_text("utf-8", "backslashreplace")

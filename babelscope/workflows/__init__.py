@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from babelscope.analyses.behavior.accuracy import accuracy
+    from babelscope.workflows.ablation import Ablation, ablate
     from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import capture
+    from babelscope.workflows.chain import train_chain
     from babelscope.workflows.comparison import Comparison, compare
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.estimates import Estimate
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 # Resolved on first use: `--help` and `ls` load neither pandas nor scipy.
 _PUBLIC = {
     "DEMO_ITEMS": "demonstration",
+    "Ablation": "ablation",
     "Analysis": "analysis",
     "Comparison": "comparison",
     "Estimate": "estimates",
@@ -44,6 +47,7 @@ _PUBLIC = {
     "StepAnalysis": "steps",
     "Steps": "steps",
     "TrainingPlan": "training",
+    "ablate": "ablation",
     "accuracy": "analysis",
     "analyze": "analysis",
     "analyze_steps": "steps",
@@ -74,6 +78,7 @@ _PUBLIC = {
     "read_config": "training",
     "repair": "verification",
     "train": "training",
+    "train_chain": "chain",
     "train_organism": "model_folders",
     "verify": "verification",
     "mixed_corpus": "prompts",
@@ -84,6 +89,7 @@ _PUBLIC = {
 
 __all__ = [
     "DEMO_ITEMS",
+    "Ablation",
     "Analysis",
     "Comparison",
     "Estimate",
@@ -95,6 +101,7 @@ __all__ = [
     "StepAnalysis",
     "Steps",
     "TrainingPlan",
+    "ablate",
     "accuracy",
     "analyze",
     "analyze_steps",
@@ -126,6 +133,7 @@ __all__ = [
     "read_config",
     "repair",
     "train",
+    "train_chain",
     "train_organism",
     "unpack",
     "verify",
