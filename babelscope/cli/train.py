@@ -93,12 +93,14 @@ def _train(
     method: str, out: Path, config: str, changes: list[str] | None, limit: int | None, *, dry_run: bool, resume: bool,
     overwrite: bool,
 ) -> None:  # fmt: skip
-    read = workflows.read_config(config, method, changes or ())
-    with bar() as progress:
+    read, silent = workflows.read_config(config, method, changes or ()), workflows.is_silent()
+    with bar(hidden=silent) as progress:
         done = workflows.train(
-            read, out, limit=limit, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=progress, note=note
-        )
-    print(done)
+            read, out, limit=limit, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=progress,
+            note=(lambda _: None) if silent else note,
+        )  # fmt: skip
+    if not silent:
+        print(done)
 
 
 @app.command()

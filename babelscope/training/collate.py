@@ -49,34 +49,32 @@ class Collate:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedCollate:
-    """Examples of a batch for masked language modeling: 15 % of the tokens are to be predicted.
+class Masking:
+    """Masked language modeling: 15 % of the tokens of a batch are to be predicted.
 
-    Of these 80 % become the mask, 10 % another token, 10 % stay (Devlin et al. 2019); special tokens never are.
+    Of these 80 % become the mask, 10 % another token, 10 % stay (Devlin et al. 2019); special tokens never are. It is
+    drawn where a step begins and not where batches are made: these are made ahead, so that a run which is resumed would
+    draw other tokens.
 
     Parameters
     ----------
-    plain : Collate
     mask : int
         Id of the mask.
     vocabulary : int
     special : frozenset of int
     """
 
-    plain: Collate
     mask: int
     vocabulary: int
     special: frozenset[int]
 
-    def __call__(self, rows: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """As `Collate`, with other tokens in `input_ids` and labels for those that are to be predicted."""
-        batch = self.plain(rows)
+    def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The batch with other tokens in `input_ids` and labels for those that are to be predicted."""
         ids = batch["input_ids"]
-        eligible = batch["attention_mask"].bool() & ~torch.isin(ids, torch.tensor(sorted(self.special)))
-        chosen = eligible & (torch.rand(ids.shape) < 0.15)
-        fate = torch.rand(ids.shape)
-        batch["labels"] = torch.where(chosen, ids, IGNORED)
-        others = torch.randint(self.vocabulary, ids.shape)
+        special = torch.tensor(sorted(self.special), device=ids.device)
+        chosen = batch["attention_mask"].bool() & ~torch.isin(ids, special)
+        chosen &= torch.rand(ids.shape, device=ids.device) < 0.15
+        fate = torch.rand(ids.shape, device=ids.device)
+        others = torch.randint(self.vocabulary, ids.shape, device=ids.device)
         replaced = torch.where(fate < 0.8, torch.full_like(ids, self.mask), torch.where(fate < 0.9, others, ids))
-        batch["input_ids"] = torch.where(chosen, replaced, ids)
-        return batch
+        return {**batch, "input_ids": torch.where(chosen, replaced, ids), "labels": torch.where(chosen, ids, IGNORED)}

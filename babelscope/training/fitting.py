@@ -36,6 +36,7 @@ def fit(
     progress: Progress | None = None,
     stopped: Callable[[], int] = lambda: 0,
     callbacks: Sequence[TrainerCallback] = (),
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> list[dict[str, float]]:
     """Train a model in place. It goes on from the newest whole checkpoint in `folder`, where there is one.
 
@@ -47,6 +48,8 @@ def fit(
         A torch Dataset, or anything with a length and numbered rows: what `collate` makes batches of.
     folder : Path
         Of the checkpoints.
+    change : callable, optional
+        What becomes of a batch where its step begins; it may draw random numbers.
     stopped : callable
         Number of the signal that asked to stop, or 0; asked after every step.
 
@@ -67,6 +70,7 @@ def fit(
         data_collator=collate,
         callbacks=[report, *callbacks],
     )
+    trainer.change = change
     trainer.pop_callback(_printer())
     newest = last_checkpoint(folder)
     # Second moments of rare tokens decay into subnormal numbers, which make a step on a CPU several times slower.
@@ -119,6 +123,7 @@ def arguments(config: TrainConfig, n_examples: int, folder: Path) -> TrainingArg
         "remove_unused_columns": False,
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
     }
     try:
         return TrainingArguments(**{**told, **config.trainer})
@@ -177,8 +182,12 @@ class AtSteps(TrainerCallback):
 
 
 class _Trainer(Trainer):
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if self.change is not None:
+            inputs, num_items_in_batch = self.change(inputs), None  # counted before, of other labels
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not bool(torch.isfinite(loss)):  # before any weight has moved by it
             step = self.state.global_step
             kept = last_checkpoint(Path(str(self.args.output_dir)))

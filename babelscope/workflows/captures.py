@@ -19,7 +19,7 @@ from babelscope.errors import BabelScopeError
 from babelscope.schema import LEVERS, Block, CapturePlan, PromptSet
 from babelscope.workflows.estimates import Estimate, estimated
 from babelscope.workflows.model_folders import model_path
-from babelscope.workflows.parts import part_of
+from babelscope.workflows.parts import Part, part_of
 from babelscope.workflows.prompts import AnyMapping, prompts_of
 from babelscope.workflows.signals import Note, Progress, stop_requested
 
@@ -137,7 +137,8 @@ def capture(
     BabelScopeError
         For anything the user can fix; nothing half-written is left behind.
     """
-    path, share = Path(out).expanduser(), part_of(part)
+    path = Path(out).expanduser()
+    share = part_of(part) if isinstance(model, str) else Part()  # one process of a training holds the model
     if overwrite and not share.whole:
         raise BabelScopeError(
             f"part {share} cannot replace {path}, which the other parts fill as well",

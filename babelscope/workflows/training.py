@@ -14,6 +14,7 @@ from babelscope.errors import BabelScopeError
 from babelscope.training.config import TrainConfig, config_of, presets, read_config
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import check_output, new_folder
+from babelscope.workflows.parts import is_silent
 from babelscope.workflows.signals import Note, Progress, stop_requested
 from babelscope.workflows.steps import clear_steps, step_captures, steps_beside
 from babelscope.workflows.training_data import TrainingData, training_data
@@ -91,7 +92,7 @@ def train(
 
     config = _config(config, limit)
     target, checkpoints = Path(out).expanduser(), _beside(Path(out).expanduser())
-    if not dry_run:
+    if not dry_run and not is_silent():  # one process of a torchrun looks and writes for all
         check_output(target, overwrite=overwrite, parts=PARTS)
         _check_checkpoints(checkpoints, config, resume=resume)
         if config.capture is not None and not resume:
@@ -117,22 +118,24 @@ def train(
         take = step_captures(config.capture, steps_beside(target), model, tokenizer, frozen, note)
         callbacks.append(fitting.AtSteps(config.capture.every, take))
     checkpoints.mkdir(exist_ok=True)
-    (checkpoints / "config.json").write_text(config.model_dump_json(), "utf-8")
+    if not is_silent():
+        (checkpoints / "config.json").write_text(config.model_dump_json(), "utf-8")
     started = time.monotonic()
     with stop_requested() as stopped:
         log = fitting.fit(
-            model, examples, _collate(model, tokenizer, config), config, checkpoints, progress=progress,
-            stopped=stopped, callbacks=callbacks,
+            model, examples, _collate(model, tokenizer), config, checkpoints, progress=progress,
+            stopped=stopped, callbacks=callbacks, change=_change(tokenizer, config),
         )  # fmt: skip
     facts = {
-        "examples": len(examples), "tokens": examples.tokens, "steps": steps, "data_sha256": data.sha256,
+        "examples": len(examples), "tokens": examples.tokens, "steps": int(log[-1]["step"]), "data_sha256": data.sha256,
         "languages": data.languages, "base_sha256": base, "body_sha256": body, "source": source,
         "trainable_parameters": trained, "parameters": whole,
         "seconds": time.monotonic() - started, "notes": list(examples.notes), "versions": _versions(),
         "platform": platform.platform(), "capture_seconds": sum(c.seconds for c in callbacks),
     }  # fmt: skip
-    _write(model, tokenizer, config, target, facts, log, overwrite=overwrite)
-    shutil.rmtree(checkpoints)
+    if not is_silent():
+        _write(model, tokenizer, config, target, facts, log, overwrite=overwrite)
+        shutil.rmtree(checkpoints)
     return target
 
 
@@ -215,14 +218,19 @@ def _check_context(model: Any, examples: "Examples") -> None:
         )
 
 
-def _collate(model: Any, tokenizer: Any, config: TrainConfig) -> Any:
+def _collate(model: Any, tokenizer: Any) -> Any:
     from babelscope.qcross.injection import config_of
-    from babelscope.training.collate import Collate, MaskedCollate
+    from babelscope.training.collate import Collate
 
-    plain = Collate(tokenizer.pad_token_id or 0, config_of(model) is not None)
+    return Collate(tokenizer.pad_token_id or 0, config_of(model) is not None)
+
+
+def _change(tokenizer: Any, config: TrainConfig) -> Any:
+    from babelscope.training.collate import Masking
+
     if config.method != "qcross" or tokenizer.mask_token_id is None:
-        return plain
-    return MaskedCollate(plain, tokenizer.mask_token_id, len(tokenizer), frozenset(tokenizer.all_special_ids))
+        return None
+    return Masking(tokenizer.mask_token_id, len(tokenizer), frozenset(tokenizer.all_special_ids))
 
 
 def _weights_sha256(state: Any) -> str:

@@ -27,6 +27,9 @@ ARCHITECTURES = {
     "m2m100": "M2M100", "bart": "BART",
 }  # fmt: skip
 
+# Those of models as they are published; a cross-lingual query is put in by us, and read by the backend torch alone.
+KINDS = tuple(kind for kind in SITE_KINDS if kind != "attn.crossed")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -54,7 +57,7 @@ def short_prompts() -> PromptSet:
 
 def site_names(loaded: LoadedModel) -> list[str]:
     """Every site of the vocabulary in every stack of a model, without layers, whether the model has it or not."""
-    return [f"{tag}.{kind}" if tag else kind for tag in loaded.anatomy.stacks for kind in SITE_KINDS]
+    return [f"{tag}.{kind}" if tag else kind for tag in loaded.anatomy.stacks for kind in KINDS]
 
 
 def blocks_of(loaded: LoadedModel, prompts: PromptSet, backend: str, sites: list[str], **more: object) -> list[Block]:
@@ -121,7 +124,7 @@ def table_rows(title: str, parity: Parity, footnote: Callable[[str], str]) -> It
     """One line per stack of an architecture."""
     stacks = sorted({name.rpartition(".")[0].split(".")[0] for _, name in parity} & {"enc", "dec"}, reverse=True)
     for stack in stacks or [""]:
-        cells = [_cell(parity, f"{stack}.{kind}" if stack else kind, footnote) for kind in SITE_KINDS]
+        cells = [_cell(parity, f"{stack}.{kind}" if stack else kind, footnote) for kind in KINDS]
         label = title + {"": "", "enc": ", encoder", "dec": ", decoder"}[stack]
         yield f"| {label} | {' | '.join(cells)} |"
 
@@ -142,8 +145,8 @@ def render(parities: Mapping[str, Parity]) -> str:
         return f"[{notes.setdefault(reason, len(notes) + 1)}]"
 
     lines = [
-        f"| architecture | {' | '.join(f'`{kind}`' for kind in SITE_KINDS)} |",
-        "|---" * (len(SITE_KINDS) + 1) + "|",
+        f"| architecture | {' | '.join(f'`{kind}`' for kind in KINDS)} |",
+        "|---" * (len(KINDS) + 1) + "|",
     ]
     for name, parity in parities.items():
         lines += table_rows(ARCHITECTURES[name], parity, footnote)

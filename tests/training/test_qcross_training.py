@@ -23,7 +23,7 @@ from babelscope.qcross.injection import config_of
 from babelscope.qcross.saving import body_state, read_record
 from babelscope.training.ablation import read_ablation
 from babelscope.training.classifying import classified
-from babelscope.training.collate import IGNORED, Collate, MaskedCollate
+from babelscope.training.collate import IGNORED, Collate, Masking
 from babelscope.training.config import config_of as train_config
 from babelscope.training.config import presets, read_config
 from babelscope.training.examples import classes, pairs
@@ -97,9 +97,7 @@ def test_masking_is_that_of_bert(encoder: Path) -> None:
     special = frozenset(tokenizer.all_special_ids)
     torch.manual_seed(0)
     plain = Collate(tokenizer.pad_token_id, languages=True)(rows.rows)
-    batch = MaskedCollate(
-        Collate(tokenizer.pad_token_id, languages=True), tokenizer.mask_token_id, len(tokenizer), special
-    )(rows.rows)
+    batch = Masking(tokenizer.mask_token_id, len(tokenizer), special)(plain)
     chosen = batch["labels"] != IGNORED
     eligible = (plain["attention_mask"] == 1) & ~torch.isin(plain["input_ids"], torch.tensor(sorted(special)))
     assert (batch["labels"][chosen] == plain["input_ids"][chosen]).all()
@@ -192,7 +190,7 @@ def test_a_pretraining_that_was_killed_ends_with_the_same_queries(encoder: Path,
     command = [sys.executable, str(tiny.ROOT / "cli.py"), "train", "qcross", str(tmp_path / "cut"),
                "--config", str(tmp_path / "run.yaml")]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (tmp_path / "cut.checkpoints/checkpoint-6").exists():
+        while not (tmp_path / "cut.checkpoints/checkpoint-8").exists():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

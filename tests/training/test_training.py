@@ -203,6 +203,22 @@ def last_step(folder: Path) -> int:
     return max((int(p.name.rpartition("-")[2]) for p in folder.glob("checkpoint-*")), default=0)
 
 
+def test_two_processes_of_torchrun_train_one_model(model: Path, tmp_path: Path) -> None:
+    watched = {"every": 2, "prompts": ["knowledge"], "languages": ["en", "de"], "limit": 4}
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(record(model, data={"parameters": {"items": 32}}, capture=watched))
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+               str(tiny.ROOT / "cli.py"), "train", "lora", "out", "--config", "run.yaml"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "out\n"
+    card = json.loads((tmp_path / "out/run_card.json").read_text())
+    assert card["steps"] == 4  # 32 examples, four on each of two devices
+    assert bs.open_steps(tmp_path / "out.steps").steps == (0, 2, 4)
+    assert all(s.progress == (2, 2) for s in bs.open_steps(tmp_path / "out.steps").stores.values())
+
+
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
     config = record(model, save_steps=500, optimization={"epochs": 400})
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
