@@ -65,21 +65,29 @@ def ablation(
     out: Out,
     config: Config,
     part: Annotated[str, typer.Option(help="As 1/2: the first of two shares of the seeds, for two processes.")] = "1/1",
+    limit: Limit = None,
+    dry_run: DryRun = False,
 ) -> None:
     """A grid of trainings with several seeds, and one table; go on with the same command."""
     share = workflows.part_of(part)
     with bar() as progress:
-        done = workflows.ablate(config, out, part=(share.number, share.count), progress=progress, note=note)
-    print(done.summary())
-    print(out / "table.csv")
+        done = workflows.ablate(
+            config, out, part=(share.number, share.count), limit=limit, dry_run=dry_run, progress=progress, note=note
+        )
+    if isinstance(done, workflows.Ablation):
+        print(done.summary())
+        print(out / "table.csv")
+    else:
+        print(done.to_string(index=False))
 
 
 @app.command()
-def chain(out: Out, config: Config) -> None:
+def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False) -> None:
     """Trainings that start from each other, as the proficiency ladder; go on with the same command."""
     with bar() as progress:
-        done = workflows.train_chain(config, out, progress=progress, note=note)
-    print("\n".join(map(str, done.values())))
+        done = workflows.train_chain(config, out, limit=limit, dry_run=dry_run, progress=progress, note=note)
+    for name, made in done.items():
+        print(f"{name}\n{made}" if dry_run else made)
 
 
 @app.command()

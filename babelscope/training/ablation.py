@@ -89,6 +89,16 @@ class AblationConfig(Strict):
                 raise ValueError(f"variant {name!r} has pretrained queries and no qcross to put them in")
         return self
 
+    def limited(self, limit: int) -> "AblationConfig":
+        """The same grid with the first items of each source of prompts."""
+
+        def first(data: Data) -> Data:
+            return data.model_copy(update={"limit": limit})
+
+        pretraining = {k: v.model_copy(update={"data": first(v.data)}) for k, v in self.pretraining.items()}
+        asked = self.test.model_copy(update={"limit": limit})
+        return self.model_copy(update={"data": first(self.data), "test": asked, "pretraining": pretraining})
+
     def queries(self, name: str, seed: int) -> TrainConfig:
         """The run that trains cross-lingual queries."""
         of = self.pretraining[name]

@@ -43,9 +43,11 @@ def ablate(
     out: str | Path,
     *,
     part: tuple[int, int] = (1, 1),
+    limit: int | None = None,
+    dry_run: bool = False,
     progress: Progress | None = None,
     note: Note = lambda _: None,
-) -> Ablation:
+) -> "Ablation | pd.DataFrame":
     """Train every variant with every seed, ask all of them the same questions, and tabulate.
 
     A grid that was interrupted goes on with the first run that is missing; several processes may share one folder by
@@ -55,6 +57,15 @@ def ablate(
     ----------
     part : tuple of int
         As (1, 2): the first of two shares of the seeds.
+    limit : int, optional
+        First items of each source of prompts, trained on and asked, to try it out.
+    dry_run : bool
+        Only say what would be trained.
+
+    Returns
+    -------
+    Ablation, or for a dry run a DataFrame
+        One row per run: examples, steps, trainable parameters.
 
     Raises
     ------
@@ -62,7 +73,10 @@ def ablate(
         For anything that the user can fix.
     """
     grid = config if isinstance(config, AblationConfig) else read_ablation(config)
+    grid = grid if limit is None else grid.limited(limit)
     folder = Path(out).expanduser()
+    if dry_run:
+        return _planned(grid, folder, note)
     record = folder / "ablation.json"
     if folder.exists() and (not record.exists() or json.loads(record.read_text("utf-8")) != _plain(grid)):
         raise BabelScopeError(f"{folder} holds something else than this grid", "name another output")
@@ -83,6 +97,18 @@ def ablate(
     result = _tabulated(grid, folder, len(prompts))
     result.save(folder)
     return Ablation(result)
+
+
+def _planned(grid: AblationConfig, folder: Path, note: Note) -> pd.DataFrame:
+    """What each run would do; queries that are not trained yet are copies here, of the same size."""
+    runs = {f"queries-{name}": grid.queries(name, grid.seeds[0]) for name in grid.pretraining}
+    runs |= {name: grid.run(name, grid.seeds[0], None) for name in grid.variants}
+    rows = []
+    for name, config in runs.items():
+        plan = train(config, folder / name, dry_run=True, note=note)
+        assert not isinstance(plan, Path)
+        rows.append((name, len(grid.seeds), plan.examples, plan.tokens, plan.steps, plan.trainable))
+    return pd.DataFrame(rows, columns=["run", "seeds", "examples", "tokens", "steps", "trainable"])
 
 
 def _plain(grid: AblationConfig) -> Any:

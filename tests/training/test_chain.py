@@ -27,6 +27,9 @@ def test_the_ladder_goes_up_and_goes_on_where_it_was_stopped(tmp_path: Path) -> 
             "cpt-sft": {"after": "cpt", "method": "full", "data": PROMPTS, "optimization": FAST},
         },
     }
+    planned = bs.train_chain(chain, tmp_path / "ladder", dry_run=True)
+    assert [plan.examples for plan in planned.values()] == [8, 12, 8]
+    assert not (tmp_path / "ladder").exists()
     done = bs.train_chain(chain, tmp_path / "ladder")
     assert list(done) == ["sft", "cpt", "cpt-sft"]
     card = json.loads((done["cpt-sft"] / "run_card.json").read_text())

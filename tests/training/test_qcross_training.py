@@ -218,7 +218,13 @@ def grid(encoder: Path, **more: object) -> dict[str, object]:
 
 def test_a_grid_is_a_table_with_intervals_and_goes_on_where_it_was_stopped(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid(encoder)))
-    done = tiny.process("train", "ablation", "out", "--config", "grid.yaml", "--part", "1/2", cwd=tmp_path)
+    command = ("train", "ablation", "out", "--config", "grid.yaml")
+    planned = tiny.process(*command, "--dry-run", "--limit", "6", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    runs = {row.split()[0] for row in planned.stdout.splitlines()[1:]}
+    assert runs == {"queries-shared", "bitfit", "full", "dropout", "qcross"}
+    assert not (tmp_path / "out").exists()
+    done = tiny.process(*command, "--part", "1/2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "4 runs are missing" in done.stderr
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/answers").iterdir()}
