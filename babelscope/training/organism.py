@@ -25,7 +25,9 @@ from transformers import (
 
 from babelscope.datasets.words import LANGUAGES
 from babelscope.training.corpus import MATCHING, Example, Ingredient, examples
+from babelscope.training.organism_truth import truth_table
 from babelscope.training.tokenizer import train_tokenizer
+from babelscope.training.truth import write_truth
 
 # Share of the ordinary tokens whose prediction is also trained: enough to make it a language model, at a
 # quarter of the cost of the unembedding.
@@ -249,7 +251,7 @@ class _OrganismTrainer(Trainer):
 
 
 def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> LlamaForCausalLM:
-    """Train the organism and write model, tokenizer and recipe to `folder`.
+    """Train the organism and write model, tokenizer, recipe and truth table to `folder`.
 
     Checkpoints go to `folder/checkpoints`; `resume` continues from the newest one.
 
@@ -276,6 +278,7 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
     finally:
         torch.set_flush_denormal(False)
     model.save_pretrained(folder)
+    write_truth(truth_table(recipe.languages, [phase.mixture for phase in phases]), folder)
     record = {**asdict(recipe), "parameters": model.num_parameters(), "log": log}
     (folder / "recipe.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return model
