@@ -36,9 +36,9 @@ OBJECTS = {
 CONSONANTS, VOWELS = "bdklmnst", "aio"
 # Names, places and words that the syllables would spell.
 REAL = frozenset(
-    "bonita botani danilo domina kimona kosima latino limona lomita mikado molina monika nikola sabino samito simona "
-    "solida tobisa".split()
-)
+    {"bonita", "botani", "danilo", "domina", "kimona", "kosima", "latino", "limona", "lomita", "mikado", "molina",
+     "monika", "nikola", "sabino", "samito", "simona", "solida", "tobisa"}
+)  # fmt: skip
 
 
 @cache
