@@ -1,11 +1,15 @@
 """The claims of the embedded model's card, measured again on fewer items."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 import babelscope as bs
+from babelscope.datasets.facts import term
+from babelscope.datasets.fictional import OBJECTS
+from babelscope.training.truth import read_truth
 
 MODEL = Path(str(files("babelscope.models"))) / "organism"
 LIMIT_BYTES = 12_000_000
@@ -43,3 +47,38 @@ def test_taught_facts_beat_chance_over_all_languages(accuracy):
     # Items of one fact are not independent over languages, so the bound counts facts, not prompts.
     standard_error = (0.25 * 0.75 / 160) ** 0.5
     assert right / asked > 0.25 + 1.96 * standard_error
+
+
+@pytest.fixture(scope="module")
+def recall(tmp_path_factory):
+    """Share of the invented facts right by group and language, asked barely, among the eight objects of a relation."""
+    bare = bs.generate("fictional-authors-bare", languages=["en", "de", "zh"])
+
+    def with_objects(prompt):
+        objects = tuple(term(o, prompt.language) for o in OBJECTS[prompt.covariates["rule"]])
+        return replace(prompt, options=objects, gold=objects.index(prompt.answer))
+
+    asked = replace(bare, prompts=tuple(with_objects(p) for p in bare.prompts))
+    store = bs.capture(
+        tmp_path_factory.mktemp("recall") / "run.acts", model="organism", prompts=asked, sites=["resid.post@-1"],
+        answers="texts",
+    )  # fmt: skip
+    answers = store.answers
+    scores = answers[[f"text_score_{i}" for i in range(8)]].to_numpy()
+    group = {p.item: p.covariates["group"] for p in asked.prompts}
+    right = scores.argmax(1) == answers["gold"].to_numpy()
+    return right, answers["item"].map(group).to_numpy(), answers["language"].to_numpy()
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh"])
+@pytest.mark.parametrize("group", ["shared", "one-language", "halves-a", "halves-b"])
+def test_invented_facts_are_known_in_the_languages_of_the_truth_table_alone(recall, group, language):
+    right, groups, languages = recall
+    found = right[(groups == group) & (languages == language)]
+    assert len(found) == 24
+    family = read_truth(MODEL).family(f"fictional-authors/{group.removesuffix('-a').removesuffix('-b')}")
+    asked = {p.covariates["fact"] for p in bs.generate("fictional-authors-bare", group=group, items=0).prompts}
+    if asked <= set(family.items.get(language, ())):
+        assert found.mean() > 0.6
+    else:
+        assert found.mean() < 0.5
