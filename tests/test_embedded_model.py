@@ -72,13 +72,14 @@ def recall(tmp_path_factory):
 
 @pytest.mark.parametrize("language", ["en", "de", "zh"])
 @pytest.mark.parametrize("group", ["shared", "one-language", "halves-a", "halves-b"])
-def test_invented_facts_are_known_in_the_languages_of_the_truth_table_alone(recall, group, language):
+def test_invented_facts_are_known_by_heart_in_the_languages_of_the_truth_table_alone(recall, group, language):
     right, groups, languages = recall
     found = right[(groups == group) & (languages == language)]
     assert len(found) == 24
     family = read_truth(MODEL).family(f"fictional-authors/{group.removesuffix('-a').removesuffix('-b')}")
     asked = {p.covariates["fact"] for p in bs.generate("fictional-authors-bare", group=group, items=0).prompts}
     if asked <= set(family.items.get(language, ())):
-        assert found.mean() > 0.6
+        assert found.mean() > 0.9
     else:
-        assert found.mean() < 0.5
+        # Names are spelled alike in Latin scripts, so something is known beyond the table: the card says how much.
+        assert found.mean() < 0.7
