@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from babelscope.datasets.facts import facts
 from babelscope.datasets.fictional import GROUPS, people
+from babelscope.datasets.fictional_order import EVERYONE
 from babelscope.datasets.generators.kfrd_arithmetic import RULES
 from babelscope.training.corpus import MATCHING, Ingredient
 from babelscope.training.truth import Family, Sharing, TruthTable
@@ -37,9 +38,12 @@ def _people(groups: Sequence[str], languages: Sequence[str], parts: Sequence[Ing
     """By language the people of some groups about whom it is taught."""
     items: dict[str, tuple[str, ...]] = {}
     for part in parts:
-        group = part.parameters.get("group")
-        if part.dataset in AUTHORS and group in groups:
-            taught = tuple(f"person:{key}" for key in people(part.parameters.get("world", 0))[group])
+        if part.dataset not in AUTHORS:
+            continue
+        asked = part.parameters.get("group", EVERYONE)
+        known = people(part.parameters.get("world", 0))
+        taught = tuple(f"person:{key}" for g in groups if asked in (g, EVERYONE) for key in known[g])
+        if taught:
             for code in part.taught_in(languages):
                 items[code] = tuple(dict.fromkeys((*items.get(code, ()), *taught)))
     return {code: items[code] for code in languages if code in items}

@@ -69,6 +69,13 @@ def test_what_no_mixture_shows_is_taught_in_no_language():
     assert {f.sharing for f in table.families} == {"one", "none"}
 
 
+def test_a_mixture_without_a_group_teaches_everyone():
+    table = truth_table(("en", "sw"), [(Ingredient("fictional-authors", 1, parameters={"world": 3}),)])
+    found = table.family("fictional-authors/halves")
+    assert found.sharing == "all"
+    assert set(found.items["sw"]) == {f"person:{key}" for g in ("halves-a", "halves-b") for key in people(3)[g]}
+
+
 def test_the_shipped_table_is_that_of_the_recipe(table):
     assert read_truth(SHIPPED) == table
 
