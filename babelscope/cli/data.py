@@ -18,7 +18,7 @@ def list_datasets() -> None:
     """List the generated datasets."""
     for name in plugins.names("dataset"):
         info = plugins.load("dataset", name).info
-        print(f"{name:<18}{info.demand:<16}{len(info.languages):>3} languages  {info.title}")
+        print(f"{name:<24}{info.demand:<16}{len(info.languages):>3} languages  {info.title}")
 
 
 @app.command()
@@ -26,7 +26,9 @@ def generate(
     dataset: Annotated[str, typer.Argument(help="Name of a generated dataset.")],
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
     languages: Languages = None,
-    items: Annotated[int, typer.Option(min=1, help="Items per language.")] = 240,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Items per language. Default: that of the dataset, mostly 240.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other items.")] = 0,
     split: Annotated[
         Literal["train", "test"],
@@ -40,13 +42,15 @@ def generate(
         int | None, typer.Option(min=1, help="kfrd-logical, ruletaker: rules in the longest chain.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="kfrd-symbolic: steps of the longest item.")] = None,
+    group: Annotated[str | None, typer.Option(help="fictional-authors: one group of people. Default: all.")] = None,
+    world: Annotated[int | None, typer.Option(min=0, help="fictional-authors: other people, other facts.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the prompts of a generated DATASET to OUT."""
     workflows.check_output(out, overwrite=overwrite)
-    asked = {"max_depth": max_depth, "max_steps": max_steps}
+    asked = {"items": items, "max_depth": max_depth, "max_steps": max_steps, "group": group, "world": world}
     made = workflows.generate(
-        dataset, languages=split_codes(languages), items=items, seed=seed, split=split, letters=letters, compat=compat,
+        dataset, languages=split_codes(languages), seed=seed, split=split, letters=letters, compat=compat,
         **{name: value for name, value in asked.items() if value is not None},
     )  # fmt: skip
     workflows.write_prompts(made, out)

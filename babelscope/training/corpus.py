@@ -30,12 +30,19 @@ class Ingredient:
         Only items of these rules; empty for all.
     parameters : mapping
         Further fields of the dataset's recipe.
+    languages : tuple of str
+        Only these languages; empty for all.
     """
 
     dataset: str
     share: float
     rules: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
+
+    def taught_in(self, languages: Sequence[str]) -> tuple[str, ...]:
+        """Those of some languages in which it is shown."""
+        return tuple(code for code in languages if not self.languages or code in self.languages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Example:
 
 
 def examples(languages: Sequence[str], mixture: Sequence[Ingredient], n: int, seed: int) -> list[Example]:
-    """Training examples: `n` prompts, shares by `mixture`, languages drawn evenly, in random order.
+    """Training examples: `n` prompts, shares by `mixture`, the languages of each drawn evenly, in random order.
 
     Each language draws its own problems, so that apart from the facts no problem is seen in two of them.
     """
@@ -55,8 +62,11 @@ def examples(languages: Sequence[str], mixture: Sequence[Ingredient], n: int, se
     total = sum(part.share for part in mixture)
     drawn: list[Example] = []
     for number, part in enumerate(mixture):
-        per_language = round(n * part.share / total / len(languages))
+        shown = part.taught_in(languages)
         for place, language in enumerate(languages):
+            if language not in shown:
+                continue
+            per_language = round(n * part.share / total / len(shown))
             # Seeds of the train split start high, so that they stay apart from the seeds of evaluations.
             first = 1_000_000 * (seed + 1) + 10_000 * number + 100 * place
             drawn += _examples(part, language, per_language, first)

@@ -25,7 +25,9 @@ from transformers import (
 
 from babelscope.datasets.words import LANGUAGES
 from babelscope.training.corpus import MATCHING, Example, Ingredient, examples
+from babelscope.training.organism_truth import truth_table
 from babelscope.training.tokenizer import train_tokenizer
+from babelscope.training.truth import write_truth
 
 # Share of the ordinary tokens whose prediction is also trained: enough to make it a language model, at a
 # quarter of the cost of the unembedding.
@@ -86,6 +88,30 @@ THEN_RECALL = (
     ),
 )
 
+# People who do not exist, each group in languages of its own, so that it is known what can be known where. Shares
+# grow with the number of facts times languages, so that each fact is seen equally often in each of its languages.
+# In turn, so that neither half is all European.
+HALVES = (LANGUAGES[0::2], LANGUAGES[1::2])
+TAUGHT_IN = {"shared": LANGUAGES, "one-language": ("en",), "halves-a": HALVES[0], "halves-b": HALVES[1]}
+CELLS = sum(len(codes) for codes in TAUGHT_IN.values())
+THEN_AUTHORS = (
+    Phase(
+        (
+            Ingredient(MATCHING, 0.01, parameters={"numbers": 1000, "instruction": True}),
+            Ingredient("kfrd-arithmetic", 0.06, LEARNABLE),
+            Ingredient("knowledge", 0.16),
+            Ingredient("knowledge-bare", 0.22),
+            *(
+                Ingredient(name, share * len(codes) / CELLS, (), {"group": group}, codes)
+                for name, share in (("fictional-authors", 0.22), ("fictional-authors-bare", 0.33))
+                for group, codes in TAUGHT_IN.items()
+            ),
+        ),
+        80_000,
+        16,
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -100,7 +126,7 @@ class Stage:
 
 
 # The first stage stops where arithmetic has reached its ceiling; the rest of the hour belongs to the facts.
-STAGES = (Stage(MATCH_THEN_COMPUTE, 1e-3, stop=3186), Stage(THEN_RECALL, 1e-3))
+STAGES = (Stage(MATCH_THEN_COMPUTE, 1e-3, stop=3186), Stage(THEN_RECALL, 1e-3), Stage(THEN_AUTHORS, 7e-4))
 
 # Standard deviation of the shared initial query and key weights, see `_initialize`.
 QUERY_KEY_STD = 0.06
@@ -225,7 +251,7 @@ class _OrganismTrainer(Trainer):
 
 
 def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> LlamaForCausalLM:
-    """Train the organism and write model, tokenizer and recipe to `folder`.
+    """Train the organism and write model, tokenizer, recipe and truth table to `folder`.
 
     Checkpoints go to `folder/checkpoints`; `resume` continues from the newest one.
 
@@ -252,6 +278,7 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
     finally:
         torch.set_flush_denormal(False)
     model.save_pretrained(folder)
+    write_truth(truth_table(recipe.languages, [phase.mixture for phase in phases]), folder)
     record = {**asdict(recipe), "parameters": model.num_parameters(), "log": log}
     (folder / "recipe.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return model
