@@ -38,7 +38,7 @@ class Theory:
     sentences : tuple of Statement
         In random order.
     contrast : str
-        One of `CONTRASTS`.
+        One of `CONTRASTS`, or "fact" without rules.
     kinds : tuple of str
         The rule at each link of either chain.
     holders : tuple of (str, str)
@@ -128,6 +128,15 @@ def mirrored_theory(
         told[0] = marks if contrast == "condition" else (marks[1], marks[0])
     shuffled = tuple(sentences[i] for i in rng.permutation(len(sentences)).tolist())
     return Theory(shuffled, contrast, tuple(kinds), (first, second), tuple(told))
+
+
+def mirrored_facts(names: Sequence[str], properties: Sequence[str], rng: np.random.Generator) -> Theory:
+    """A theory without rules: two names, each with a property that the other lacks."""
+    first, second = (names[i] for i in rng.permutation(len(names))[:2].tolist())
+    own, others = (properties[i] for i in rng.permutation(len(properties))[:2].tolist())
+    sentences: list[Statement] = [("is", first, own), ("is", second, others)]
+    shuffled = tuple(sentences[i] for i in rng.permutation(2).tolist())
+    return Theory(shuffled, "fact", (), (first, second), ((own, others),))
 
 
 def _rule(kind: str, before: str, second: str, after: str, rng: np.random.Generator) -> Statement:

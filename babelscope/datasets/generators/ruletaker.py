@@ -10,7 +10,7 @@ import numpy as np
 from babelscope.datasets.dataset import DatasetInfo, Split, item_rng, split_of
 from babelscope.datasets.logic_solver import Statement
 from babelscope.datasets.multiple_choice import check_fields, prompts_in, without_repeats
-from babelscope.datasets.rule_theory import Theory, closure, mirrored_theory
+from babelscope.datasets.rule_theory import Theory, closure, mirrored_facts, mirrored_theory
 from babelscope.datasets.shell import Letters, Task
 from babelscope.datasets.statements import judged
 from babelscope.datasets.words import LANGUAGES, Wording, wording
@@ -83,12 +83,13 @@ class RuleTaker:
         The two share no theory.
     letters : "latin" or "native"
     max_depth : int
-        Rules in each chain, as in the published sets depth-1, ..., depth-5.
+        Rules in each chain, as in the published sets depth-1, ..., depth-5. With 0, theories are facts alone: two
+        names with a property each.
 
     Raises
     ------
     BabelScopeError
-        If `max_depth` is below 1 or beyond what the vocabulary gives.
+        If `max_depth` is below 0 or beyond what the vocabulary gives.
 
     References
     ----------
@@ -111,9 +112,9 @@ class RuleTaker:
 
     def __post_init__(self) -> None:
         check_fields(self.split, self.letters, "corrected")
-        if not 1 <= self.max_depth <= DEEPEST:
+        if not 0 <= self.max_depth <= DEEPEST:
             problem = f"{NAME} cannot make theories of depth {self.max_depth}"
-            raise BabelScopeError(problem, f"give a max_depth from 1 to {DEEPEST}")
+            raise BabelScopeError(problem, f"give a max_depth from 0 to {DEEPEST}")
 
     def problems(self) -> Iterator[RuleProblem]:
         """The problems of the recipe, in order, without a language."""
@@ -162,7 +163,11 @@ def _draw(
 ) -> RuleProblem:
     label, negated = bool(round_ % 2), bool(round_ // 2 % 2)
     while True:
-        theory = mirrored_theory(max_depth, depth, names, properties, rng)
+        theory = (
+            mirrored_theory(max_depth, depth, names, properties, rng)
+            if max_depth
+            else mirrored_facts(names, properties, rng)
+        )
         side = int(rng.integers(2))
         asked = theory.properties[depth][side]
         subject = theory.holders[side if label != negated else 1 - side]
