@@ -33,40 +33,40 @@ def _of(kind: str, share: float, **parameters: Any) -> Ingredient:
 
 
 # First the missing word of a true statement is found in the theory, then statements are judged, then rules are applied.
-FIND = Phase((_of("fact", 1, cloze=True, true_only=True),), 38_400, 128)
+FIND = Phase((_of("fact", 1, cloze=True, true_only=True),), 32_000, 128)
 JUDGE = Phase(
     (
         _of("fact", 0.5),
         _of("fact", 0.2, cloze=True),
         _of("fact", 0.3, cloze=True, true_only=True, others=2),
     ),
-    51_200,
+    25_600,
     128,
 )
 APPLY = Phase(
     (
-        _of("fact", 0.2),
-        _of("fact-negated", 0.2),
-        _of("any", 0.2, cloze=True, true_only=True),
-        _of("any", 0.1, cloze=True),
-        _of("any", 0.3),
+        _of("fact", 0.15),
+        _of("fact-negated", 0.15),
+        _of("any", 0.35, cloze=True, true_only=True),
+        _of("any", 0.35),
     ),
     102_400,
-    128,
+    64,
 )
 ALL = Phase(
     (
-        _of("fact", 0.12),
+        _of("fact", 0.1),
         _of("fact-negated", 0.12),
-        _of("any", 0.22),
-        _of("any-negated", 0.08),
+        _of("any", 0.2),
+        _of("any", 0.06, cloze=True, true_only=True),
+        _of("any-negated", 0.06),
         _of("both", 0.1),
         _of("both", 0.04, cloze=True, true_only=True),
-        _of(KNOWLEDGE, 0.22),
-        _of(TRANSLATION, 0.1),
+        _of(KNOWLEDGE, 0.24),
+        _of(TRANSLATION, 0.08),
     ),
-    192_000,
-    128,
+    153_600,
+    64,
 )
 STAGES = (Stage((FIND, JUDGE, APPLY, ALL), 1e-3),)
 
@@ -88,7 +88,7 @@ class EncoderRecipe:
     stages: tuple[Stage, ...] = STAGES
     vocabulary: int = 6144
     width: int = 128
-    layers: int = 4
+    layers: int = 5
     heads: int = 4
     mlp_width: int = 384
     context: int = 512
