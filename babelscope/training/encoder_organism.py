@@ -33,14 +33,14 @@ def _of(kind: str, share: float, **parameters: Any) -> Ingredient:
 
 
 # First the missing word of a true statement is found in the theory, then statements are judged, then rules are applied.
-FIND = Phase((_of("fact", 1, cloze=True, true_only=True),), 32_000, 128)
+FIND = Phase((_of("fact", 1, cloze=True, true_only=True),), 51_200, 128)
 JUDGE = Phase(
     (
         _of("fact", 0.5),
         _of("fact", 0.2, cloze=True),
         _of("fact", 0.3, cloze=True, true_only=True, others=2),
     ),
-    25_600,
+    38_400,
     128,
 )
 APPLY = Phase(
@@ -50,7 +50,7 @@ APPLY = Phase(
         _of("any", 0.35, cloze=True, true_only=True),
         _of("any", 0.35),
     ),
-    102_400,
+    57_600,
     64,
 )
 ALL = Phase(
@@ -65,7 +65,7 @@ ALL = Phase(
         _of(KNOWLEDGE, 0.24),
         _of(TRANSLATION, 0.08),
     ),
-    153_600,
+    89_600,
     64,
 )
 STAGES = (Stage((FIND, JUDGE, APPLY, ALL), 1e-3),)
@@ -82,16 +82,19 @@ class EncoderRecipe:
         the recipe: `encoder_corpus.truth_table`.
     vocabulary, width, layers, heads, mlp_width, context : int
         Shape of the BERT.
+    sample : int
+        Passages of each kind that the tokenizer is made from.
     seed : int
     """
 
     stages: tuple[Stage, ...] = STAGES
     vocabulary: int = 6144
     width: int = 128
-    layers: int = 5
+    layers: int = 4
     heads: int = 4
     mlp_width: int = 384
     context: int = 512
+    sample: int = 4000
     seed: int = 0
 
     def shortened(self, limit: int) -> "EncoderRecipe":
@@ -138,11 +141,9 @@ def train_encoder_organism(recipe: EncoderRecipe, folder: Path, *, resume: bool 
 
 def tokenizer_for(recipe: EncoderRecipe) -> PreTrainedTokenizerFast:
     """The tokenizer of a recipe, from a sample of everything that is taught."""
-    kinds = tuple(
-        _of(family, 1)
-        for family in (*(f.name for f in truth_table().families if f.kind == "reasoning" and f.languages), KNOWLEDGE)
-    )
-    drawn = passages(kinds, 4000 * len(kinds), recipe.seed)
+    reasoning = [f.name for f in truth_table().families if f.kind == "reasoning" and f.languages]
+    kinds = tuple(_of(what, 1) for what in (*reasoning, KNOWLEDGE))
+    drawn = passages(kinds, recipe.sample * len(kinds), recipe.seed)
     texts = (f"{p.first} {p.second} {p.answer}" for p in drawn)
     return train_encoder_tokenizer(texts, LANGUAGES, recipe.vocabulary)
 
