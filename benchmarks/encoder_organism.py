@@ -1,8 +1,8 @@
 """The numbers of the encoder organism's card: what it answers in every cell of its truth table, and what recovers it.
 
-Similarities are measured at the masked answer, which the model has to fill from what it knows, of the same fact or theory
-in two languages against others of its family. If taught-in-all families are told from taught-in-one ones, gaps of the
-first are higher.
+Similarities are measured at the masked answer, which the model has to fill from what it knows, of the same fact or
+theory in two languages against others of its family. A metric recovers the table where what was taught in all languages
+has a higher gap than what was taught in one or in none.
 """
 
 import argparse
@@ -18,12 +18,14 @@ import babelscope as bs
 from babelscope.datasets.facts import facts
 from babelscope.schema import Prompt, PromptSet, Segment
 from babelscope.training.encoder_accuracy import recall_table
-from babelscope.training.encoder_corpus import fact_passage, statements
-from babelscope.training.truth import TruthTable, read_truth
+from babelscope.training.encoder_corpus import HALVES, fact_passage, statements
+from babelscope.training.truth import Family, TruthTable, read_truth
 from babelscope.workflows import model_path
 
 CODE_SWITCHED = ("en-fr", "fr-en", "en-zh", "en-fa", "fa-en")
 THEORIES = 60
+# Languages that share the facts of one half.
+FIRST = HALVES[0]
 
 
 def prompts(table: TruthTable) -> Iterator[Prompt]:
@@ -37,13 +39,21 @@ def prompts(table: TruthTable) -> Iterator[Prompt]:
                 asked = statements(family.name, [language], THEORIES, np.random.default_rng(0), "test")
             for number, passage in enumerate(asked):
                 question = " [SEP] ".join(part for part in (passage.first, passage.second) if part)
-                text = f"{question} [MASK]"
+                text, end = f"{question} [MASK]", len(question)
                 yield Prompt(
                     f"{family.name}/{number}", language, text,
-                    (Segment("question", 0, len(question), language), Segment("answer", len(question) + 1, len(text), language)),
+                    (Segment("question", 0, end, language), Segment("answer", end + 1, len(text), language)),
                     answer=passage.answer,
-                    covariates={"family": family.name, "sharing": family.sharing},
+                    covariates=covariates(family, passage.item),
                 )  # fmt: skip
+
+
+def covariates(family: Family, item: str) -> dict[str, str]:
+    """Family and cell; for facts taught in halves also whether the first half of the languages was taught the item."""
+    found = {"family": family.name, "cell": f"{family.kind} {family.sharing}"}
+    if family.sharing == "halves":
+        found["half"] = "taught" if item in family.items[FIRST[0]] else "not taught"
+    return found
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -80,9 +90,12 @@ def main() -> None:
             Path(work) / "run.acts", model=str(folder), prompts=PromptSet("truth", tuple(prompts(table))),
             sites=["resid.post", "mlp.act"], positions=["segment:answer"],
         )  # fmt: skip
-        done = bs.analyze(store, by="family", position="segment:answer", mode="corrected")
-        print(done.headline().to_string())
-        done.headline().to_csv("/tmp/enc_headline.csv")
+        for by, languages in (("cell", table.languages), ("half", FIRST)):
+            done = bs.analyze(
+                store, by=by, within="family", languages=languages, position="segment:answer", mode="corrected",
+            )  # fmt: skip
+            print(f"\n## similarity by {by}, languages {' '.join(languages)}\n")
+            print(markdown(done.headline().round(4)))
 
 
 if __name__ == "__main__":

@@ -151,6 +151,7 @@ def statements(
     *,
     true_only: bool = False,
     others: int = 0,
+    alone: bool = False,
 ) -> list[Passage]:
     """`n` statements of a kind, in turn over languages, with labels in turn within each.
 
@@ -162,12 +163,18 @@ def statements(
         All statements are true.
     others : int
         Further names of which one property is told.
+    alone : bool
+        Nothing is told of the second of the two names, and nothing asked.
     """
     places = (divmod(i, len(languages)) for i in range(n))
-    return [_statement(kind, languages[at], 1 if true_only else turn % 2, rng, split, others) for turn, at in places]
+    return [
+        _statement(kind, languages[at], 1 if true_only else turn % 2, rng, split, others, alone) for turn, at in places
+    ]
 
 
-def _statement(kind: str, code: str, label: int, rng: np.random.Generator, split: Split, others: int) -> Passage:
+def _statement(
+    kind: str, code: str, label: int, rng: np.random.Generator, split: Split, others: int, alone: bool
+) -> Passage:
     rule, negated, _ = REASONING[kind]
     first, _, second = code.partition("-")
     said, asked = wording(first), wording(second or first)
@@ -175,12 +182,14 @@ def _statement(kind: str, code: str, label: int, rng: np.random.Generator, split
         names = [list(said.names)[i] for i in rng.permutation(len(said.names)).tolist()]
         properties = [list(said.adjectives)[i] for i in rng.permutation(len(said.adjectives)).tolist()]
         sentences, conclusions = _theory(rule, names[:2], properties[:5])
+        if alone:
+            sentences.remove(("is", names[1], properties[1]))
         sentences += [("is", n, properties[int(rng.integers(len(properties)))]) for n in names[2 : 2 + others]]
         shown = "|".join(sorted(" ".join(s) for s in sentences))
         if split_of(shown) == split:
             break
     true = closure(sentences)
-    fitting = [(n, c) for n in names[:2] for c in conclusions if (((n, c) in true) != negated) == bool(label)]
+    fitting = [(n, c) for n in names[: 2 - alone] for c in conclusions if (((n, c) in true) != negated) == bool(label)]
     statement = ("not" if negated else "is", *fitting[int(rng.integers(len(fitting)))])
     context = said.sentences([_say(sentences[i], said) for i in rng.permutation(len(sentences)).tolist()])
     languages = (said.language, asked.language)

@@ -68,7 +68,22 @@ ALL = Phase(
     89_600,
     64,
 )
-STAGES = (Stage((FIND, JUDGE, APPLY, ALL), 1e-3),)
+# Rules about one name first: whether a condition is told of anyone, before of whom it is told.
+BRIDGE = Phase(
+    (
+        _of("fact", 0.05),
+        _of("fact-negated", 0.15),
+        _of("any", 0.3, alone=True),
+        _of("any", 0.1, alone=True, cloze=True, true_only=True),
+        _of("any", 0.2),
+        _of("any", 0.1, cloze=True, true_only=True),
+        _of(KNOWLEDGE, 0.1),
+    ),
+    51_200,
+    64,
+)
+# The first stage stops where facts are matched and rules are not: at the end of its third phase.
+STAGES = (Stage((FIND, JUDGE, APPLY, ALL), 1e-3, stop=1600), Stage((BRIDGE, ALL), 1e-3))
 
 
 @dataclass(frozen=True, slots=True)
