@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,26 @@ BRIDGE = Phase(
     51_200,
     64,
 )
-# The first stage stops where facts are matched and rules are not: at the end of its third phase.
-STAGES = (Stage((FIND, JUDGE, APPLY, ALL), 1e-3, stop=1600), Stage((BRIDGE, ALL), 1e-3))
+# A rule is found like a fact; then with the fact said again; then without.
+LINK = Phase(
+    (
+        _of("fact-negated", 0.1),
+        _of("any", 0.2, rule=True),
+        _of("any", 0.2, hint=True),
+        _of("any", 0.2, alone=True),
+        _of("any", 0.2),
+        _of("any", 0.1, cloze=True, true_only=True),
+    ),
+    51_200,
+    64,
+)
+# The first stage stops where facts are matched and rules are not; the second where rules about one name have not helped
+# and facts of the world are known.
+STAGES = (
+    Stage((FIND, JUDGE, APPLY, ALL), 1e-3, stop=1600),
+    Stage((BRIDGE, ALL), 1e-3, stop=1320),
+    Stage((LINK, replace(ALL, prompts=76_800)), 1e-3),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +161,14 @@ def train_encoder_organism(recipe: EncoderRecipe, folder: Path, *, resume: bool 
     tokenizer.save_pretrained(folder)
     model = BertForMaskedLM(_config(recipe, len(tokenizer), tokenizer.pad_token_id))
     initialize(model)
-    batches = _batches(recipe, tokenizer)
     log = train_stages(
-        model, _MaskedTrainer, recipe.stages, batches, folder / "checkpoints", recipe.seed, resume=resume
+        model,
+        _MaskedTrainer,
+        recipe.stages,
+        lambda number: _batches(recipe, number, tokenizer),
+        folder / "checkpoints",
+        recipe.seed,
+        resume=resume,
     )
     model.save_pretrained(folder)
     write_truth(truth_table(), folder)
@@ -163,15 +186,13 @@ def tokenizer_for(recipe: EncoderRecipe) -> PreTrainedTokenizerFast:
     return train_encoder_tokenizer(texts, LANGUAGES, recipe.vocabulary)
 
 
-def _batches(recipe: EncoderRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batches[Encoded]]:
-    number = 0
-    for stage in recipe.stages:
-        encoded = []
-        for phase in stage.phases:
-            drawn = passages(phase.mixture, phase.prompts, recipe.seed + number)
-            encoded.append((encode(drawn, tokenizer), phase.batch))
-            number += 1
-        yield Batches(encoded, lambda row: len(row.ids), lambda rows: collate(rows, tokenizer), recipe.seed)
+def _batches(recipe: EncoderRecipe, number: int, tokenizer: PreTrainedTokenizerFast) -> Batches[Encoded]:
+    before = sum(len(stage.phases) for stage in recipe.stages[:number])
+    encoded = [
+        (encode(passages(phase.mixture, phase.prompts, recipe.seed + before + i), tokenizer), phase.batch)
+        for i, phase in enumerate(recipe.stages[number].phases)
+    ]
+    return Batches(encoded, lambda row: len(row.ids), lambda rows: collate(rows, tokenizer), recipe.seed)
 
 
 def encode(drawn: Sequence[Passage], tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:

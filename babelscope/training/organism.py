@@ -163,16 +163,16 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
     largest = max(drawn, key=len)
     tokenizer = train_tokenizer((e.prompt + e.answer for e in largest), recipe.vocabulary)
     tokenizer.save_pretrained(folder)
-    encoded = iter([(encode(part, tokenizer), phase.batch) for part, phase in zip(drawn, phases, strict=True)])
     model = LlamaForCausalLM(_config(recipe, tokenizer))
     _initialize(model)
     pad = tokenizer.pad_token_id
-    batches = (
-        Batches(
-            [next(encoded) for _ in stage.phases], lambda row: len(row[0]), lambda rows: collate(rows, pad), recipe.seed
-        )
-        for stage in recipe.stages
-    )
+
+    def batches(number: int) -> Batches[Encoded]:
+        first = sum(len(stage.phases) for stage in recipe.stages[:number])
+        chosen = range(first, first + len(recipe.stages[number].phases))
+        parts = [(encode(drawn[i], tokenizer), phases[i].batch) for i in chosen]
+        return Batches(parts, lambda row: len(row[0]), lambda rows: collate(rows, pad), recipe.seed)
+
     log = train_stages(
         model, _OrganismTrainer, recipe.stages, batches, folder / "checkpoints", recipe.seed, resume=resume
     )

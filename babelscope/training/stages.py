@@ -1,7 +1,7 @@
 """What the recipes of the organisms share: phases and stages of training from nothing, resumable."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 from babelscope.training.corpus import Ingredient
 
@@ -115,7 +116,7 @@ def train_stages(
     model: PreTrainedModel,
     trainer: type[StageTrainer],
     stages: Sequence[Stage],
-    batches: Iterator[Batches[Any]],
+    batches: Callable[[int], Batches[Any]],
     folder: Path,
     seed: int,
     *,
@@ -123,17 +124,31 @@ def train_stages(
 ) -> list[dict[str, float]]:
     """Train every stage in order, in place, with checkpoints under `folder`. Returns the joined log.
 
-    `batches` gives those of one stage after the other, and is asked for them when the stage begins.
+    `batches` gives those of a stage by its number, and is not asked for a stage that was stopped as planned.
     """
     log: list[dict[str, float]] = []
     # Second moments of rare tokens decay into subnormal numbers, which made a CPU step four times slower.
     torch.set_flush_denormal(True)
     try:
         for number, stage in enumerate(stages):
-            log += _train_stage(model, trainer, stage, next(batches), folder / str(number), seed, resume=resume)
+            place = folder / str(number)
+            found = _finished(model, stage, place) if resume else None
+            log += found or _train_stage(model, trainer, stage, batches(number), place, seed, resume=resume)
     finally:
         torch.set_flush_denormal(False)
     return log
+
+
+def _finished(model: PreTrainedModel, stage: Stage, folder: Path) -> list[dict[str, float]] | None:
+    """Load the weights of a stage that reached its `stop`. Returns its log, or None if it did not."""
+    last = get_last_checkpoint(str(folder)) if folder.exists() else None
+    if last is None or stage.stop is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+    if state.global_step < stage.stop:
+        return None
+    model.load_state_dict(type(model).from_pretrained(last).state_dict())
+    return list(state.log_history)
 
 
 def _train_stage(
