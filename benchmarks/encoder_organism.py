@@ -18,7 +18,7 @@ import babelscope as bs
 from babelscope.datasets.facts import facts
 from babelscope.schema import Prompt, PromptSet, Segment
 from babelscope.training.encoder_accuracy import recall_table
-from babelscope.training.encoder_corpus import HALVES, fact_passage, statements
+from babelscope.training.encoder_corpus import HALVES, Passage, fact_passage, statements
 from babelscope.training.truth import Family, TruthTable, read_truth
 from babelscope.workflows import model_path
 
@@ -44,15 +44,15 @@ def prompts(table: TruthTable) -> Iterator[Prompt]:
                     f"{family.name}/{number}", language, text,
                     (Segment("question", 0, end, language), Segment("answer", end + 1, len(text), language)),
                     answer=passage.answer,
-                    covariates=covariates(family, passage.item),
+                    covariates=covariates(family, passage),
                 )  # fmt: skip
 
 
-def covariates(family: Family, item: str) -> dict[str, str]:
+def covariates(family: Family, passage: Passage) -> dict[str, str]:
     """Family and cell; for facts taught in halves also whether the first half of the languages was taught the item."""
-    found = {"family": family.name, "cell": f"{family.kind} {family.sharing}"}
+    found = {"family": family.name, "label": str(passage.label), "cell": f"{family.kind} {family.sharing}"}
     if family.sharing == "halves":
-        found["half"] = "taught" if item in family.items[FIRST[0]] else "not taught"
+        found["half"] = "taught" if passage.item in family.items[FIRST[0]] else "not taught"
     return found
 
 
@@ -92,7 +92,7 @@ def main() -> None:
         )  # fmt: skip
         for by, languages in (("cell", table.languages), ("half", FIRST)):
             done = bs.analyze(
-                store, by=by, within="family", languages=languages, position="segment:answer", mode="corrected",
+                store, by=by, within=("family", "label"), languages=languages, position="segment:answer", mode="corrected",
             )  # fmt: skip
             print(f"\n## similarity by {by}, languages {' '.join(languages)}\n")
             print(markdown(done.headline().round(4)))

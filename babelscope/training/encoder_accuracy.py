@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
-from transformers import BertForMaskedLM, PreTrainedTokenizerBase
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from babelscope.datasets.facts import facts
 from babelscope.datasets.statements import truth_words
@@ -21,7 +21,7 @@ BATCH = 64
 
 def recall_table(
     model: BertForMaskedLM,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     table: TruthTable,
     *,
     n: int = 400,
@@ -30,8 +30,8 @@ def recall_table(
 ) -> pd.DataFrame:
     """Accuracy of the masked answer in every cell, with Wilson 95 % intervals.
 
-    Statements are about theories of the test split; the answer is the likelier of the two truth words. Facts are those of
-    the corpus; every token of the answer must be the likeliest of the vocabulary.
+    Statements are about theories of the test split; the answer is the likelier of the two truth words. Facts are those
+    of the corpus; every token of the answer must be the likeliest of the vocabulary.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def _facts_by_cell(table: TruthTable, family: str, language: str) -> dict[bool, 
 
 
 @torch.no_grad()
-def answered(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Passage]) -> NDArray[np.bool_]:
+def answered(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Passage]) -> NDArray[np.bool_]:
     """Whether the masked answer of each passage is predicted right, `(passage,)`."""
     encoded = encode(asked, tokenizer)
     right = np.zeros(len(asked), dtype=np.bool_)
@@ -102,17 +102,18 @@ def _batches(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
     return (order[start : start + BATCH] for start in range(0, len(order), BATCH))
 
 
-def _logits(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Encoded]) -> torch.Tensor:
+def _logits(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Encoded]) -> torch.Tensor:
     ids = torch.full((len(rows), max(len(row.ids) for row in rows)), tokenizer.pad_token_id, dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.from_numpy(row.ids.astype(np.int64))
         ids[i, row.answer : len(row.ids) - 1] = tokenizer.mask_token_id
     mask = (ids != tokenizer.pad_token_id).long()
-    logits: torch.Tensor = model.eval()(input_ids=ids, attention_mask=mask).logits
+    model.eval()  # type: ignore[no-untyped-call]
+    logits: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits
     return logits
 
 
-def _likelier(scores: torch.Tensor, tokenizer: PreTrainedTokenizerBase, language: str) -> int:
+def _likelier(scores: torch.Tensor, tokenizer: PreTrainedTokenizerFast, language: str) -> int:
     """Which truth word is likelier, 0 for false: each is one token in the vocabulary of the organism."""
     tokens = [tokenizer(word, add_special_tokens=False).input_ids for word in truth_words(language)]
     return int(scores[0, [t[0] for t in tokens]].argmax())

@@ -102,8 +102,8 @@ def _sharing(languages: Sequence[str]) -> Sharing:
 def passages(mixture: Sequence[Ingredient], n: int, seed: int) -> list[Passage]:
     """`n` passages of the train split, shares by `mixture`, in random order.
 
-    Each is in a language that the truth table teaches it in. Ingredients are kinds of reasoning, with the fields of `Easier`
-    and `cloze`; `KNOWLEDGE`; and `TRANSLATION`.
+    Each is in a language that the truth table teaches it in. Ingredients are kinds of reasoning, with the fields of
+    `Easier` and `cloze`; `KNOWLEDGE`; and `TRANSLATION`.
     """
     rng = np.random.default_rng([seed, 1])
     total = sum(part.share for part in mixture)

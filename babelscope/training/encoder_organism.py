@@ -197,10 +197,8 @@ def _batches(recipe: EncoderRecipe, number: int, tokenizer: PreTrainedTokenizerF
 
 def encode(drawn: Sequence[Passage], tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
     """`[CLS] first [SEP] second answer [SEP]`; without a first segment `[CLS] second answer [SEP]`."""
-    parts = [
-        tokenizer([text(p) for p in drawn], add_special_tokens=False).input_ids
-        for text in (lambda p: p.first, lambda p: p.second, lambda p: p.answer)
-    ]
+    texts = ([p.first for p in drawn], [p.second for p in drawn], [p.answer for p in drawn])
+    parts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     start, end = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
     found = []
     for passage, first, second, answer in zip(drawn, *parts, strict=True):
@@ -252,7 +250,7 @@ class _MaskedTrainer(StageTrainer):
         inner = self.accelerator.unwrap_model(model)
         hidden = inner.bert(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
         labels, answer = inputs["labels"], inputs["answer"]
-        loss = hidden.sum() * 0
+        loss: torch.Tensor = hidden.sum() * 0
         for chosen in (answer, (labels != -100) & ~answer):
             if chosen.any():
                 logits = inner.cls(hidden[chosen])

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from babelscope.datasets.words import Word, wording
+from babelscope.datasets.words import wording
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -38,8 +38,12 @@ def train_encoder_tokenizer(texts: Iterable[str], languages: Sequence[str], voca
     ids = {token: i for i, token in enumerate(list(tokens)[:vocabulary])}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = split
-    tokenizer.decoder = _decoder()
-    tokenizer.post_processor = _template(ids)
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:0 [SEP]:0",
+        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
+    )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves its constructor untyped
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -53,26 +57,9 @@ def train_encoder_tokenizer(texts: Iterable[str], languages: Sequence[str], voca
     )
 
 
-def _decoder():
-    from tokenizers import decoders
-
-    return decoders.WordPiece(prefix="##", cleanup=False)
-
-
-def _template(ids):
-    from tokenizers import processors
-
-    return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:0 [SEP]:0",
-        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
-    )
-
-
 def _forms(language: str) -> Iterable[str]:
     words = wording(language)
     for word in (*words.adjectives.values(), *words.names.values()):
-        assert isinstance(word, Word)
         yield from (form for form in (str(word), *word.forms.values()) if " " not in form)
 
 

@@ -5,10 +5,11 @@ multiples of the identity. With random weights the encoder stays at chance for t
 """
 
 import math
+from typing import cast
 
 import torch
 from transformers import BertForMaskedLM
-from transformers.models.bert.modeling_bert import BertSelfAttention
+from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 # Standard deviation of the equal query and key weights above the first layer.
 QUERY_KEY_STD = 0.08
@@ -32,8 +33,9 @@ def initialize(model: BertForMaskedLM) -> None:
     amplitude = model.config.initializer_range * math.sqrt(2)
     positions = model.bert.embeddings.position_embeddings.weight
     positions[:, 0::2], positions[:, 1::2] = amplitude * places.sin(), amplitude * places.cos()
-    for number, layer in enumerate(model.bert.encoder.layer):
-        attention = layer.attention.self
+    for number, module in enumerate(model.bert.encoder.layer):
+        layer = cast(BertLayer, module)
+        attention = cast(BertSelfAttention, layer.attention.self)
         torch.nn.init.normal_(attention.query.weight, std=QUERY_KEY_STD)
         attention.key.weight.copy_(attention.query.weight)
         if number == 0:

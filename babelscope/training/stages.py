@@ -141,7 +141,7 @@ def train_stages(
 
 def _finished(model: PreTrainedModel, stage: Stage, folder: Path) -> list[dict[str, float]] | None:
     """Load the weights of a stage that reached its `stop`. Returns its log, or None if it did not."""
-    last = get_last_checkpoint(str(folder)) if folder.exists() else None
+    last = get_last_checkpoint(str(folder)) if folder.exists() else None  # type: ignore[no-untyped-call]
     if last is None or stage.stop is None:
         return None
     state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
