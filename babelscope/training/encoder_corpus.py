@@ -103,7 +103,7 @@ def passages(mixture: Sequence[Ingredient], n: int, seed: int) -> list[Passage]:
     """`n` passages of the train split, shares by `mixture`, in random order.
 
     Each is in a language that the truth table teaches it in. Ingredients are kinds of reasoning, with the fields of
-    `Easier` and `cloze`; `KNOWLEDGE`; and `TRANSLATION`.
+    `Drawing` and `cloze`; `KNOWLEDGE`; and `TRANSLATION`.
     """
     rng = np.random.default_rng([seed, 1])
     total = sum(part.share for part in mixture)
@@ -148,7 +148,7 @@ def statements(
     n: int,
     rng: np.random.Generator,
     split: Split = "train",
-    **easier: Any,
+    **drawing: Any,
 ) -> list[Passage]:
     """`n` statements of a kind, in turn over languages, with labels in turn within each.
 
@@ -156,66 +156,57 @@ def statements(
     ----------
     languages : sequence of str
         A code `a-b` has its context in a and its statement in b.
-    easier : optional
-        Fields of `Easier`.
+    drawing : optional
+        Fields of `Drawing`.
     """
-    how = Easier(**easier)
+    how = Drawing(**drawing)
     places = (divmod(i, len(languages)) for i in range(n))
     return [_statement(kind, languages[at], turn % 2, rng, split, how) for turn, at in places]
 
 
 @dataclass(frozen=True, slots=True)
-class Easier:
-    """Ways to make statements easier, for the first phases of training.
+class Drawing:
+    """Ways to draw other statements, for the first phases of training.
 
     Parameters
     ----------
     true_only : bool
         All statements are true.
     others : int
-        Further names of which one property is told; harder, in truth.
+        Further names of which one property is told.
     alone : bool
         Nothing is told of the second of the two names, and nothing asked.
-    hint : bool
-        The property that the facts give to the name is said again before the statement.
-    rule : bool
-        The statement is a rule, true if the theory has it.
     """
 
     true_only: bool = False
     others: int = 0
     alone: bool = False
-    hint: bool = False
-    rule: bool = False
 
 
-def _statement(kind: str, code: str, label: int, rng: np.random.Generator, split: Split, easier: Easier) -> Passage:
+def _statement(kind: str, code: str, label: int, rng: np.random.Generator, split: Split, drawing: Drawing) -> Passage:
     rule, negated, _ = REASONING[kind]
-    label = 1 if easier.true_only else label
+    label = 1 if drawing.true_only else label
     first, _, second = code.partition("-")
     said, asked = wording(first), wording(second or first)
     while True:
         names = [list(said.names)[i] for i in rng.permutation(len(said.names)).tolist()]
         properties = [list(said.adjectives)[i] for i in rng.permutation(len(said.adjectives)).tolist()]
         sentences, conclusions = _theory(rule, names[:2], properties[:5])
-        if easier.alone:
+        if drawing.alone:
             sentences.remove(("is", names[1], properties[1]))
-        others = names[2 : 2 + easier.others]
+        others = names[2 : 2 + drawing.others]
         sentences += [("is", name, properties[int(rng.integers(len(properties)))]) for name in others]
         shown = "|".join(sorted(" ".join(s) for s in sentences))
         if split_of(shown) == split:
             break
     true = closure(sentences)
-    told = names[: 2 - easier.alone]
+    told = names[: 2 - drawing.alone]
     fitting = [(n, c) for n in told for c in conclusions if (((n, c) in true) != negated) == bool(label)]
     name, conclusion = fitting[int(rng.integers(len(fitting)))]
-    own = properties[names.index(name)]
     statement = ("not" if negated else "is", name, conclusion)
-    claims = [("any", own, conclusion)] if easier.rule else [("is", name, own), statement][not easier.hint :]
     context = said.sentences([_say(sentences[i], said) for i in rng.permutation(len(sentences)).tolist()])
-    claim = asked.sentences([_say(c, asked) for c in claims])
     languages = (said.language, asked.language)
-    return Passage(kind, languages, context, claim, truth_words(asked.language)[label], shown, label)
+    return Passage(kind, languages, context, _say(statement, asked), truth_words(asked.language)[label], shown, label)
 
 
 def _theory(

@@ -82,26 +82,8 @@ BRIDGE = Phase(
     51_200,
     64,
 )
-# A rule is found like a fact; then with the fact said again; then without.
-LINK = Phase(
-    (
-        _of("fact-negated", 0.1),
-        _of("any", 0.2, rule=True),
-        _of("any", 0.2, hint=True),
-        _of("any", 0.2, alone=True),
-        _of("any", 0.2),
-        _of("any", 0.1, cloze=True, true_only=True),
-    ),
-    51_200,
-    64,
-)
-# The first stage stops where facts are matched and rules are not; the second where rules about one name have not helped
-# and facts of the world are known.
-STAGES = (
-    Stage((FIND, JUDGE, APPLY, ALL), 1e-3, stop=1600),
-    Stage((BRIDGE, ALL), 1e-3, stop=1320),
-    Stage((LINK, replace(ALL, prompts=76_800)), 1e-3),
-)
+# The first stage stops where facts are matched and rules are not.
+STAGES = (Stage((FIND, JUDGE, APPLY, ALL), 1e-3, stop=1600), Stage((BRIDGE, ALL), 1e-3))
 
 
 @dataclass(frozen=True, slots=True)
