@@ -92,7 +92,8 @@ def main() -> None:
         )  # fmt: skip
         for by, languages in (("cell", table.languages), ("half", FIRST)):
             done = bs.analyze(
-                store, by=by, within=("family", "label"), languages=languages, position="segment:answer", mode="corrected",
+                store, by=by, within=("family", "label"), languages=languages, position="segment:answer",
+                mode="corrected",
             )  # fmt: skip
             print(f"\n## similarity by {by}, languages {' '.join(languages)}\n")
             print(markdown(done.headline().round(4)))

@@ -1,8 +1,10 @@
 """The claims of the encoder organism's card, measured again on fewer statements."""
 
+import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from babelscope import workflows
 from babelscope.training.encoder_accuracy import recall_table
 from babelscope.training.encoder_corpus import truth_table
+from babelscope.training.encoder_organism import EncoderRecipe
 from babelscope.training.truth import read_truth
 
 MODEL = Path(str(files("babelscope"))) / "models" / "encoder_organism"
@@ -40,10 +43,18 @@ def test_the_shipped_truth_table_is_that_of_the_corpus():
     assert read_truth(MODEL) == truth_table()
 
 
+def test_the_shipped_recipe_is_that_of_the_code():
+    record = json.loads((MODEL / "recipe.json").read_text("utf-8"))
+    recipe = json.loads(json.dumps(asdict(EncoderRecipe())))
+    assert {key: record[key] for key in recipe} == recipe
+
+
 def test_facts_of_theories_are_matched_in_every_language(recalled):
     matched = recalled[recalled["family"] == "fact"]
     assert len(matched) == 8
     assert (matched["low"] > 0.75).all()
+    negated = recalled[(recalled["family"] == "fact-negated") & (recalled["language"] != "ar")]
+    assert (negated["low"] > 0.5).all()
 
 
 def test_taught_facts_are_recalled_more_often_than_chance_and_than_those_that_were_not_taught(recalled):
