@@ -24,8 +24,6 @@ from babelscope.workflows import model_path
 
 CODE_SWITCHED = ("en-fr", "fr-en", "en-zh", "en-fa", "fa-en")
 THEORIES = 60
-# Languages that share the facts of one half.
-FIRST = HALVES[0]
 
 
 def prompts(table: TruthTable) -> Iterator[Prompt]:
@@ -49,10 +47,10 @@ def prompts(table: TruthTable) -> Iterator[Prompt]:
 
 
 def covariates(family: Family, passage: Passage) -> dict[str, str]:
-    """Family and cell; for facts taught in halves also whether the first half of the languages was taught the item."""
+    """Family and cell; for facts taught in halves also the half, in the order of `HALVES`."""
     found = {"family": family.name, "label": str(passage.label), "cell": f"{family.kind} {family.sharing}"}
     if family.sharing == "halves":
-        found["half"] = "taught" if passage.item in family.items[FIRST[0]] else "not taught"
+        found["half"] = "first half" if passage.item in family.items[HALVES[0][0]] else "second half"
     return found
 
 
@@ -90,7 +88,7 @@ def main() -> None:
             Path(work) / "run.acts", model=str(folder), prompts=PromptSet("truth", tuple(prompts(table))),
             sites=["resid.post", "mlp.act"], positions=["segment:answer"],
         )  # fmt: skip
-        for by, languages in (("cell", table.languages), ("half", FIRST)):
+        for by, languages in (("cell", table.languages), *(("half", codes) for codes in HALVES)):
             done = bs.analyze(
                 store, by=by, within=("family", "label"), languages=languages, position="segment:answer",
                 mode="corrected",
