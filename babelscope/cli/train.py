@@ -121,3 +121,15 @@ def organism(
     """Train the small multilingual decoder from nothing, with its tokenizer and its model card."""
     workflows.train_organism(out, limit=limit, seed=seed, resume=resume, note=note)
     print(out)
+
+
+@app.command()
+def encoder_organism(
+    out: Out,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
+    resume: Resume = False,
+) -> None:
+    """Train the small multilingual encoder from nothing, with its tokenizer and its truth table."""
+    workflows.train_organism(out, kind="encoder-organism", limit=limit, seed=seed, resume=resume, note=note)
+    print(out)

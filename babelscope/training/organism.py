@@ -2,30 +2,20 @@
 
 import json
 import math
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset as TorchDataset
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from babelscope.datasets.words import LANGUAGES
 from babelscope.training.corpus import MATCHING, Example, Ingredient, examples
 from babelscope.training.organism_truth import truth_table
+from babelscope.training.stages import Batches, Phase, Stage, StageTrainer, set_seeds, shortened, train_stages
 from babelscope.training.tokenizer import train_tokenizer
 from babelscope.training.truth import write_truth
 
@@ -36,15 +26,6 @@ LANGUAGE_MODEL_WEIGHT = 0.3
 
 # The rules that a model of this size learns in an hour, first with the published, easy distractors.
 LEARNABLE = ("equality", "ascending_sort")
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of training: `prompts` prompts of a mixture, `batch` at a step."""
-
-    mixture: tuple[Ingredient, ...]
-    prompts: int
-    batch: int
 
 
 # A model that starts with the whole mixture stays at chance for tens of thousands of prompts: it would have to find
@@ -113,18 +94,6 @@ THEN_AUTHORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Phases under one learning-rate schedule: linear warm-up over 100 steps, then cosine decay to a tenth.
-
-    With `stop`, training ends after that many steps of the schedule.
-    """
-
-    phases: tuple[Phase, ...]
-    learning_rate: float
-    stop: int | None = None
-
-
 # The first stage stops where arithmetic has reached its ceiling; the rest of the hour belongs to the facts.
 STAGES = (Stage(MATCH_THEN_COMPUTE, 1e-3, stop=3186), Stage(THEN_RECALL, 1e-3), Stage(THEN_AUTHORS, 7e-4))
 
@@ -158,63 +127,28 @@ class Recipe:
 
     def shortened(self, limit: int) -> "Recipe":
         """The same recipe with at most `limit` prompts in each phase."""
-        stages = tuple(
-            replace(stage, phases=tuple(replace(p, prompts=min(limit, p.prompts)) for p in stage.phases))
-            for stage in self.stages
-        )
-        return replace(self, stages=stages)
+        return replace(self, stages=shortened(self.stages, limit))
 
 
 # Token ids of prompt and answer, and the index of the first answer token.
 Encoded = tuple[NDArray[np.int32], int]
 
 
-class _Batches(TorchDataset[dict[str, torch.Tensor]]):
-    """The phases one after the other, each in batches of similar length in random order, right-padded."""
-
-    def __init__(self, phases: Sequence[tuple[Sequence[Encoded], int]], pad: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._pad = pad
-        self._rows: list[list[Encoded]] = []
-        for encoded, batch in phases:
-            order = rng.permutation(len(encoded))
-            chunk = batch * 8
-            for start in range(0, len(order), chunk):
-                part = sorted((encoded[i] for i in order[start : start + chunk]), key=lambda e: len(e[0]))
-                rows = [part[i : i + batch] for i in range(0, len(part), batch)]
-                self._rows += [rows[i] for i in rng.permutation(len(rows))]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        rows = self._rows[index]
-        length = -(-max(len(ids) for ids, _ in rows) // 8) * 8
-        ids = torch.full((len(rows), length), self._pad, dtype=torch.long)
-        answer = torch.zeros(len(rows), length, dtype=torch.bool)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for row, (tokens, start) in enumerate(rows):
-            ids[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
-            mask[row, : len(tokens)] = 1
-            answer[row, start : len(tokens)] = True
-        return {"input_ids": ids, "attention_mask": mask, "answer": answer}
+def collate(rows: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded `(row, token)` inputs, and where the answers are."""
+    length = -(-max(len(ids) for ids, _ in rows) // 8) * 8
+    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    answer = torch.zeros(len(rows), length, dtype=torch.bool)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for row, (tokens, start) in enumerate(rows):
+        ids[row, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
+        mask[row, : len(tokens)] = 1
+        answer[row, start : len(tokens)] = True
+    return {"input_ids": ids, "attention_mask": mask, "answer": answer}
 
 
-class _StopAfter(TrainerCallback):
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        if state.global_step >= self._steps:
-            control.should_training_stop = control.should_save = True
-        return control
-
-
-class _OrganismTrainer(Trainer):
+class _OrganismTrainer(StageTrainer):
     """Loss on every answer token and on a sample of the others; only those positions are unembedded."""
-
-    _right = 0
-    _asked = 0
 
     def compute_loss(
         self,
@@ -234,20 +168,8 @@ class _OrganismTrainer(Trainer):
             logits = inner.lm_head(hidden[:, :-1][chosen])
             losses.append(torch.nn.functional.cross_entropy(logits, target[chosen]))
             if chosen is answer:
-                self._right += int((logits.argmax(-1) == target[chosen]).sum())
-                self._asked += int(chosen.sum())
+                self.count(logits, target[chosen])
         return losses[0] + LANGUAGE_MODEL_WEIGHT * losses[1]
-
-    def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
-        # The order of the batches is the curriculum.
-        return torch.utils.data.SequentialSampler(cast(_Batches, self.train_dataset))
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the share of answer tokens predicted right since the last entry."""
-        if self._asked:
-            logs["answer_accuracy"] = self._right / self._asked
-        self._right = self._asked = 0
-        super().log(logs, *args, **kwargs)
 
 
 def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> LlamaForCausalLM:
@@ -261,60 +183,30 @@ def train_organism(recipe: Recipe, folder: Path, *, resume: bool = False) -> Lla
         The trained model, float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    random.seed(recipe.seed)
-    torch.manual_seed(recipe.seed)
+    set_seeds(recipe.seed)
     phases = [phase for stage in recipe.stages for phase in stage.phases]
     drawn = [examples(recipe.languages, p.mixture, p.prompts, recipe.seed + i) for i, p in enumerate(phases)]
     largest = max(drawn, key=len)
     tokenizer = train_tokenizer((e.prompt + e.answer for e in largest), recipe.vocabulary)
     tokenizer.save_pretrained(folder)
-    encoded = iter([(encode(part, tokenizer), phase.batch) for part, phase in zip(drawn, phases, strict=True)])
     model = LlamaForCausalLM(_config(recipe, tokenizer))
     _initialize(model)
-    # Second moments of rare tokens decay into subnormal numbers, which made a CPU step four times slower.
-    torch.set_flush_denormal(True)
-    try:
-        log = _train_stages(recipe, model, encoded, tokenizer.pad_token_id, folder / "checkpoints", resume=resume)
-    finally:
-        torch.set_flush_denormal(False)
+    pad = tokenizer.pad_token_id
+
+    def batches(number: int) -> Batches[Encoded]:
+        first = sum(len(stage.phases) for stage in recipe.stages[:number])
+        chosen = range(first, first + len(recipe.stages[number].phases))
+        parts = [(encode(drawn[i], tokenizer), phases[i].batch) for i in chosen]
+        return Batches(parts, lambda row: len(row[0]), lambda rows: collate(rows, pad), recipe.seed)
+
+    log = train_stages(
+        model, _OrganismTrainer, recipe.stages, batches, folder / "checkpoints", recipe.seed, resume=resume
+    )
     model.save_pretrained(folder)
     write_truth(truth_table(recipe.languages, [phase.mixture for phase in phases]), folder)
     record = {**asdict(recipe), "parameters": model.num_parameters(), "log": log}
     (folder / "recipe.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return model
-
-
-def _train_stages(
-    recipe: Recipe,
-    model: LlamaForCausalLM,
-    encoded: Iterator[tuple[list[Encoded], int]],
-    pad: int,
-    folder: Path,
-    *,
-    resume: bool,
-) -> list[dict[str, float]]:
-    """Train every stage in order, in place. Returns the joined log."""
-    log: list[dict[str, float]] = []
-    for number, stage in enumerate(recipe.stages):
-        batches = _Batches([next(encoded) for _ in stage.phases], pad, recipe.seed)
-        log += _train_stage(model, stage, batches, folder / str(number), recipe.seed, resume=resume)
-    return log
-
-
-def _train_stage(
-    model: LlamaForCausalLM, stage: Stage, batches: _Batches, folder: Path, seed: int, *, resume: bool
-) -> list[dict[str, float]]:
-    """Train in place; a finished stage is its last checkpoint. Returns the log."""
-    trainer = _OrganismTrainer(
-        model=model,
-        args=_arguments(stage, folder, len(batches), seed),
-        train_dataset=batches,
-        data_collator=lambda rows: rows[0],
-        callbacks=None if stage.stop is None else [_StopAfter(stage.stop)],
-    )
-    begun = resume and folder.exists() and any(folder.iterdir())
-    trainer.train(resume_from_checkpoint=begun or None)
-    return list(trainer.state.log_history)
 
 
 def _initialize(model: LlamaForCausalLM) -> None:
@@ -348,27 +240,4 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-    )
-
-
-def _arguments(stage: Stage, folder: Path, steps: int, seed: int) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=1,  # one element of the dataset is a whole batch
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.1},
-        warmup_steps=100,
-        adam_beta2=0.98,
-        weight_decay=0.05,
-        max_grad_norm=1.0,
-        save_steps=max(5, steps // 10),
-        save_total_limit=2,
-        logging_steps=max(1, steps // 100),
-        seed=seed,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
     )

@@ -223,7 +223,20 @@ def test_contrasts_are_all_used(problems):
     assert set(Counter(p.theory.contrast for p in problems)) == set(CONTRASTS)
 
 
-@pytest.mark.parametrize("depth", [0, 13])
+def test_theories_of_facts_alone_are_balanced_and_one_name_has_what_is_said():
+    found = list(RuleTaker(items=400, max_depth=0).problems())
+    assert {len(p.theory.sentences) for p in found} == {2}
+    assert {p.depth for p in found} == {0}
+    counts = Counter((p.gold, p.statement[0]) for p in found)
+    assert set(counts.values()) == {100}
+    asked_first = sum(p.theory.sentences[0][1] == p.statement[1] for p in found)
+    assert abs(asked_first - 200) < 40  # four standard errors
+    for p in found:
+        form, name, said = p.statement
+        assert (("is", name, said) in p.theory.sentences) == (bool(p.gold) == (form == "is"))
+
+
+@pytest.mark.parametrize("depth", [-1, 13])
 def test_depths_that_cannot_be_made_are_refused(depth):
     with pytest.raises(BabelScopeError, match="depth"):
         RuleTaker(max_depth=depth)

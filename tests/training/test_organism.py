@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelscope.training.corpus import MATCHING, Ingredient, examples
-from babelscope.training.organism import STAGES, Phase, Recipe, Stage, train_organism
+from babelscope.training.organism import STAGES, Recipe, train_organism
+from babelscope.training.stages import Phase, Stage
 
 TINY = Recipe(
     languages=("en", "sw"),
