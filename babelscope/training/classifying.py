@@ -11,6 +11,7 @@ from babelscope.qcross.saving import restore
 from babelscope.schema import PromptSet
 from babelscope.training.collate import Collate
 from babelscope.training.examples import classes
+from babelscope.training.methods import quiet
 
 BATCH = 32
 
@@ -35,8 +36,9 @@ def classified(
     BabelScopeError
         If a prompt has no gold option, or is longer than the model reads.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
     if config_of(model) is not None:
         restore(model, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

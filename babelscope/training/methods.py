@@ -1,6 +1,8 @@
 """Which weights of a model a method trains."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -42,14 +44,14 @@ def load(
     BabelScopeError
         If they cannot be loaded.
     """
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if n_classes is not None:
-            model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_classes)
-            _dense_of_language_model(model, source)
-        else:
-            model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(source)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            if n_classes is not None:
+                model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=n_classes)
+                _dense_of_language_model(model, source)
+            else:
+                model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BabelScopeError(f"{source} cannot be loaded: {first}", "name a model folder, or a hub id") from error
@@ -57,6 +59,18 @@ def load(
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers, and no report that a classifier is new: it is meant to be."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def architecture_of(source: str) -> str:
