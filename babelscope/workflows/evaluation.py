@@ -8,6 +8,7 @@ import pandas as pd
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
+from babelscope.analyses.behavior.rankc import rank_consistency
 from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
 from babelscope.schema import Result
 from babelscope.workflows.analysis import open_store
@@ -31,7 +32,7 @@ def evaluate(
     seed: int = 0,
     note: Note = lambda _: None,
 ) -> "Evaluation":
-    """Accuracy per language, and XLTR from one language to the others, from the answers in a store.
+    """Accuracy per language, XLTR from one language to the others, and RankC, from the answers in a store.
 
     Parameters
     ----------
@@ -55,12 +56,13 @@ def evaluate(
         found.append(
             transfer(opened, origin, languages=languages, by=by, scoring=scoring, chance=chance, mode=mode, seed=seed)
         )
+        found.append(rank_consistency(opened, languages=languages, by=by, scoring=scoring, seed=seed))
     return Evaluation(opened, tuple(found))
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The tables of one `evaluate`: `accuracy`, and `transfer` where the store has several languages."""
+    """The tables of one `evaluate`: `accuracy`, and `transfer` and `rankc` where the store has several languages."""
 
     store: ActivationStore
     results: tuple[Result, ...]
