@@ -233,3 +233,24 @@ def test_every_loader_says_what_it_reads():
     assert plugins.names("loader") == ("csv", "huggingface", "json", "jsonl", "parquet", "tsv", "txt")
     for name in plugins.names("loader"):
         assert plugins.load("loader", name).title
+
+
+def test_the_harry_potter_quiz_is_read_and_a_shifted_row_is_seen(tmp_path):
+    header = "question,A,B,C,D,GT\n"
+    (tmp_path / "hp_en.csv").write_text(f'{header}"Who, then?",Ron,Hermione,Dobby,Draco,B\nWhich spell?,a,b,c,d,D\n')
+    (tmp_path / "hp_fr.csv").write_text(f"{header}Qui ?,Ron,Hermione,Dobby,Drago,B\nQuel sort ?,a,b,c,d,D\n")
+    prompts, _ = load_prompts(f"{tmp_path}/hp_{{language}}.csv", mapping="harry-potter-quiz")
+    first = prompts.of("en")[0]
+    assert (first.gold, first.options, first.letters) == (1, ("Ron", "Hermione", "Dobby", "Draco"), tuple("ABCD"))
+    assert first.segment("question") == "Who, then?"
+    assert first.answer == "Hermione"
+    (tmp_path / "hp_fr.csv").write_text(f"{header}Quel sort ?,a,b,c,d,D\nQui ?,Ron,Hermione,Dobby,Drago,B\n")
+    with pytest.raises(BabelScopeError, match="has gold"):
+        load_prompts(f"{tmp_path}/hp_{{language}}.csv", mapping="harry-potter-quiz")
+
+
+def test_tofu_is_read_as_open_questions(tmp_path):
+    for language, line in (("en", "Where was she born?"), ("de", "Wo ist sie geboren?")):
+        (tmp_path / f"tofu_{language}.jsonl").write_text(json.dumps({"question": line, "answer": "Baku"}) + "\n")
+    prompts, _ = load_prompts(f"{tmp_path}/tofu_{{language}}.jsonl", mapping="tofu")
+    assert [(p.language, p.answer, p.options) for p in prompts.prompts] == [("de", "Baku", ()), ("en", "Baku", ())]
