@@ -250,7 +250,7 @@ def test_the_harry_potter_quiz_is_read_and_a_shifted_row_is_seen(tmp_path):
 
 
 def test_tofu_is_read_as_open_questions(tmp_path):
-    for language, line in (("en", "Where was she born?"), ("de", "Wo ist sie geboren?")):
+    for language, line in (("en", "Where was she born?"), ("de", "Geburtsort?")):
         (tmp_path / f"tofu_{language}.jsonl").write_text(json.dumps({"question": line, "answer": "Baku"}) + "\n")
     prompts, _ = load_prompts(f"{tmp_path}/tofu_{{language}}.jsonl", mapping="tofu")
     assert [(p.language, p.answer, p.options) for p in prompts.prompts] == [("de", "Baku", ()), ("en", "Baku", ())]
