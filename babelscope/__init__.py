@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from babelscope.workflows import analyze as analyze
     from babelscope.workflows import analyze_steps as analyze_steps
     from babelscope.workflows import capture as capture
+    from babelscope.workflows import classify as classify
     from babelscope.workflows import compare as compare
     from babelscope.workflows import demo as demo
     from babelscope.workflows import evaluate as evaluate
@@ -37,6 +38,7 @@ _PUBLIC = {
     "analyze": "babelscope.workflows:analyze",
     "analyze_steps": "babelscope.workflows:analyze_steps",
     "capture": "babelscope.workflows:capture",
+    "classify": "babelscope.workflows:classify",
     "compare": "babelscope.workflows:compare",
     "demo": "babelscope.workflows:demo",
     "evaluate": "babelscope.workflows:evaluate",
@@ -57,6 +59,7 @@ __all__ = [
     "analyze",
     "analyze_steps",
     "capture",
+    "classify",
     "compare",
     "demo",
     "evaluate",

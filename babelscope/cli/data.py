@@ -39,7 +39,7 @@ def generate(
         "corrected"
     ),
     max_depth: Annotated[
-        int | None, typer.Option(min=1, help="kfrd-logical, ruletaker: rules in the longest chain.")
+        int | None, typer.Option(min=0, help="kfrd-logical, ruletaker: rules in the longest chain.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="kfrd-symbolic: steps of the longest item.")] = None,
     group: Annotated[str | None, typer.Option(help="fictional-authors: one group of people. Default: all.")] = None,

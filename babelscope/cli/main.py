@@ -12,6 +12,7 @@ from babelscope import __version__
 from babelscope.cli import (
     analyze,
     capture,
+    classify,
     data,
     demo,
     doctor,
@@ -40,8 +41,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS = (
-    capture, analyze, sweep, evaluate, report, inspect, verify, repair, pack, unpack, merge, export, import_, doctor,
-    ls, demo,
+    capture, analyze, sweep, evaluate, classify, report, inspect, verify, repair, pack, unpack, merge, export, import_,
+    doctor, ls, demo,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)

@@ -93,8 +93,10 @@ def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False
 @app.command()
 def presets() -> None:
     """List the presets."""
-    for name, about in workflows.presets().items():
-        print(f"{name:<28} {about}")
+    found = workflows.presets()
+    width = max(map(len, found))
+    for name, about in found.items():
+        print(f"{name:<{width}}  {about}")
 
 
 def _train(

@@ -43,7 +43,7 @@ def _card(config: TrainConfig, facts: Mapping[str, Any], log: Sequence[Mapping[s
     ]  # fmt: skip
     if losses:
         lines.append(f"- loss {losses[0][1]:.4g} at step {losses[0][0]}, {losses[-1][1]:.4g} at step {losses[-1][0]}")
-    lines += [*(f"- {note}" for note in facts["notes"]), "", "`config.yaml` repeats the run: ", ""]
+    lines += [*(f"- {note}" for note in facts["notes"]), "", "`config.yaml` repeats the run:", ""]
     lines += [f"```bash\nbabelscope train {config.method} OUT --config config.yaml\n```", ""]
     lines += ["`run_card.json` has the whole log, versions and hashes.", ""]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import capture
     from babelscope.workflows.chain import train_chain
+    from babelscope.workflows.classification import by_language, classify
     from babelscope.workflows.comparison import Comparison, compare
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.estimates import Estimate
@@ -52,8 +53,10 @@ _PUBLIC = {
     "analyze": "analysis",
     "analyze_steps": "steps",
     "audit_prompts": "prompts",
+    "by_language": "classification",
     "capture": "captures",
     "check_output": "outputs",
+    "classify": "classification",
     "compare": "comparison",
     "demo": "demonstration",
     "doctor": "examination",
@@ -106,8 +109,10 @@ __all__ = [
     "analyze",
     "analyze_steps",
     "audit_prompts",
+    "by_language",
     "capture",
     "check_output",
+    "classify",
     "compare",
     "demo",
     "doctor",

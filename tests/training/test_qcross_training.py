@@ -147,6 +147,16 @@ def test_bitfit_with_trained_queries_is_saved_captured_and_asked(encoder: Path, 
     table = classified(str(out), prompts)
     assert table["language"].value_counts().to_dict() == {"en": 12, "en-de": 12, "de-en": 12}
     assert set(table["correct"]) <= {0.0, 1.0}
+    command = ("classify", out, "--prompts", "ruletaker", "--languages", "en,en-de", "--limit", "6", "--out", "a.csv")
+    done = tiny.process(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row.split()[:2] for row in done.stdout.splitlines()[1:]] == [["en", "6"], ["en-de", "6"]]
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 12
+    again = tiny.process(*command, cwd=tmp_path)
+    assert again.returncode == 1
+    assert "a.csv exists already" in again.stderr
+    none = tiny.process("classify", encoder, "--prompts", "ruletaker", cwd=tmp_path)
+    assert "has no classifier" in none.stderr
     store = bs.capture(tmp_path / "s.acts", model=str(out), prompts=prompts, sites=["resid.post", "attn.crossed"])
     share = store.select("attn.crossed", languages="en-de").numpy()
     assert (share > 0).all()
