@@ -11,7 +11,7 @@ from babelscope.qcross.saving import restore
 from babelscope.schema import PromptSet
 from babelscope.training.collate import Collate
 from babelscope.training.examples import classes
-from babelscope.training.methods import quiet
+from babelscope.training.methods import context_of, quiet
 
 BATCH = 32
 
@@ -43,8 +43,7 @@ def classified(
         restore(model, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.eval().to(device)
-    length = getattr(model.config, "max_position_embeddings", None) or 1 << 20
-    rows = classes(prompts, tokenizer, length, "refuse").rows
+    rows = classes(prompts, tokenizer, context_of(model) or 1 << 20, "refuse").rows
     collate = Collate(tokenizer.pad_token_id or 0, config_of(model) is not None)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     choice = [0] * len(rows)

@@ -61,6 +61,16 @@ def load(
     return model, tokenizer
 
 
+def context_of(model: PreTrainedModel) -> int | None:
+    """Tokens that a model can read, or None where nothing limits them.
+
+    RoBERTa counts positions from behind the padding's id, so it reads that many fewer than it has embeddings.
+    """
+    positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    padding = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    return positions if positions is None or padding is None else positions - padding - 1
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars of transformers, and no report that a classifier is new: it is meant to be."""

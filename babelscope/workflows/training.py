@@ -209,7 +209,9 @@ def _prepared(config: TrainConfig, source: str, data: TrainingData) -> tuple[Any
 
 
 def _check_context(model: Any, examples: "Examples") -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
+    from babelscope.training.methods import context_of
+
+    context = context_of(model)
     longest = max(len(row.ids) for row in examples.rows)
     if context and longest > context:
         raise BabelScopeError(

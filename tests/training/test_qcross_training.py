@@ -27,6 +27,7 @@ from babelscope.training.collate import IGNORED, Collate, Masking
 from babelscope.training.config import config_of as train_config
 from babelscope.training.config import presets, read_config
 from babelscope.training.examples import classes, pairs
+from babelscope.training.methods import context_of
 from tests.cli import tiny
 
 RULES = {"prompts": ["ruletaker"], "parameters": {"items": 24, "max_depth": 1}}
@@ -191,6 +192,7 @@ def test_an_xlm_r_classifier_begins_with_the_dense_layer_of_the_language_model(e
     torch.testing.assert_close(
         weights(out)["classifier.dense.weight"], model.lm_head.dense.weight.data, atol=1e-6, rtol=0
     )
+    assert context_of(model) == 514 - tokenizer.pad_token_id - 1
 
 
 def test_a_pretraining_that_was_killed_ends_with_the_same_queries(encoder: Path, tmp_path: Path) -> None:
