@@ -41,7 +41,7 @@ class Data(Strict):
     languages : list of str, optional
         Default: all.
     text : list of str
-        Files of plain text in UTF-8, one document a line.
+        Files of plain text in UTF-8, one document a line; or `.jsonl` as `data mix` writes it.
     end_of_text : bool
         Whether the token that ends a text is to be predicted behind an answer. A model that never saw it needs many
         steps for that alone.

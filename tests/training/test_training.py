@@ -175,6 +175,21 @@ def test_full_tuning_on_plain_text(model: Path, tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(out).get_vocab()
 
 
+def test_full_tuning_on_a_mixed_language_corpus(model: Path, tmp_path: Path) -> None:
+    for language, line in (("en", "One sentence here."), ("de", "Ein Satz steht hier.")):
+        (tmp_path / f"doc.{language}.txt").write_text(f"{line}\n\n" * 12, "utf-8")
+    mix = ("data", "mix", "doc.{language}.txt", "mixed.jsonl", "--unit", "document", "--mapping", "key=row text=text")
+    done = tiny.process(*mix, "--languages", "en,de", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    data = {"prompts": [], "parameters": {}, "languages": None, "text": [str(tmp_path / "mixed.jsonl")]}
+    out = bs.train(record(model, "full", data=data), tmp_path / "tuned")
+    card = json.loads((out / "run_card.json").read_text())
+    assert (card["examples"], card["languages"]) == (12, ["de", "en"])
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    lines = [json.loads(line)["text"] for line in (tmp_path / "mixed.jsonl").read_text("utf-8").splitlines()]
+    assert card["tokens"] == sum(len(x) + 1 for x in tokenizer(lines)["input_ids"])
+
+
 # --- Interruptions.
 
 
