@@ -34,7 +34,7 @@ def token_languages(
     for row, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True)):
         if tokens.spans is None and len({s.language for s in prompt.segments}) > 1:
             raise BabelScopeError(
-                f"item {prompt.item} is in two languages, and the tokenizer does not say which characters its tokens cover",
+                f"item {prompt.item} has two languages; the tokenizer does not say which characters its tokens cover",
                 "use the fast tokenizer of the model (tokenizer.json)",
             )
         languages = [number[code] for code in languages_of(prompt, tokens.spans or ((0, 0),) * len(tokens))]

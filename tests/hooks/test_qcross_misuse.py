@@ -1,4 +1,4 @@
-"""What a model with a cross-lingual query must not get wrong without a word: shapes, caches, copies, dtypes, adapters."""
+"""What a model with a cross-lingual query must not get wrong silently: shapes, caches, copies, dtypes, adapters."""
 
 import copy
 import warnings
@@ -72,7 +72,7 @@ def test_a_refused_model_is_left_as_it_came(folder_of: FolderOf, name: str) -> N
     model.eval()
     before = model(input_ids=IDS).logits
     model.train()
-    with pytest.raises(BabelScopeError, match="two queries|computes something else"):
+    with pytest.raises(BabelScopeError, match=r"two queries|computes something else"):
         inject(model, QcrossConfig())
     assert model.training
     assert torch.equal(model.eval()(input_ids=IDS).logits, before)
@@ -125,8 +125,8 @@ def test_generating_with_languages_and_caches_of_fixed_length_are_refused(folder
     model = injected(folder_of("llama"))
     with pytest.raises(ValueError, match="language_ids"):
         model.generate(input_ids=IDS, attention_mask=ONES, language_ids=LANGUAGES, max_new_tokens=2)
+    cache = StaticCache(config=model.config, max_cache_len=20)
     with pytest.raises(BabelScopeError, match="cache holds 20 keys"):
-        cache = StaticCache(config=model.config, max_cache_len=20)
         model(input_ids=IDS, attention_mask=ONES, language_ids=LANGUAGES, past_key_values=cache)
 
 
