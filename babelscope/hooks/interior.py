@@ -194,6 +194,8 @@ def _handled(call: AttentionCall, own: Attend) -> Attended:
         if listener.end == "crossed":
             listener.keep(share_of(call.module, call.query, call.key, call.mask, call.options))
     watching = [x for x in listeners if x.end not in _HANDED_OVER]
+    if watching and "form" in call.options:  # of a cross-lingual query: all forms agree, and this one has a pattern
+        call = replace(call, options={**call.options, "form": "logaddexp"})
     shape = (len(call.query), call.query.shape[2], call.key.shape[2])
     with ExitStack() as stack:
         watch = stack.enter_context(Watch(_edits(watching), shape)) if watching else None

@@ -27,7 +27,7 @@ from babelscope.hooks.placement import (
     loading_options,
     weights,
 )
-from babelscope.qcross.injection import config_of, cross_parameters
+from babelscope.qcross.injection import config_of, cross_parameters, has_adapted_query
 from babelscope.qcross.saving import body_state, is_qcross, load_cross, read_record, restore
 from babelscope.schema import ModelRef
 
@@ -153,13 +153,24 @@ def load_model(
         restore(model, name, sources.base_revision)
     model = model.eval().requires_grad_(False)
     sha256 = weights_sha256(weights(model))
+    notes = other_base(sources)
     if crossed:
-        load_cross(model, crossed, base_sha256=weights_sha256(body_state(model)))
+        as_saved = dtype == "auto" or model.dtype == config.dtype  # hashes are of weights as they are saved
+        load_cross(model, crossed, base_sha256=weights_sha256(body_state(model)) if as_saved else "")
         model = model.eval().requires_grad_(False)
+        if not as_saved:
+            made_for = read_record(crossed).base
+            notes += (f"cross-lingual queries {crossed} were made for {made_for}; in {dtype} that {name} is this model "
+                      "cannot be checked",)  # fmt: skip
     if device_map is None and quantize is None:
         model = _moved(model, name, default_device() if device == "auto" else torch.device(device))
     adapted = attach(model, tuned, sources.adapter_revision, merge=merge_adapter) if tuned else None
     model = adapted.model if adapted else model
+    if has_adapted_query(model):
+        raise BabelScopeError(
+            f"adapter {tuned} changes the query of {name}, beside which a cross-lingual one stands",
+            "give --merge-adapter where the cross-lingual queries are part of the model, or name another adapter",
+        )
     with reported(name, own_code=True) if trust_remote_code else nullcontext():
         located = locate(model, named)
     ref = ModelRef(
@@ -180,7 +191,7 @@ def load_model(
         quantization=quantize or "",
     )
     switch = adapted.switch if adapted else None
-    return LoadedModel(model, tokenizer, ref, input_device(model), located, switch, other_base(sources))
+    return LoadedModel(model, tokenizer, ref, input_device(model), located, switch, notes)
 
 
 def cross_sources(source: str, adapter: str | None) -> tuple[str, str | None, str | None]:

@@ -7,6 +7,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from babelscope.errors import BabelScopeError
 from babelscope.qcross.forms import Form, Joint, attend, cross_share
 from babelscope.qcross.masks import Masks
 
@@ -25,9 +26,26 @@ def joint_of(
         return None
     own, cross = query.chunk(2, dim=1)
     return Joint(
-        own, cross, repeated(key, own), repeated(value, own), masks.of_queries(own.shape[2]), allowed(attention_mask),
+        own, cross, repeated(key, own), repeated(value, own), reaching(masks, own, key), allowed(attention_mask),
         scale_of(options, own), bool(options.get("double_count", True)),
     )  # fmt: skip
+
+
+def reaching(masks: Masks, query: Tensor, key: Tensor) -> Masks:
+    """The masks of these queries and keys, which are fewer than the tokens behind a cache.
+
+    Raises
+    ------
+    BabelScopeError
+        If there are more keys than tokens.
+    """
+    n_tokens, n_keys = masks.own.shape[-1], key.shape[2]
+    if n_keys > n_tokens:
+        raise BabelScopeError(
+            f"{n_tokens} tokens have a language, and the cache holds {n_keys} keys",
+            "use a cache that grows with the text (transformers' DynamicCache)",
+        )
+    return masks.of_last(query.shape[2], n_keys)
 
 
 def has_cross_query(module: nn.Module) -> bool:
@@ -73,11 +91,11 @@ def _attention(
     own = query.chunk(2, dim=1)[0] if has_cross_query(module) else query
     mask, masks = allowed(attention_mask), options.get("cross_masks")
     if masks is not None:  # structured dropout alone: the model query under M1
-        rows = masks.of_queries(own.shape[2]).own
+        rows = reaching(masks, own, key).own
         mask = rows if mask is None else rows & mask
     key, value, scale = repeated(key, own), repeated(value, own), scale_of(options, own)
     if form == "logaddexp":  # step by step, so that scores and pattern can be seen
-        scores = (own @ key.transpose(-1, -2)).float() * scale
+        scores = own.float() @ key.float().transpose(-1, -2) * scale
         if mask is not None:
             scores = scores.masked_fill(~mask, scores.new_tensor(-3e38))
         pattern = scores.softmax(-1).to(value.dtype)

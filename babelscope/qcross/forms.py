@@ -69,8 +69,9 @@ def cross_share(joint: Joint) -> Tensor:
 
 
 def _scores(joint: Joint) -> tuple[Tensor, Tensor]:
-    keys = joint.key.transpose(-1, -2)
-    return (joint.query @ keys).float() * joint.scale, (joint.cross @ keys).float() * joint.scale
+    # Before the product: bfloat16 rounds a score of 100 by half a nat, float16 overflows.
+    keys = joint.key.float().transpose(-1, -2)
+    return joint.query.float() @ keys * joint.scale, joint.cross.float() @ keys * joint.scale
 
 
 def _masked(joint: Joint) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """Putting the cross-lingual query into a model: beside each query projection, initialized from it."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -17,7 +19,8 @@ QUERIES = ("query", "q_proj", "q_lin")
 KEYS = ("key", "k_proj", "k_lin")
 
 # Largest difference that rounding explains between the model before and after, relative to its largest value.
-ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-9}
+# Scores are float32, also in float64.
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-4}
 
 
 class CrossQuery(nn.Linear):
@@ -51,7 +54,7 @@ def inject(model: PreTrainedModel, config: QcrossConfig) -> PreTrainedModel:
     ------
     BabelScopeError
         If the model has one already, its query projection cannot be told from the others (fused projections), its
-        attention does something beside a softmax, or the model comes out changed.
+        attention does something beside a softmax, or the model comes out changed. It is then left as it came.
     """
     name = type(model).__name__
     if config_of(model) is not None:
@@ -60,17 +63,18 @@ def inject(model: PreTrainedModel, config: QcrossConfig) -> PreTrainedModel:
     _check_attention(model, name)
     plain = _checked_input(model)
     was_training, before = model.training, model.config._attn_implementation
-    model.train(mode=False)
-    with torch.no_grad():
-        expected = _outputs(model, plain)
-    if config.cross_query:
-        for parent, attribute in places:
-            setattr(parent, attribute, CrossQuery(cast(nn.Linear, getattr(parent, attribute))))
-            setattr(parent, attention.MARK, True)
-    model.set_attn_implementation(attention.NAME)
-    model.config.qcross = config.model_dump()
-    _hook(model)
-    _check_unchanged(model, plain, expected, before)
+    with _undone_where_refused(model, places):
+        model.train(mode=False)
+        with torch.no_grad():
+            expected = _outputs(model, plain)
+        if config.cross_query:
+            for parent, attribute in places:
+                setattr(parent, attribute, CrossQuery(cast(nn.Linear, getattr(parent, attribute))))
+                setattr(parent, attention.MARK, True)
+        model.set_attn_implementation(attention.NAME)
+        model.config.qcross = config.model_dump()
+        _check_unchanged(model, plain, expected, before)
+    model.base_model.register_forward_pre_hook(_with_masks, with_kwargs=True)
     model.train(was_training)
     return model
 
@@ -92,6 +96,11 @@ def set_config(model: PreTrainedModel, config: QcrossConfig) -> None:
 def cross_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> weight or bias of every cross-lingual query."""
     return {name: p for name, p in model.named_parameters() if ".cross." in name}
+
+
+def has_adapted_query(model: nn.Module) -> bool:
+    """Whether a layer of an adapter stands around a query projection; it knows nothing of the second query."""
+    return any(isinstance(getattr(module, "base_layer", None), CrossQuery) for module in model.modules())
 
 
 def _places(model: PreTrainedModel) -> list[tuple[nn.Module, str]]:
@@ -125,26 +134,62 @@ def _check_attention(model: PreTrainedModel, name: str) -> None:
         )
 
 
-def _hook(model: PreTrainedModel) -> None:
-    """Turn `language_ids` into masks once for all layers, where the body of the model is entered."""
+@contextmanager
+def _undone_where_refused(model: PreTrainedModel, places: list[tuple[nn.Module, str]]) -> Iterator[None]:
+    """A model that is refused inside is left as it came."""
+    own = [getattr(parent, attribute) for parent, attribute in places]
+    was_training, before = model.training, model.config._attn_implementation
+    try:
+        yield
+    except (BabelScopeError, RuntimeError) as error:
+        for (parent, attribute), linear in zip(places, own, strict=True):
+            setattr(parent, attribute, linear)
+            parent.__dict__.pop(attention.MARK, None)
+        model.set_attn_implementation(before)
+        vars(model.config).pop("qcross", None)
+        model.train(was_training)
+        if isinstance(error, BabelScopeError):
+            raise
+        raise BabelScopeError(
+            f"{type(model).__name__} does not take two queries from one projection: {str(error).splitlines()[0]}",
+            "choose a family that cuts what it returns into heads at once, as BERT, XLM-R, Llama, Mistral, Qwen, Gemma",
+        ) from error
 
-    def masked(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        ids = kwargs.pop("language_ids", None)
-        if ids is None:
-            return args, kwargs
-        config = config_of(model)
-        assert config is not None
-        keep_cross, keep_same = config.kept(training=model.training)
-        given = kwargs.get("attention_mask")
-        if given is not None and given.dim() == 2:
-            ids = ids.masked_fill(given == 0, PADDING)
-        masks = language_masks(ids, keep_cross=keep_cross, keep_same=keep_same)
-        form = config.form
-        if form == "auto":
-            form = "partition" if model.training and not keep_cross and not keep_same else "logaddexp"
-        return args, {**kwargs, "cross_masks": masks, "double_count": config.double_count, "form": form}
 
-    model.base_model.register_forward_pre_hook(masked, with_kwargs=True)
+def _with_masks(
+    body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A hook that turns `language_ids` into masks once for all layers, where the body of the model is entered."""
+    ids = kwargs.pop("language_ids", None)
+    if ids is None:
+        return args, kwargs
+    config = config_of(body)
+    assert config is not None
+    given = inspect.signature(body.forward).bind_partial(*args, **kwargs).arguments
+    _check_languages(ids, given)
+    mask = given.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        ids = ids.masked_fill(mask == 0, PADDING)
+    keep_cross, keep_same = config.kept(training=body.training)
+    masks = language_masks(ids, keep_cross=keep_cross, keep_same=keep_same)
+    form = config.form
+    if form == "auto":
+        form = "partition" if body.training and not keep_cross and not keep_same else "logaddexp"
+    return args, {**kwargs, "cross_masks": masks, "double_count": config.double_count, "form": form}
+
+
+def _check_languages(ids: Tensor, given: dict[str, Any]) -> None:
+    """Fewer languages than tokens would be broadcast, and a text in two of them be read as one in one."""
+    tokens = given.get("input_ids")
+    tokens = given.get("inputs_embeds") if tokens is None else tokens
+    past = given.get("past_key_values")
+    assert tokens is not None
+    expected = (tokens.shape[0], tokens.shape[1] + (0 if past is None else past.get_seq_length()))
+    if tuple(ids.shape) != expected:
+        raise BabelScopeError(
+            f"language_ids have shape {tuple(ids.shape)}, and the tokens, those of the cache included, {expected}",
+            "give the language of every token",
+        )
 
 
 def _checked_input(model: PreTrainedModel) -> Tensor:

@@ -18,16 +18,19 @@ class Masks(NamedTuple):
     cross : Tensor of bool
         M2, likewise: for the cross-lingual query.
     bridge : Tensor of int64
-        (prompt,): the first real token, which stands in both masks, or -1 in prompts of one language.
+        (prompt,): the first real token, which stands in both masks, or -1 where there is none among the keys, as in
+        prompts of one language.
     """
 
     own: Tensor
     cross: Tensor
     bridge: Tensor
 
-    def of_queries(self, n: int) -> "Masks":
-        """The rows of the last `n` tokens, those that a pass behind a cache computes."""
-        return Masks(self.own[:, :, -n:], self.cross[:, :, -n:], self.bridge)
+    def of_last(self, n_queries: int, n_keys: int) -> "Masks":
+        """The rows that a pass behind a cache computes, and the columns that the cache of a window still holds."""
+        cut = self.own.shape[-1] - n_keys
+        own, cross = (x[:, :, -n_queries:, cut:] for x in (self.own, self.cross))
+        return Masks(own, cross, (self.bridge - cut).clamp_min(-1))
 
 
 def language_masks(

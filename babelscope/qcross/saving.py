@@ -16,7 +16,7 @@ from transformers.utils.hub import cached_file
 
 from babelscope.errors import BabelScopeError
 from babelscope.qcross.config import QcrossConfig
-from babelscope.qcross.injection import config_of, cross_parameters, inject
+from babelscope.qcross.injection import config_of, cross_parameters, inject, set_config
 
 WEIGHTS, RECORD = "qcross.safetensors", "qcross.json"
 
@@ -101,6 +101,8 @@ def load_cross(model: PreTrainedModel, folder: str | Path, *, base_sha256: str =
         raise BabelScopeError(f"{Path(folder) / WEIGHTS} cannot be read: {error}", "get the folder again") from None
     if config_of(model) is None:
         inject(model, record.config)
+    else:
+        set_config(model, record.config)
     fill(model, tensors, str(folder))
     return record
 
