@@ -21,8 +21,8 @@ from transformers.utils import logging
 
 from babelscope.errors import BabelScopeError
 from babelscope.qcross.config import QcrossConfig
-from babelscope.qcross.injection import cross_parameters, inject, set_config
-from babelscope.qcross.saving import load_cross, tensors_of
+from babelscope.qcross.injection import config_of, cross_parameters, inject, set_config
+from babelscope.qcross.saving import load_cross, restore, tensors_of
 from babelscope.training.config import Lora, Qcross, TrainConfig
 
 # Encoders whose classes can also be used as decoders are listed by transformers among both.
@@ -55,6 +55,8 @@ def load(
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BabelScopeError(f"{source} cannot be loaded: {first}", "name a model folder, or a hub id") from error
+    if config_of(model) is not None:
+        restore(model, source)
     if tokenizer.pad_token_id is None:  # only masked positions hold it
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -108,6 +110,11 @@ def with_qcross(model: PreTrainedModel, wanted: Qcross | None, base_sha256: str)
     """
     if wanted is None:
         return
+    if config_of(model) is not None:
+        raise BabelScopeError(
+            "the model has cross-lingual queries already, which its own configuration describes",
+            "leave qcross out of the file, or name the base model",
+        )
     config = QcrossConfig(**wanted.model_dump(exclude={"source"}))
     if wanted.source is None:
         inject(model, config)
@@ -124,6 +131,10 @@ def prepared(model: PreTrainedModel, config: TrainConfig) -> Any:
     BabelScopeError
         If the model lacks what the method trains, or peft is not installed.
     """
+    if config.method == "lora" and config_of(model) is not None:
+        raise BabelScopeError(
+            f"{config.model} has cross-lingual queries, which an adapter would leave out", "train bitfit, or full"
+        )
     if config.method == "lora":
         return _with_lora(model, config.lora)
     if config.method == "bitfit":

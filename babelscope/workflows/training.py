@@ -86,6 +86,7 @@ def train(
         For anything that the user can fix, before the first step; where the loss leaves the numbers; and where the
         user stopped it.
     """
+    from babelscope.qcross.injection import config_of
     from babelscope.qcross.saving import body_state
     from babelscope.training import fitting, methods
     from babelscope.training.config import Qcross
@@ -102,9 +103,14 @@ def train(
     model, tokenizer, examples = _prepared(config, source, data)
     _check_context(model, examples)
     base = _weights_sha256(model.state_dict())
-    qcross = config.qcross or (Qcross() if config.method == "qcross" else None)
+    qcross = config.qcross or (Qcross() if config.method == "qcross" and config_of(model) is None else None)
     body = _weights_sha256(body_state(model))
     methods.with_qcross(model, qcross, body)
+    if config_of(model) is not None and not all(row.languages for row in examples.rows):
+        raise BabelScopeError(
+            "nothing says which language each token is in, which cross-lingual queries need",
+            "train on prompts whose segments name their languages, with a fast tokenizer (tokenizer.json)",
+        )
     model = methods.prepared(model, config)
     trained, whole = methods.trainable(model)
     steps = fitting.steps_of(config, len(examples))

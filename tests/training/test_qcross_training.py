@@ -164,6 +164,25 @@ def test_bitfit_with_trained_queries_is_saved_captured_and_asked(encoder: Path, 
     assert (store.select("attn.crossed", languages="en").numpy() == 0).all()
 
 
+def test_a_model_with_queries_is_trained_further_with_them(encoder: Path, queries: Path, tmp_path: Path) -> None:
+    wanted = {"source": str(queries), "keep_cross": 0.3}
+    first = bs.train(record(encoder, "bitfit", qcross=wanted), tmp_path / "first")
+    again = bs.train(record(first, "full"), tmp_path / "again")
+    before, after = weights(first), weights(again)
+    assert before.keys() == after.keys()
+    cross = [name for name in after if ".cross." in name and name.endswith("weight")]
+    assert cross
+    assert all(not torch.equal(before[name], after[name]) for name in cross)
+    prompts = bs.generate("ruletaker", items=4, max_depth=1, languages=["en-de"])
+    store = bs.capture(tmp_path / "s.acts", model=str(again), prompts=prompts, sites=["attn.crossed"])
+    assert (store.select("attn.crossed").numpy() > 0).all()
+    assert json.loads((again / "config.json").read_text())["qcross"]["keep_cross"] == 0.3
+    with pytest.raises(BabelScopeError, match="which an adapter would leave out"):
+        bs.train(record(first, "lora"), tmp_path / "lora")
+    with pytest.raises(BabelScopeError, match="already"):
+        bs.train(record(first, "bitfit", qcross={}), tmp_path / "twice")
+
+
 def test_a_decoder_learns_queries_by_causal_language_modeling(tmp_path: Path) -> None:
     model = tiny.save_model(tmp_path / "tiny")
     watched = {"every": 3, "prompts": ["ruletaker"], "languages": ["en-de"], "limit": 4, "sites": ["attn.crossed"]}
@@ -287,6 +306,10 @@ def test_bad_input_is_told_before_the_first_step(encoder: Path, queries: Path, t
     config = record(other, "full", qcross={"source": str(queries)})
     with pytest.raises(BabelScopeError, match="whose weights are others"):
         bs.train(config, tmp_path / "out")
+    (tmp_path / "text.txt").write_text("One line.\n")
+    plain = {**record(other, "full", qcross={}), "data": {"text": [str(tmp_path / "text.txt")]}}
+    with pytest.raises(BabelScopeError, match="which language each token is in"):
+        bs.train(plain, tmp_path / "out")
     with pytest.raises(BabelScopeError, match="an adapter would leave its queries out"):
         train_config(record(encoder, "lora", qcross={}))
     with pytest.raises(BabelScopeError, match="there is nothing to train"):
