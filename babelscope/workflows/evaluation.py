@@ -56,7 +56,8 @@ def evaluate(
         found.append(
             transfer(opened, origin, languages=languages, by=by, scoring=scoring, chance=chance, mode=mode, seed=seed)
         )
-        found.append(rank_consistency(opened, languages=languages, by=by, scoring=scoring, seed=seed))
+        compared = None if languages is None else list(dict.fromkeys([origin, *languages]))
+        found.append(rank_consistency(opened, languages=compared, by=by, scoring=scoring, seed=seed))
     return Evaluation(opened, tuple(found))
 
 

@@ -141,3 +141,17 @@ def test_chance_by_the_commonest_gold_option(tmp_path):
     uniform, majority = (transfer(store, mode="corrected", chance=c).table["chance"].item()
                          for c in ("uniform", "majority"))  # fmt: skip
     assert (uniform, majority) == (0.5, pytest.approx(3 / 5))  # gold is 0, 1, 0, 1, 0
+
+
+def test_the_published_source_may_be_left_out_and_a_mean_is_never_over_fewer_groups(tmp_path):
+    correct = {"en": [0, 1, 0, 1, 0, 1, 0, 1], "de": [0, 1, 1, 1, 0, 0, 1, 1], "sw": [1, 1, 1, 1, 0, 0, 1, 0]}
+    store = store_of(tmp_path, correct, [{"task": "a"}, {"task": "b"}] * 4)
+    without = transfer(store, "de", languages=["sw"])
+    assert set(without.table["mode"]) == {"corrected"}
+    with pytest.raises(BabelScopeError, match="English is the source of every published variant"):
+        transfer(store, "de", languages=["sw"], mode="paper")
+    with pytest.raises(BabelScopeError, match="no language to transfer to"):
+        transfer(store, "en", languages=["en"], mode="corrected")
+    averaged = transfer(store, mode="paper").table.set_index(["variant", "language_b"]).loc["cpt-sft"]
+    assert averaged["xltr"].isna().all()  # nothing is right in English in group a
+    assert (averaged["verdict"] == "not testable with this data").all()

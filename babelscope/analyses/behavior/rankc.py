@@ -1,6 +1,6 @@
 """RankC: whether two languages put the candidates of a question in the same order.
 
-Qi, Fernandez and Bisazza (2023), arXiv:2310.10378, section 3.
+Qi, Fernandez and Bisazza (2023), arXiv:2310.10378.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def rank_consistency(
     provenance = {
         "store": store.fingerprint, "version": version("babelscope"), "scoring": scoring, "by": by, "seed": seed,
         "interval": f"bootstrap over items, {100 * level:g} %", "n_boot": n_boot, "n_perm": n_perm,
-        "definition": "sum_j w_j P@j, w_j = softmax(N - j + 1), arXiv:2310.10378, section 3",
+        "definition": "sum_j w_j P@j, w_j = softmax(N - j + 1), arXiv:2310.10378",
         "null": "the candidates of an item beside those of other items of its group",
     }  # fmt: skip
     return Result("rankc", table[list(COLUMNS)], provenance)

@@ -123,8 +123,14 @@ def transfer(
     if mode in ("corrected", "both"):
         for group in _groups(answers, source, seed, n_boot):
             rows += group.rows("xltr", source, _chance(group.answers, chance), level, clip=False)
-    if mode in ("paper", "both") and "en" in store.languages:
+    if mode in ("paper", "both") and (answers["language"] == "en").any():
         rows += _published(answers, seed, n_boot, level)
+    if not rows:
+        raise BabelScopeError(
+            f"{store.path}: no language to transfer to" + (", and English is the source of every published variant"
+                                                           if mode == "paper" else ""),
+            "name two languages, or --mode corrected",
+        )  # fmt: skip
     table = pd.DataFrame(rows)
     keys = [table[name] for name in ("mode", "variant", "group")]
     table["q"] = table.groupby(keys, sort=False)["p"].transform(benjamini_hochberg)
@@ -178,9 +184,11 @@ def _published(answers: pd.DataFrame, seed: int, n_boot: int, level: float) -> l
 
 
 def _averaged(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The mean over groups, as published: no interval and no test was."""
+    """The mean over groups, as published: no interval and no test was. Undefined where it is in a group."""
     table = pd.DataFrame(rows)
-    means = table.groupby("language_b", sort=False)[["xltr", "null", "excess", "chance"]].mean()
+    averaged = ["xltr", "null", "excess", "chance"]
+    cells = table.groupby("language_b", sort=False)[averaged]
+    means = cells.mean().where(cells.count() == cells.size().to_numpy()[:, None])
     sums = table.groupby("language_b", sort=False)[["n", "n_a", "n_both", "known_a"]].sum()
     first = {k: rows[0][k] for k in ("metric", "mode", "variant", "language_a")}
     nothing = dict.fromkeys(set(COLUMNS) - {*first, *means, *sums, "group", "language_b", "q", "verdict"}, np.nan)
