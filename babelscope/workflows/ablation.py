@@ -1,7 +1,7 @@
 """The verb `ablate`: variants of a training, each with several seeds, asked the same questions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from babelscope.analyses.statistics import stream
+from babelscope.analyses.statistics import (
+    Floats,
+    benjamini_hochberg,
+    bootstrap_weights,
+    interval,
+    paired,
+    resampled_means,
+    stream,
+    verdicts,
+)  # fmt: skip
 from babelscope.errors import BabelScopeError
-from babelscope.schema import Result
+from babelscope.schema import PromptSet, Result
 from babelscope.training.ablation import AblationConfig, read_ablation
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.prompts import gathered
@@ -94,7 +103,7 @@ def ablate(
     missing = [f"{n}-{s}" for n in grid.variants for s in grid.seeds if not _answers(folder, n, s).exists()]
     if missing:
         note(f"{len(missing)} runs are missing, {missing[0]} among them: the table is over those that are there")
-    result = _tabulated(grid, folder, len(prompts))
+    result = _tabulated(grid, folder, prompts)
     result.save(folder)
     return Ablation(result)
 
@@ -120,7 +129,7 @@ def _answers(folder: Path, name: str, seed: int) -> Path:
 
 
 def _answers_of(
-    grid: AblationConfig, name: str, seed: int, folder: Path, prompts: Any, progress: Progress | None, note: Note
+    grid: AblationConfig, name: str, seed: int, folder: Path, prompts: PromptSet, progress: Progress | None, note: Note
 ) -> None:
     from babelscope.training.classifying import classified
 
@@ -146,8 +155,10 @@ def _trained(folder: Path, config: Any, progress: Progress | None, note: Note) -
     return folder
 
 
-def _tabulated(grid: AblationConfig, folder: Path, n_prompts: int, n_boot: int = 2000, level: float = 0.95) -> Result:
-    """Accuracy of each variant and setting, with intervals that resample seeds and, within them, items."""
+def _tabulated(
+    grid: AblationConfig, folder: Path, prompts: PromptSet, n_boot: int = 2000, n_perm: int = 2000, level: float = 0.95
+) -> Result:
+    """Accuracy of each variant and setting beside chance, and its difference to the baseline."""
     found = {
         (name, seed): pd.read_csv(_answers(folder, name, seed), dtype={"item": str})
         for name in grid.variants
@@ -159,48 +170,79 @@ def _tabulated(grid: AblationConfig, folder: Path, n_prompts: int, n_boot: int =
         settings[f"all {group}"] = [g for g in grid.test.languages if ("-" in g) == is_pair]
     rows = []
     for setting, languages in settings.items():
+        options = [len(p.options or p.letters) for g in languages for p in prompts.of(g)]
         correct = {name: _correct(found, name, grid.seeds, languages) for name in grid.variants}
-        base = correct[grid.baseline]
-        for name, values in correct.items():
-            if values is None:
-                continue
-            row: dict[str, Any] = {"variant": name, "language": setting, "seeds": values.shape[0], "n": values.shape[2],
-                                   "accuracy": values.mean()}  # fmt: skip
-            rng = stream(0, "ablation", setting, name)
-            row["low"], row["high"] = _interval(values, rng, n_boot, level)
-            row |= dict.fromkeys(("change", "change_low", "change_high"), np.nan)
-            if name != grid.baseline and base is not None and base.shape == values.shape:
-                row["change"] = (values - base).mean()
-                row["change_low"], row["change_high"] = _interval(values - base, rng, n_boot, level)
-            rows.append(row)
+        chance = float(np.mean(1 / np.array(options))) if options else np.nan
+        for name, by_seed in correct.items():
+            if by_seed:
+                rng = stream(0, "ablation", setting, name)
+                beside = {} if name == grid.baseline else correct[grid.baseline]
+                cells = _cells(by_seed, beside, rng, n_boot=n_boot, n_perm=n_perm, level=level)
+                rows.append({"variant": name, "language": setting, "chance": chance, **cells})
+    table = pd.DataFrame(rows)
+    table["q"] = table.groupby("language", sort=False)["p"].transform(benjamini_hochberg)
+    table["verdict"] = verdicts(table["change"], table["change_low"], table["change_high"], table["q"], table["n"])
+    table.loc[table["variant"] == grid.baseline, "verdict"] = "baseline"
     about = {
-        "grid": _plain(grid), "prompts": n_prompts, "baseline": grid.baseline,
-        "interval": f"{100 * level:g} %, bootstrap over seeds, and over items that all seeds and languages share",
-        "change": "accuracy minus that of the baseline with the same seed on the same item",
+        "grid": _plain(grid), "prompts": len(prompts), "baseline": grid.baseline,
+        "n": "items that every seed has in every language of the setting",
+        "interval": f"{100 * level:g} %, bootstrap over seeds and over items; over items alone where there is one seed",
+        "change": "accuracy minus that of the baseline with the same seed on the same item, over seeds that both have",
+        "p": "signs of the items' mean changes flipped, two-sided, add-one rule: these seeds, other items",
+        "q": "Benjamini-Hochberg over the variants of a setting",
     }  # fmt: skip
-    return Result("table", pd.DataFrame(rows), about)
+    return Result("table", table, about)
 
 
 def _correct(
-    found: Mapping[tuple[str, int], pd.DataFrame], name: str, seeds: list[int], languages: list[str]
-) -> Any | None:
-    """(seed, language, item) of being right; None without any run, or any of the languages."""
-    tables = [found[name, seed] for seed in seeds if (name, seed) in found]
-    if not tables or not languages:
-        return None
-    wide = [
-        t[t["language"].isin(languages)].pivot_table(index="language", columns="item", values="correct", sort=True)
-        for t in tables
-    ]
-    return np.stack([w.loc[languages].to_numpy() for w in wide])
+    found: Mapping[tuple[str, int], pd.DataFrame], name: str, seeds: Sequence[int], languages: Sequence[str]
+) -> dict[int, pd.Series]:
+    """Seed -> mean over the languages of being right, by item; items that one of the languages lacks are left out."""
+    by_seed = {}
+    for seed in seeds:
+        if (name, seed) in found and languages:
+            table = found[name, seed]
+            wide = table.pivot_table(index="item", columns="language", values="correct").reindex(
+                columns=list(languages)
+            )
+            by_seed[seed] = wide.dropna().mean(axis=1)
+    return by_seed
 
 
-def _interval(values: Any, rng: np.random.Generator, n_boot: int, level: float) -> tuple[float, float]:
-    n_seeds, _, n_items = values.shape
-    by_item = values.mean(axis=1)
+def _cells(
+    by_seed: Mapping[int, pd.Series],
+    baseline: Mapping[int, pd.Series],
+    rng: np.random.Generator,
+    *,
+    n_boot: int,
+    n_perm: int,
+    level: float,
+) -> dict[str, object]:
+    values = _joined(by_seed)
+    low, high = _interval(values, rng, n_boot, level)
+    cells: dict[str, object] = {
+        "seeds": len(values), "n": values.shape[1], "accuracy": values.mean() if values.size else np.nan,
+        "low": low, "high": high, **dict.fromkeys(("change", "change_low", "change_high", "p"), np.nan),
+    }  # fmt: skip
+    changes = _joined({seed: by_seed[seed] - baseline[seed] for seed in by_seed if seed in baseline})
+    if changes.size:
+        cells["change"] = changes.mean()
+        cells["change_low"], cells["change_high"] = _interval(changes, rng, n_boot, level)
+        by_item, weights = changes.mean(axis=0), np.ones((1, changes.shape[1]))
+        cells["p"] = float(paired(0 * by_item, by_item, weights, n_perm=n_perm, level=level, rng=rng).p)
+    return cells
+
+
+def _joined(by_seed: Mapping[int, pd.Series]) -> Floats:
+    """(seed, item), the items that all seeds have."""
+    return pd.DataFrame(dict(by_seed)).dropna().to_numpy(float).T
+
+
+def _interval(values: Floats, rng: np.random.Generator, n_boot: int, level: float) -> tuple[float, float]:
+    n_seeds, n_items = values.shape
+    if not n_items:
+        return np.nan, np.nan
+    means = resampled_means(values, bootstrap_weights(n_items, n_boot, rng)).T
     seeds = rng.integers(n_seeds, size=(n_boot, n_seeds))
-    weights = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_boot) / n_items
-    means = np.einsum("bi,si->bs", weights, by_item)
-    drawn = np.take_along_axis(means, seeds, axis=1).mean(axis=1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    low, high = interval(np.take_along_axis(means, seeds, axis=1).mean(axis=1)[None], level)
+    return float(low[0]), float(high[0])

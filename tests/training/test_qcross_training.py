@@ -28,6 +28,7 @@ from babelscope.training.config import config_of as train_config
 from babelscope.training.config import presets, read_config
 from babelscope.training.examples import classes, pairs
 from babelscope.training.methods import context_of
+from babelscope.workflows.ablation import _tabulated
 from tests.cli import tiny
 
 RULES = {"prompts": ["ruletaker"], "parameters": {"items": 24, "max_depth": 1}}
@@ -279,6 +280,40 @@ def test_a_grid_is_a_table_with_intervals_and_goes_on_where_it_was_stopped(encod
     assert (table["accuracy"] <= table["high"]).all()
     with pytest.raises(BabelScopeError, match="holds something else than this grid"):
         bs.ablate(grid(encoder, seeds=[3]), tmp_path / "out")
+
+
+def test_a_change_is_that_of_the_same_seed_and_item_and_nothing_is_averaged_over_fewer(tmp_path: Path) -> None:
+    variants = {"bitfit": {}, "full": {"method": "full"}, "alone": {}}
+    asked = read_ablation(grid(Path("nowhere"), seeds=[0, 1, 2], pretraining={}, variants=variants))
+    prompts = bs.generate("ruletaker", items=20, max_depth=1, languages=["en", "de", "en-de"])
+    items = prompts.items
+    (tmp_path / "answers").mkdir()
+    rng = np.random.default_rng(0)
+    right = {}
+    # Seeds that differ by far: a change across seeds would be far from the one that was planted.
+    for name, seeds, more in (("bitfit", (0, 1), 0.0), ("full", (1, 2), 0.2), ("alone", (2,), 0.0)):
+        for seed in seeds:
+            level = (0.9, 0.1, 0.9)[seed] + more * (seed == 1)
+            table = pd.DataFrame(
+                [(item, g, float(rng.random() < level)) for g in asked.test.languages for item in items],
+                columns=["item", "language", "correct"],
+            )
+            if (name, seed) == ("full", 1):
+                table = table[(table["item"] != items[0]) | (table["language"] != "de")]
+            right[name, seed] = table
+            table.to_csv(tmp_path / f"answers/{name}-{seed}.csv", index=False)
+    found = _tabulated(asked, tmp_path, prompts, n_boot=200, n_perm=199).table.set_index(["variant", "language"])
+    one = found.loc[("full", "de")]
+    assert (one["seeds"], one["n"]) == (2, 19)
+    wide = {k: t[t["language"] == "de"].set_index("item")["correct"] for k, t in right.items()}
+    assert one["change"] == pytest.approx((wide["full", 1] - wide["bitfit", 1]).dropna().mean())
+    assert found.loc[("full", "all monolingual"), "n"] == 19
+    lonely = found.loc["alone"]  # no seed in common with the baseline
+    assert lonely["change"].isna().all()
+    assert set(lonely["verdict"]) == {"not testable with this data"}
+    assert set(found.loc["bitfit"]["verdict"]) == {"baseline"}
+    assert (found["chance"] == 0.5).all()
+    assert ((found["low"] <= found["accuracy"]) & (found["accuracy"] <= found["high"])).all()
 
 
 def test_a_grid_that_cannot_be_is_refused_before_the_first_run(encoder: Path) -> None:
