@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from babelscope.errors import BabelScopeError
-from babelscope.training.config import Data, Optimization, Qcross, Strict, TrainConfig, read_record
+from babelscope.training.config import Data, Optimization, Qcross, TrainConfig
+from babelscope.training.yaml_files import Strict, checked, record_of
 
 
 class Questions(Strict):
@@ -49,7 +49,7 @@ class Variant(Strict):
         Fine-tuned on other languages than those of the grid.
     """
 
-    method: str = Field(default="bitfit", pattern="bitfit|full")
+    method: Literal["bitfit", "full"] = "bitfit"
     qcross: Qcross | None = None
     pretrained: str | None = None
     optimization: dict[str, Any] = Field(default_factory=dict)
@@ -110,10 +110,11 @@ class AblationConfig(Strict):
         qcross = None if variant.qcross is None else variant.qcross.model_copy(update={"source": source})
         changed = self.optimization.model_dump() | variant.optimization
         data = self.data if variant.languages is None else self.data.model_copy(update={"languages": variant.languages})
-        return TrainConfig.model_validate({
-            "method": variant.method, "model": self.model, "data": data, "qcross": qcross,
-            "optimization": Optimization.model_validate(changed), "seed": seed, "about": f"variant {name}",
-        })  # fmt: skip
+        optimization = checked(Optimization, changed, f"variant {name}")
+        return TrainConfig(
+            method=variant.method, model=self.model, data=data, qcross=qcross, optimization=optimization, seed=seed,
+            about=f"variant {name}",
+        )  # fmt: skip
 
 
 def read_ablation(source: str | Path | Mapping[str, Any]) -> AblationConfig:
@@ -124,15 +125,7 @@ def read_ablation(source: str | Path | Mapping[str, Any]) -> AblationConfig:
     BabelScopeError
         Naming the file, the field, what was expected.
     """
-    record = dict(source) if isinstance(source, Mapping) else read_record(str(source))
-    try:
-        config = AblationConfig.model_validate(record)
-        for name in config.variants:  # a change that does not fit is told before the first run
-            config.run(name, config.seeds[0], None)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        message = first["msg"].removeprefix("Value error, ")
-        where = "the grid" if isinstance(source, Mapping) else source
-        raise BabelScopeError(f"{where}: {field}: {message}", "docs/training.md shows a grid") from None
+    config = checked(AblationConfig, *record_of(source, "the grid"))
+    for name in config.variants:  # a change that does not fit is told before the first run
+        config.run(name, config.seeds[0], None)
     return config

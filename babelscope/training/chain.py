@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from babelscope.errors import BabelScopeError
-from babelscope.training.config import Strict, TrainConfig, config_of, read_record
+from babelscope.training.config import TrainConfig, config_of
+from babelscope.training.yaml_files import Strict, checked, record_of
 
 
 class ChainConfig(Strict):
@@ -53,16 +53,7 @@ def read_chain(source: str | Path | Mapping[str, Any]) -> ChainConfig:
     BabelScopeError
         Naming the file, the stage, what was expected.
     """
-    record = dict(source) if isinstance(source, Mapping) else read_record(str(source))
-    try:
-        chain = ChainConfig.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        where = "the chain" if isinstance(source, Mapping) else source
-        raise BabelScopeError(
-            f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}", "docs/training.md shows a chain"
-        ) from None
+    chain = checked(ChainConfig, *record_of(source, "the chain"))
     for name in chain.stages:
         chain.stage(name, Path())
     return chain

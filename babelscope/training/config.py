@@ -1,15 +1,14 @@
 """What decides a training run: one YAML file, checked before a model is loaded. Knows no torch."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.errors import BabelScopeError
 from babelscope.qcross.config import QcrossConfig
+from babelscope.training.yaml_files import Strict, change_field, checked, read_record
 
 METHODS = {
     "lora": "low-rank adapters beside frozen weights, kept or merged",
@@ -18,12 +17,6 @@ METHODS = {
     "qcross": "cross-lingual queries alone, by masked or causal language modeling on code-switched pairs",
 }
 Method = Literal["lora", "bitfit", "full", "qcross"]
-
-
-class Strict(BaseModel):
-    """Fields are those that are named, and never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Data(Strict):
@@ -54,13 +47,13 @@ class Data(Strict):
         A pair such as en-fr is the context in both languages, not the context and the question.
     """
 
-    prompts: list[str] = []
-    parameters: dict[str, Any] = {}
-    rules: list[str] = []
+    prompts: list[str] = Field(default_factory=list)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    rules: list[str] = Field(default_factory=list)
     one_language_each: bool = False
     parallel: bool = False
     languages: list[str] | None = None
-    text: list[str] = []
+    text: list[str] = Field(default_factory=list)
     end_of_text: bool = True
     limit: int | None = Field(default=None, ge=1)
 
@@ -87,7 +80,7 @@ class Lora(Strict):
     r: int = Field(default=128, ge=1)
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: list[str] = []
+    targets: list[str] = Field(default_factory=list)
     merge: bool = False
 
 
@@ -147,11 +140,11 @@ class Capture(Strict):
 
     every: int = Field(ge=1)
     prompts: list[str] = Field(min_length=1)
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     languages: list[str] | None = None
     limit: int | None = Field(default=32, ge=1)
-    sites: list[str] = ["resid.post", "mlp.act"]
-    positions: list[str] = ["last"]
+    sites: list[str] = Field(default_factory=lambda: ["resid.post", "mlp.act"])
+    positions: list[str] = Field(default_factory=lambda: ["last"])
 
 
 class TrainConfig(Strict):
@@ -185,7 +178,7 @@ class TrainConfig(Strict):
     seed: int = 0
     save_steps: int | None = Field(default=None, ge=1)
     log_steps: int | None = Field(default=None, ge=1)
-    trainer: dict[str, Any] = {}
+    trainer: dict[str, Any] = Field(default_factory=dict)
     about: str = ""
 
     @model_validator(mode="after")
@@ -197,16 +190,6 @@ class TrainConfig(Strict):
         if self.capture is not None and {"fsdp", "deepspeed"} & self.trainer.keys():
             raise ValueError("capture needs the whole model on each device: leave it out, or fsdp and deepspeed")
         return self
-
-
-def presets() -> dict[str, str]:
-    """Name of each preset -> what it says of itself."""
-    folder = files("babelscope.training").joinpath("presets")
-    found = {}
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".yaml"):
-            found[file.name.removesuffix(".yaml")] = str(yaml.safe_load(file.read_text("utf-8")).get("about", ""))
-    return found
 
 
 def read_config(source: str | Path, method: str | None = None, changes: Sequence[str] = ()) -> TrainConfig:
@@ -230,73 +213,10 @@ def read_config(source: str | Path, method: str | None = None, changes: Sequence
         if said != method:
             raise BabelScopeError(f"{source}: method is {said!r}, and the command is `train {method}`", f"train {said}")
     for change in changes:
-        _change(record, change)
+        change_field(record, change)
     return config_of(record, str(source))
 
 
 def config_of(record: Mapping[str, Any], source: str = "configuration") -> TrainConfig:
     """A configuration from nested values; `source` is named in errors."""
-    try:
-        return TrainConfig.model_validate(record)
-    except ValidationError as error:
-        first, *others = error.errors()
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        known = _known(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ()
-        if known:
-            near = unknown_name("field", str(first["loc"][-1]), known)
-            raise BabelScopeError(f"{source}: {field} is no field", near.hint) from None
-        more = f" ({len(others)} more)" if others else ""
-        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
-        message = first["msg"].removeprefix("Value error, ")
-        raise BabelScopeError(
-            f"{source}: {field}: {message}{given}{more}", "docs/training.md lists all fields"
-        ) from None
-
-
-def read_record(source: str) -> dict[str, Any]:
-    """The fields of a YAML file, or of a preset.
-
-    Raises
-    ------
-    BabelScopeError
-        If there is no such file or preset, or it holds no fields.
-    """
-    path = Path(source).expanduser()
-    if path.is_file():
-        text = path.read_text("utf-8", "backslashreplace")
-    elif source in presets():
-        text = files("babelscope.training").joinpath("presets", f"{source}.yaml").read_text("utf-8")
-    elif path.suffix in (".yaml", ".yml"):
-        raise BabelScopeError(f"{source} does not exist", "name a YAML file, or a preset: cli.py train presets")
-    else:
-        raise unknown_name("preset", source, presets(), "cli.py train presets")
-    try:
-        record = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BabelScopeError(f"{source} is no YAML: {' '.join(str(error).split())}", "mend the file") from None
-    if not isinstance(record, dict):
-        raise BabelScopeError(f"{source} holds no fields", "write lines such as `model: organism`")
-    return record
-
-
-def _change(record: dict[str, Any], change: str) -> None:
-    name, equals, text = change.partition("=")
-    if not equals:
-        raise BabelScopeError(f"--set {change} has no value", "write --set optimization.batch=4")
-    *parents, last = name.strip().split(".")
-    for parent in parents:
-        record = record.setdefault(parent, {})
-        if not isinstance(record, dict):
-            raise BabelScopeError(f"--set {change}: {parent} holds no fields", "name a field, as optimization.batch")
-    try:
-        record[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise BabelScopeError(f"--set {change}: the value is no YAML", "write --set optimization.batch=4") from None
-
-
-def _known(place: tuple[int | str, ...]) -> tuple[str, ...]:
-    kind: Any = TrainConfig
-    for part in place:
-        kind = kind.model_fields[str(part)].annotation
-        kind = next((one for one in get_args(kind) if one is not type(None)), kind)
-    return tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()
+    return checked(TrainConfig, record, source)

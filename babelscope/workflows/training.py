@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import BabelScopeError
-from babelscope.training.config import TrainConfig, config_of, presets, read_config
+from babelscope.training.config import TrainConfig, config_of, read_config
+from babelscope.training.yaml_files import presets
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import check_output, new_folder
 from babelscope.workflows.parts import is_silent

@@ -25,9 +25,10 @@ from babelscope.training.ablation import read_ablation
 from babelscope.training.classifying import classified
 from babelscope.training.collate import IGNORED, Collate, Masking
 from babelscope.training.config import config_of as train_config
-from babelscope.training.config import presets, read_config
+from babelscope.training.config import read_config
 from babelscope.training.examples import classes, pairs
 from babelscope.training.methods import context_of
+from babelscope.training.yaml_files import presets
 from babelscope.workflows.ablation import _tabulated
 from tests.cli import tiny
 

@@ -20,9 +20,10 @@ from babelscope.datasets.native import write_prompts
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Prompt, PromptSet, Segment
 from babelscope.training.collate import IGNORED, Collate
-from babelscope.training.config import config_of, presets, read_config
+from babelscope.training.config import config_of, read_config
 from babelscope.training.examples import answer_of, classes, responses
 from babelscope.training.fitting import last_checkpoint
+from babelscope.training.yaml_files import presets
 from tests.cli import tiny
 
 # peft asks for a name that transformers is about to drop.
