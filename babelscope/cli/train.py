@@ -1,5 +1,6 @@
 """`babelscope train`: the models that are worth probing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,40 +25,26 @@ def methods() -> None:
     """Train a model to probe."""
 
 
-@app.command()
-def lora(
-    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
-    resume: Resume = False, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
-    """Low-rank adapters beside frozen weights; the loss is that of the answers alone."""
-    _train("lora", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+METHODS = {
+    "lora": "Low-rank adapters beside frozen weights; the loss is that of the answers alone.",
+    "bitfit": "Biases alone, and the head of a classifier.",
+    "full": "All weights.",
+    "qcross": "Cross-lingual queries alone, on pairs of texts in two languages.",
+}
 
 
-@app.command()
-def bitfit(
-    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
-    resume: Resume = False, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
-    """Biases alone, and the head of a classifier."""
-    _train("bitfit", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+def _command(method: str) -> Callable[..., None]:
+    def run(
+        out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
+        resume: Resume = False, overwrite: Overwrite = False,
+    ) -> None:  # fmt: skip
+        _train(method, out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+
+    return run
 
 
-@app.command()
-def full(
-    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
-    resume: Resume = False, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
-    """All weights."""
-    _train("full", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
-
-
-@app.command()
-def qcross(
-    out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
-    resume: Resume = False, overwrite: Overwrite = False,
-) -> None:  # fmt: skip
-    """Cross-lingual queries alone, on pairs of texts in two languages."""
-    _train("qcross", out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+for name, about in METHODS.items():
+    app.command(name, help=f"{about}\n\nExample: cli.py train {name} tuned --config run.yaml")(_command(name))
 
 
 @app.command()

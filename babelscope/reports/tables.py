@@ -74,7 +74,10 @@ def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def step_text(result: Result) -> str:
-    """Gap with its interval at every step, one column a step; nothing where a table has none. Corrected rows alone."""
+    """Gap over the null with its interval at every step, one column a step; nothing where a table has none.
+
+    Corrected rows alone.
+    """
     if not {"step", "gap_low"} <= set(result.table.columns):
         return ""
     rows = result.table[result.table["mode"] == "corrected"]
@@ -82,7 +85,7 @@ def step_text(result: Result) -> str:
     rows = pd.concat(parts) if parts else rows
     bounds = zip(rows["gap"], rows["gap_low"], rows["gap_high"], strict=True)
     shown = rows.assign(shown=[f"{g:.3f} [{a:.3f}, {b:.3f}]" for g, a, b in bounds])
-    columns = ["metric", "variant", "site", "group"]
+    columns = ["metric", "variant", "site", "group", "n"]
     return str(
         shown.pivot_table(index=columns, columns="step", values="shown", aggfunc="first", sort=False).to_string()
     )

@@ -29,7 +29,7 @@ def classified(
     Returns
     -------
     DataFrame
-        item, language, gold, choice, correct (1.0 or 0.0), in the order of the prompts.
+        item, language, gold, n_options, choice, correct (1.0 or 0.0), in the order of the prompts.
 
     Raises
     ------
@@ -58,6 +58,7 @@ def classified(
             progress(start + len(places), len(rows), "classify")
     table = pd.DataFrame({
         "item": [p.item for p in prompts.prompts], "language": [p.language for p in prompts.prompts],
-        "gold": [p.gold for p in prompts.prompts], "choice": choice,
+        "gold": [p.gold for p in prompts.prompts],
+        "n_options": [len(p.options or p.letters) for p in prompts.prompts], "choice": choice,
     })  # fmt: skip
     return table.assign(correct=(table["gold"] == table["choice"]).astype(float))

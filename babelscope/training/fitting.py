@@ -72,11 +72,12 @@ def fit(
     )
     trainer.change = change
     trainer.pop_callback(_printer())
-    newest = last_checkpoint(folder)
+    newest = last_checkpoint(folder, tidy=trainer.is_world_process_zero())
     # Second moments of rare tokens decay into subnormal numbers, which make a step on a CPU several times slower.
     torch.set_flush_denormal(True)
     try:
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+        trainer.accelerator.wait_for_everyone()  # each process writes a file into the last checkpoint
     finally:
         torch.set_flush_denormal(False)
     if report.signal:
@@ -133,14 +134,21 @@ def arguments(config: TrainConfig, n_examples: int, folder: Path) -> TrainingArg
         ) from error
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; a process that is killed while it writes one leaves a part."""
+def last_checkpoint(folder: Path, *, tidy: bool = False) -> Path | None:
+    """The newest checkpoint that is whole; a process that is killed while it writes one leaves a part.
+
+    Parameters
+    ----------
+    tidy : bool
+        Remove such parts.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))  # what Trainer writes last
         except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
+            if tidy:
+                shutil.rmtree(checkpoint)
         else:
             return checkpoint
     return None

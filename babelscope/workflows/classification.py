@@ -35,7 +35,7 @@ def classify(
     Returns
     -------
     DataFrame
-        item, language, gold, choice, correct.
+        item, language, gold, n_options, choice, correct.
 
     Raises
     ------
@@ -58,9 +58,9 @@ def classify(
 
 
 def by_language(answers: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of each language with its Wilson 95 % interval."""
+    """Accuracy of each language with its Wilson 95 % interval, beside chance."""
     rows = []
     for language, part in answers.groupby("language", sort=False):
         low, high = proportion_confint(int(part["correct"].sum()), len(part), method="wilson")
-        rows.append((language, len(part), part["correct"].mean(), low, high))
-    return pd.DataFrame(rows, columns=["language", "n", "accuracy", "low", "high"])
+        rows.append((language, len(part), part["correct"].mean(), low, high, (1 / part["n_options"]).mean()))
+    return pd.DataFrame(rows, columns=["language", "n", "accuracy", "low", "high", "chance"])

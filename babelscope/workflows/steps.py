@@ -93,8 +93,8 @@ def steps_beside(model: Path) -> Path:
     return model.with_name(f"{model.name}.steps")
 
 
-def clear_steps(folder: Path, *, overwrite: bool) -> None:
-    """Make room for the stores of a new training.
+def check_steps(folder: Path, *, overwrite: bool) -> None:
+    """Refuse where the stores of a new training would meet something else; nothing is removed.
 
     Raises
     ------
@@ -107,7 +107,12 @@ def clear_steps(folder: Path, *, overwrite: bool) -> None:
         raise BabelScopeError(
             f"{folder} exists already", "add --overwrite to replace stores of steps, or name another output"
         )
-    shutil.rmtree(folder)
+
+
+def clear_steps(folder: Path) -> None:
+    """Remove the stores of an earlier training, now that the new one begins."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def step_captures(

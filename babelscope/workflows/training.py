@@ -17,7 +17,7 @@ from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import check_output, new_folder
 from babelscope.workflows.parts import is_silent
 from babelscope.workflows.signals import Note, Progress, stop_requested
-from babelscope.workflows.steps import clear_steps, step_captures, steps_beside
+from babelscope.workflows.steps import check_steps, clear_steps, step_captures, steps_beside
 from babelscope.workflows.training_data import TrainingData, training_data
 
 __all__ = ["TrainingPlan", "presets", "read_config", "train"]
@@ -98,7 +98,7 @@ def train(
         check_output(target, overwrite=overwrite, parts=PARTS)
         _check_checkpoints(checkpoints, config, resume=resume)
         if config.capture is not None and not resume:
-            clear_steps(steps_beside(target), overwrite=overwrite)
+            check_steps(steps_beside(target), overwrite=overwrite)
     source = model_path(config.model)
     data = training_data(config, note)
     model, tokenizer, examples = _prepared(config, source, data)
@@ -124,6 +124,8 @@ def train(
         frozen = base if trained < whole else ""
         take = step_captures(config.capture, steps_beside(target), model, tokenizer, frozen, note)
         callbacks.append(fitting.AtSteps(config.capture.every, take))
+        if not resume and not is_silent():
+            clear_steps(steps_beside(target))
     checkpoints.mkdir(exist_ok=True)
     if not is_silent():
         (checkpoints / "config.json").write_text(config.model_dump_json(), "utf-8")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import model_zoo
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
@@ -83,7 +82,7 @@ def test_the_forms_agree_in_a_model_gradients_included(folder_of: Callable[[str]
     torch.testing.assert_close(found[0][0], found[1][0], atol=5e-5, rtol=1e-4)
     for n, gradient in found[0][1].items():
         torch.testing.assert_close(found[1][1][n], gradient, atol=5e-5, rtol=1e-3)
-        assert gradient.abs().sum() > 0 or n.endswith("bias") or "q_proj" not in n
+        assert gradient.abs().sum() > 0, n
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -167,7 +166,7 @@ def test_structured_dropout_alone_masks_the_query_of_the_model(folder_of: Callab
         ("gpt-neox", "no query projection of its own"),
         ("phi3", "no query projection of its own"),
         ("gemma2", "caps its attention scores"),
-        ("xglm", "cannot be replaced|computes it by itself|hand languages on"),
+        ("xglm", "computes it by itself"),
     ],
 )
 def test_what_cannot_have_one_is_refused(folder_of: Callable[[str], Path], name: str, problem: str) -> None:
@@ -191,4 +190,3 @@ def test_what_does_not_belong_together_is_refused(folder_of: Callable[[str], Pat
     with pytest.raises(BabelScopeError, match=r"qcross\.json: config\.keep_crss"):
         load_cross(fresh(folder_of("bert"), "bert"), tmp_path / "cross")
     assert config_of(fresh(folder_of("bert"), "bert")) is None
-    assert model_zoo.LAYERS == 3

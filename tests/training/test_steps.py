@@ -104,6 +104,14 @@ def test_bad_input_is_told_before_the_first_step(model: Path, tmp_path: Path) ->
     with pytest.raises(BabelScopeError, match="resid"):
         bs.train(record(model, capture={**CAPTURE, "sites": ["resid.most"]}), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+    old = bs.train(record(model, capture={**CAPTURE, "every": 5}), tmp_path / "old")
+    kept = {p: p.read_bytes() for p in (tmp_path / "old.steps").rglob("*") if p.is_file()}
+    wrong = record(model, capture={**CAPTURE, "sites": ["resid.most"]})
+    with pytest.raises(BabelScopeError, match="resid"):
+        bs.train(wrong, old, overwrite=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "old.steps").rglob("*") if p.is_file()} == kept
+    bs.train(record(model, capture=CAPTURE), old, overwrite=True)
+    assert bs.open_steps(tmp_path / "old.steps").steps == (0, 2, 4, 5)
     (tmp_path / "new.steps").mkdir()
     (tmp_path / "new.steps/notes.txt").write_text("mine")
     for overwrite in (False, True):
