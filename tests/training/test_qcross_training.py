@@ -14,8 +14,7 @@ import torch
 import transformers
 import yaml
 from safetensors.torch import load_file
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, XLMRobertaConfig
+from transformers import AutoModelForMaskedLM, AutoTokenizer, XLMRobertaConfig
 
 import babelscope as bs
 from babelscope.errors import BabelScopeError
@@ -38,21 +37,7 @@ FAST = {"learning_rate": 1e-2, "batch": 8, "max_length": 512}
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder") / "bert"
-    tokenizer = tiny._tokenizer()
-    tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"})
-    ids = [(t, tokenizer.convert_tokens_to_ids(t)) for t in ("[CLS]", "[SEP]")]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
-    )
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    transformers.BertForMaskedLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return tiny.save_encoder(tmp_path_factory.mktemp("encoder") / "bert")
 
 
 def record(model: Path, method: str, **more: object) -> dict[str, object]:

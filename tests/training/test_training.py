@@ -1,6 +1,7 @@
 """`train`: a small model is trained for real, killed, resumed, and loaded without us."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,14 +14,25 @@ import transformers
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import babelscope as bs
 from babelscope.datasets.native import write_prompts
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Prompt, PromptSet, Segment
+from babelscope.training.ablation import AblationConfig, Questions, Variant, read_ablation
+from babelscope.training.chain import ChainConfig, read_chain
 from babelscope.training.collate import IGNORED, Collate
-from babelscope.training.config import config_of, read_config
+from babelscope.training.config import (
+    Capture,
+    Data,
+    Lora,
+    Optimization,
+    Qcross,
+    TrainConfig,
+    config_of,
+    read_config,
+)
 from babelscope.training.examples import answer_of, classes, responses
 from babelscope.training.fitting import last_checkpoint
 from babelscope.training.yaml_files import presets
@@ -38,17 +50,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("encoder") / "bert"
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=512, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    transformers.BertForMaskedLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_encoder(tmp_path_factory.mktemp("encoder") / "bert")
 
 
 def record(model: Path, method: str = "lora", **more: object) -> dict[str, object]:
@@ -344,6 +347,20 @@ def test_presets_are_read_and_say_what_they_are() -> None:
         read_config("kfr-lora-qasc", "full")
     with pytest.raises(BabelScopeError, match="no preset called 'kfr-lora-qasx'"):
         read_config("kfr-lora-qasx")
+
+
+def test_the_page_lists_every_field_and_its_chain_and_grid_are_read() -> None:
+    page = (tiny.ROOT / "docs/training.md").read_text("utf-8")
+    listed = page.partition("## All fields")[2].partition("## Cross-lingual queries")[0]
+    models = (TrainConfig, Data, Lora, Optimization, Qcross, Capture, ChainConfig, AblationConfig, Questions, Variant)
+    for kind in models:
+        for field in kind.model_fields:
+            assert f"`{field}`" in listed, (kind, field)
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(blocks) == 3
+    assert config_of(blocks[0]).lora.r == 128
+    assert list(read_chain(blocks[1]).stages) == ["cpt", "cpt-sft"]
+    assert list(read_ablation(blocks[2]).variants) == ["bitfit", "dropout"]
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(model: Path, tmp_path: Path) -> None:
