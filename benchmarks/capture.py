@@ -12,9 +12,7 @@ The transformer_lens and nnsight arms are left out where these are not installed
 """
 
 import argparse
-import copy
 import ctypes
-import functools
 import gc
 import json
 import math
@@ -22,227 +20,23 @@ import multiprocessing
 import os
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 import torch
-import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from capture_arms import ARMS, BRIDGE, LOOP, Setting, lens
+from capture_workloads import DTYPES, WORKLOADS, prepare
 
-import babelscope as bs
-from babelscope import hooks
-from babelscope.activations_store import StoreWriter
 from babelscope.hooks.prefixes import shared_batches
-from babelscope.hooks.tokens import Encoded, batches, encode, pad
-from babelscope.schema import LEVERS, Prompt, PromptSet
 from babelscope.schema.plan import PASS_COST
-from babelscope.training.tokenizer import train_tokenizer
-from babelscope.workflows.estimates import estimated
 
-SITES = ("resid.post", "mlp.act")
-SHAPES = {
-    "small": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
-              "vocab_size": 8000, "max_position_embeddings": 1024},
-    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
-           "vocab_size": 32000, "max_position_embeddings": 2048},
-}  # fmt: skip
-LANGUAGES = ("en", "de", "fr", "it", "ru", "pl", "ar", "he", "zh", "ja")
-LOOP = "one prompt at a time"
 M_MMAP_THRESHOLD = -3  # of malloc.h
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What every arm works on."""
-
-    loaded: hooks.LoadedModel
-    prompts: PromptSet
-    budget: int
-    encoded: list[Encoded]
-
-    def batches(self) -> list[list[int]]:
-        return batches([len(e) for e in self.encoded], self.budget, PASS_COST)
-
-    def ids(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, mask = pad(self.loaded, [self.encoded[i] for i in rows])
-        return ids, mask.sum(1) - 1
-
-
-def bare(s: Setting) -> None:
-    """Batched, length-sorted forward passes with logits; nothing is kept."""
-    with torch.inference_mode():
-        for rows in s.batches():
-            s.loaded.model(input_ids=s.ids(rows)[0], use_cache=False)
-
-
-def capture(s: Setting, levers: tuple[str, ...] = tuple(LEVERS), where: str | None = None) -> None:
-    """All layers into a store on disk, hashed and fsynced."""
-    plan = hooks.make_plan(
-        s.loaded, s.prompts, sites=SITES, positions=["last"], answers="none", token_budget=s.budget, levers=levers
-    )
-    plan = estimated(Path("here"), plan, s.loaded, s.prompts, resized=True).plan  # batches as they suit the device
-    with (
-        tempfile.TemporaryDirectory(dir=where) as folder,
-        StoreWriter.create(Path(folder) / "run.acts", plan, s.prompts, {}) as writer,
-    ):
-        for block in hooks.run_plan(plan, s.loaded, s.prompts, writer.pending()):
-            writer.put(block)
-
-
-def without_levers(s: Setting) -> None:
-    """The same without levers: hooks on the body of the model."""
-    capture(s, ())
-
-
-def into_memory(s: Setting) -> None:
-    """The same with the store on a file system in memory: what is left is not the disk's."""
-    capture(s, where="/dev/shm")
-
-
-def loop(s: Setting) -> None:
-    """The scripts of the papers: one prompt at a time, a hook on every block and activation, the defaults otherwise."""
-    kept = []
-
-    def last(_: object, __: object, output: object) -> None:
-        kept.append((output[0] if isinstance(output, tuple) else output)[0][-1].detach())
-
-    layers = s.loaded.anatomy.stacks[""].layers
-    handles = [m.register_forward_hook(last) for layer in layers for m in (layer.activation, layer.module)]
-    try:
-        for row in range(len(s.encoded)):
-            with torch.no_grad():
-                ids, _ = s.ids([row])
-                s.loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def hidden_states(s: Setting) -> None:
-    """`output_hidden_states`, last tokens kept; it has no activations of the MLP."""
-    kept = []
-    with torch.inference_mode():
-        for rows in s.batches():
-            ids, last = s.ids(rows)
-            output = s.loaded.model(input_ids=ids, use_cache=False, output_hidden_states=True)
-            kept.append(torch.stack([h[torch.arange(len(rows)), last] for h in output.hidden_states[1:]]))
-
-
-_BRIDGE: dict[int, object] = {}
-
-
-def lens(s: Setting) -> None:
-    """`run_with_cache`, filtered to the two sites, last tokens kept."""
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    if id(s.loaded) not in _BRIDGE:  # a copy, since it rebuilds the model in place; a tokenizer would be loaded again
-        model = copy.deepcopy(s.loaded.model)
-        _BRIDGE[id(s.loaded)] = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
-    bridge, kept = _BRIDGE[id(s.loaded)], []
-
-    def wanted(name: str) -> bool:
-        return (name.endswith("hook_out") and name.count(".") == 2) or name.endswith("mlp.hook_pre")
-
-    with torch.inference_mode():
-        for rows in s.batches():
-            ids, last = s.ids(rows)
-            _, cache = bridge.run_with_cache(ids, names_filter=wanted)
-            kept.append([x[torch.arange(len(rows)), last] for x in cache.values()])
-
-
-def nnsight(s: Setting) -> None:
-    """A trace that takes the last tokens inside the model."""
-    import nnsight as ns
-
-    traced = ns.NNsight(s.loaded.model)
-    kept = []
-    with torch.inference_mode():
-        for rows in s.batches():
-            ids, last = s.ids(rows)
-            row = torch.arange(len(rows))
-            with traced.trace(input_ids=ids, use_cache=False):
-                found = ns.save(list())  # noqa: C408 - as its documentation writes it
-                for layer in traced.model.layers:
-                    found.append(layer.mlp.act_fn.output[row, last])
-                    found.append(layer.output[row, last])
-            kept.append(found)
-
-
-ARMS: dict[str, Callable[[Setting], None]] = {
-    "bare forward pass": bare,
-    "capture": capture,
-    "capture, no levers": without_levers,
-    "capture into memory": into_memory,
-    LOOP: loop,
-    "transformer_lens": lens,
-    "nnsight": nnsight,
-    "output_hidden_states": hidden_states,
-}
-
-
-def random_prompts(languages: int, items: int, vocabulary: int) -> tuple[PromptSet, PreTrainedTokenizerFast]:
-    """Prompts of 20-112 random tokens that share nothing, and a tokenizer that reads them word by word."""
-    rng = np.random.default_rng(1)
-    words = {"<pad>": 0, "<unk>": 1} | {f"t{i}": i for i in range(2, vocabulary)}
-    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    lengths = np.clip(np.round(np.exp(rng.normal(np.log(52), 0.4, (languages, items)))), 20, 112).astype(int)
-    made = [
-        Prompt(f"i{i}", LANGUAGES[k], " ".join(f"t{t}" for t in rng.integers(2, vocabulary, lengths[k, i])))
-        for k in range(languages)
-        for i in range(items)
-    ]
-    return PromptSet("random", tuple(made)), PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>")
-
-
-def generated(name: str, languages: list[str], items: int, span: range) -> tuple[PromptSet, PreTrainedTokenizerFast]:
-    """Prompts of this project as a byte-level tokenizer reads them, items that lie in `span` in every language."""
-    prompts, _ = bs.prompts([name], languages=languages, limit=5 * items)
-    tokenizer = train_tokenizer(["x"], 262)
-    length = {(p.item, p.language): len(tokenizer(p.text)["input_ids"]) for p in prompts.prompts}
-    kept = [i for i in prompts.items if all(length[i, g] in span for g in languages)][:items]
-    return PromptSet(name, tuple(p for p in prompts.prompts if p.item in set(kept))), tokenizer
-
-
-WORKLOADS = {
-    "short": lambda: random_prompts(5, 60, 8000),
-    "many": lambda: random_prompts(5, 300, 8000),  # what a capture costs once, spread over five times the prompts
-    "kfrd": lambda: generated("kfrd-arithmetic", ["fr", "ja", "ar"], 64, range(225, 287)),
-    "logical": lambda: generated("kfrd-logical", ["en", "fr", "de"], 32, range(360, 620)),
-    "gpu": lambda: random_prompts(10, 200, 32000),
-}
-
-
-@functools.cache
-def weights(dtype: str, shape: str, device: str) -> tempfile.TemporaryDirectory[str]:
-    """A folder with a random model, written once for all workloads."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.manual_seed(0)
-    folder = tempfile.TemporaryDirectory(dir="/dev/shm" if device != "cpu" else None)  # 13 GB that need no disk
-    with torch.device(device):
-        model = LlamaForCausalLM._from_config(LlamaConfig(**SHAPES[shape], pad_token_id=0), dtype=DTYPES[dtype])
-    model.save_pretrained(folder.name)
-    return folder
-
-
-def prepare(workload: str, dtype: str, shape: str, device: str, budget: int) -> Setting:
-    prompts, tokenizer = WORKLOADS[workload]()
-    folder = weights(dtype, shape, device).name
-    tokenizer.save_pretrained(folder)
-    loaded = hooks.load_model(folder, device=device)
-    return Setting(loaded, prompts, budget, encode(loaded.tokenizer, [p.text for p in prompts.prompts]))
 
 
 def peak_mb(arm: str, prepared: tuple) -> float:
@@ -331,7 +125,7 @@ def run(workload: str, dtype: str, options: argparse.Namespace) -> dict[str, obj
     arms = [a for a in ARMS if find_spec(a) is not None or a not in ("transformer_lens", "nnsight")]
     arms = [a for a in arms if a in ("bare forward pass", *options.arms)] if options.arms else arms
     rounds, rows = measure(s, arms, options)
-    _BRIDGE.clear()
+    BRIDGE.clear()
     for row in rows:
         if not (on_gpu or options.no_memory):
             row["peak_mb"] = peak_mb(row["arm"], prepared)

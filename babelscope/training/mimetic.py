@@ -1,7 +1,8 @@
 """Initial weights of the encoder organism under which tokens see their neighbours, then tokens like themselves.
 
 After Trockman and Kolter (2023), arXiv:2305.09828, who start with query-key products and value-output products near
-multiples of the identity. With random weights the encoder stays at chance for the whole of its training.
+multiples of the identity. Trials of 700 to 1,200 steps without it, with equal query and key
+weights alone, judged facts at chance.
 """
 
 import math
