@@ -29,7 +29,7 @@ from babelscope.schema import Result
 if TYPE_CHECKING:
     from babelscope.activations_store import ActivationStore
 
-FAMILY = ["metric", "mode", "variant", "site", "threshold", "is_overall"]
+FAMILY = ["metric", "mode", "variant", "site", "threshold", "is_overall", "is_head"]
 
 
 def compare(
@@ -75,7 +75,8 @@ def compare(
     first, *others = found
     table = pd.concat([_changes(first, name, found, seed) for name in others], ignore_index=True)
     is_overall = table["layer"].isna()
-    keys = [table.assign(is_overall=is_overall)[name] for name in FAMILY]
+    families = table.assign(is_overall=is_overall, is_head=table["head"].notna())
+    keys = [families[name] for name in FAMILY]
     table["q"] = table.groupby([table["after"], *keys], dropna=False)["p"].transform(benjamini_hochberg)
     table["verdict"] = verdicts(table["change"], table["low"], table["high"], table["q"], table["n"])
     about = {
@@ -143,7 +144,7 @@ def _layers(found: Estimated) -> set[int | None]:
 
 
 def _key(e: Estimates) -> tuple[object, ...]:
-    return e.metric, e.mode, e.site, e.layer, e.group, e.variants
+    return e.metric, e.mode, e.site, e.layer, e.head, e.group, e.variants
 
 
 def _rows(a: Estimates, b: Estimates, weights: Floats, n_perm: int, seed: int) -> pd.DataFrame:
@@ -155,6 +156,7 @@ def _rows(a: Estimates, b: Estimates, weights: Floats, n_perm: int, seed: int) -
         {
             "metric": a.metric, "mode": a.mode, "variant": [name for name, _ in a.variants], "group": a.group,
             "site": a.site, "layer": pd.array([a.layer] * n, dtype="Int64"),
+            "head": pd.array([a.head] * n, dtype="Int64"),
             "threshold": [threshold for _, threshold in a.variants], "n": found.n_a,
             "gap_before": mean_of_defined(a.gap_items), "gap_after": mean_of_defined(b.gap_items),
             "change": found.estimate, "low": found.low, "high": found.high, "p": found.p,

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.analyses.joint import JointOverlap
+from babelscope.analyses.statistics import Floats
 
 Sweep: TypeAlias = Mapping[str, Sequence[float]]
 
@@ -31,6 +32,25 @@ class Similarity(Protocol):
         ...
 
 
+class SetSimilarity(Protocol):
+    """Similarity of two languages over the same items, that no single item has: CKA, RSA, correlations over items."""
+
+    highest: ClassVar[float]
+    """The value that identical sets reach."""
+
+    def prepare(self, x: NDArray[np.generic], /) -> Any:
+        """What is computed once per language, from (item, unit); rows are finite, and four or more."""
+        ...
+
+    def compare(self, a: Any, b: Any, /) -> tuple[float, Floats]:
+        """The value of two prepared languages, and the value without each item, (item,); NaN where undefined."""
+        ...
+
+    def shuffled(self, a: Any, b: Any, order: NDArray[np.int32], /) -> Floats:
+        """The value when item i of `a` stands beside item order[p, i] of `b`: (permutation, item) -> (permutation,)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
     """What a reader needs to know about a metric before reading a number of it.
@@ -49,7 +69,9 @@ class MetricInfo:
     sweepable : tuple of str
         Parameters that `--sweep` accepts.
     paper_site, paper_position : str
-        What the published definition reads; the `paper` mode exists there alone.
+        What the published definition reads; the `paper` mode exists there alone, and nowhere without a site.
+    per_head : bool
+        Whether every head is scored by itself, at sites that have heads.
     """
 
     title: str
@@ -62,6 +84,7 @@ class MetricInfo:
     sweepable: tuple[str, ...] = ()
     paper_site: str = ""
     paper_position: str = "last"
+    per_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +93,15 @@ class PairMeasure:
 
     variant: str
     similarity: Similarity
+    threshold: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class SetMeasure:
+    """The same for a similarity that belongs to the whole set of items."""
+
+    variant: str
+    similarity: SetSimilarity
     threshold: float = float("nan")
 
 
@@ -86,10 +118,10 @@ class Metric(Protocol):
 
     info: ClassVar[MetricInfo]
 
-    def measures(self, sweep: Sweep) -> tuple[PairMeasure, ...]:
-        """The corrected, pairwise measures; one per variant and swept value."""
+    def measures(self, sweep: Sweep) -> tuple[PairMeasure, ...] | tuple[SetMeasure, ...]:
+        """The corrected, pairwise measures; one per variant and swept value, all of one kind."""
         ...
 
-    def paper(self, sweep: Sweep) -> PaperMean | JointOverlap:
-        """The published definition."""
+    def paper(self, sweep: Sweep) -> PaperMean | JointOverlap | None:
+        """The published definition; None where there is none."""
         ...

@@ -127,6 +127,8 @@ def tasks(
                 f"capture again with --site {wanted}, or leave out --metric {name}",
             )
         published = [s.kind == metric.info.paper_site and str(position) == metric.info.paper_position for s in chosen]
+        if mode == "paper" and not metric.info.paper_site:
+            raise BabelScopeError(f"metric {name} has no published definition", "use --mode corrected")
         if mode == "paper" and not any(published):
             raise BabelScopeError(
                 f"the published definition of {name} reads {metric.info.paper_site} at {metric.info.paper_position}",

@@ -241,7 +241,8 @@ def _scored(
     def calls() -> Iterator[Any]:
         for task in work:
             block = store.select(str(task.site), languages=languages, items=items, position=str(position)).numpy()
-            rows = block.reshape(*block.shape[:2], math.prod(block.shape[2:]))
+            kept = 3 if task.metric.info.per_head else 2
+            rows = block.reshape(*block.shape[:kept], math.prod(block.shape[kept:]))
             yield joblib.delayed(score_layer)(task, rows, languages, groups, sweep)
 
     # Threads share the blocks and release the lock where the time goes (products, sorts, look-ups); a backend chosen

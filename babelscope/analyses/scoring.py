@@ -1,5 +1,6 @@
 """One metric at one site: scored layer by layer in workers, joined over layers in the parent."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +17,10 @@ from babelscope.analyses.estimates import (
     pair_cells,
 )
 from babelscope.analyses.joint import JointOverlap, JointParts
-from babelscope.analyses.metric import PairMeasure, PaperMean, Sweep
+from babelscope.analyses.metric import PairMeasure, PaperMean, SetMeasure, Sweep
 from babelscope.analyses.pairs import language_pairs, score_pairs
 from babelscope.analyses.plan import Task
+from babelscope.analyses.sets import set_cells
 from babelscope.analyses.statistics import Floats, Resamples
 from babelscope.analyses.tables import Estimates
 
@@ -27,6 +29,9 @@ MEAN_PAIR = (("*", "*"),)
 # A joint overlap has to be counted anew in every draw, unlike a pair, whose draws are look-ups.
 JOINT_PERMUTATIONS = 199
 JOINT_NULL_DRAWS = 100
+
+# Kept of every layer and head until the last one, for the p of the highest of them.
+MAX_T_PERMUTATIONS = 999
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,8 @@ class LayerScores:
     estimates: tuple[Estimates, ...]
 
 
-def measures_of(task: Task, sweep: Sweep) -> tuple[PairMeasure, ...]:
-    """Pair measures that the modes of a task need."""
+def measures_of(task: Task, sweep: Sweep) -> tuple[PairMeasure | SetMeasure, ...]:
+    """Measures that the modes of a task need."""
     measures = task.metric.measures(sweep)
     if task.corrected:
         return measures
@@ -74,18 +79,16 @@ def measures_of(task: Task, sweep: Sweep) -> tuple[PairMeasure, ...]:
 def score_layer(
     task: Task, x: NDArray[np.generic], languages: tuple[str, ...], groups: tuple[Group, ...], sweep: Sweep
 ) -> list[LayerScores]:
-    """Score every group of items of one block, (language, item, unit)."""
-    return [_score_group(task, x[:, g.rows], languages, g, sweep) for g in groups]
+    """Score every group of items of one block, (language, item, unit), or (language, item, head, unit) head by head."""
+    score = _score_heads if task.metric.info.per_head else _score_group
+    return [score(task, x[:, g.rows], languages, g, sweep) for g in groups]
 
 
 def _score_group(
     task: Task, x: NDArray[np.generic], languages: tuple[str, ...], group: Group, sweep: Sweep
 ) -> LayerScores:
-    measures, paper = measures_of(task, sweep), task.metric.paper(sweep)
-    empty = np.zeros((0, 0, x.shape[1]))
-    cells = Cells(empty, empty, empty.astype(bool), empty[..., 0], empty, {})
-    if measures:
-        cells = pair_cells(score_pairs(x, measures, group.resamples.permutations, group.strata))
+    paper = task.metric.paper(sweep)
+    cells = _cells(x, measures_of(task, sweep), group)
     joint = paper.parts(x, group.draws) if task.paper and isinstance(paper, JointOverlap) else None
     estimates: tuple[Estimates, ...] = ()
     # Sites without layers have their only row over all layers.
@@ -95,9 +98,35 @@ def _score_group(
     return LayerScores(group.name, cells, joint, estimates)
 
 
+def _score_heads(
+    task: Task, x: NDArray[np.generic], languages: tuple[str, ...], group: Group, sweep: Sweep
+) -> LayerScores:
+    measures, mean = measures_of(task, sweep), LayerMean()
+    estimates: list[Estimates] = []
+    for head in range(x.shape[2]):
+        cells = _cells(x[:, :, head], measures, group)
+        estimates += estimates_of(task, cells, {}, languages, group, sweep, task.site.layer, head)
+        mean.add(cells)
+    estimates += estimates_of(task, mean.cells(), {}, languages, group, sweep, task.site.layer)
+    return LayerScores(group.name, mean.cells(), None, tuple(estimates))
+
+
+def _cells(x: NDArray[np.generic], measures: Sequence[PairMeasure | SetMeasure], group: Group) -> Cells:
+    permutations = group.resamples.permutations
+    pairs = [m for m in measures if isinstance(m, PairMeasure)]
+    sets = [m.similarity for m in measures if isinstance(m, SetMeasure)]
+    assert not (pairs and sets), "measures of a metric are of one kind"
+    if pairs:
+        return pair_cells(score_pairs(x, pairs, permutations, group.strata))
+    if sets:
+        return set_cells(x, sets, permutations, group.strata)
+    empty = np.zeros((0, 0, x.shape[1]))
+    return Cells(empty, empty, empty.astype(bool), empty[..., 0], empty, {})
+
+
 def estimates_of(
     task: Task, cells: Cells, joint: dict[str, Floats | None], languages: tuple[str, ...], group: Group, sweep: Sweep,
-    layer: int | None,
+    layer: int | None, head: int | None = None,
 ) -> tuple[Estimates, ...]:  # fmt: skip
     """Estimates in every mode of a task, from its pair cells and its joint values (draw, item, threshold)."""
     weights, measures, paper = group.resamples.weights, measures_of(task, sweep), task.metric.paper(sweep)
@@ -112,7 +141,7 @@ def estimates_of(
     ) -> Estimates:
         return Estimates(
             task.name, mode, task.site.name, layer, group.name, tuple(variants), pairs,
-            columns(all_cells, weights, LEVELS[mode], highest), all_cells.gap[:, -1],
+            columns(all_cells, weights, LEVELS[mode], highest), all_cells.gap[:, -1], _drawn(all_cells), head,
         )  # fmt: skip
 
     if task.corrected:
@@ -131,6 +160,12 @@ def estimates_of(
                 mean = joint_cells(values, group.draws, JOINT_NULL_DRAWS)
                 found.append(estimate("paper", [(variant, t) for t in paper.thresholds], MEAN_PAIR, mean, 1.0))
     return tuple(found)
+
+
+def _drawn(cells: Cells) -> NDArray[np.float32]:
+    """The observed mean over pairs and its shuffles, (variant, 1 + permutation)."""
+    drawn = np.concatenate([cells.observed[:, -1:], cells.permuted[:, -1, :MAX_T_PERMUTATIONS]], axis=1)
+    return np.asarray(drawn, dtype=np.float32)
 
 
 @dataclass(slots=True)

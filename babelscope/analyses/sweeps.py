@@ -19,7 +19,7 @@ def sweep_summary(table: pd.DataFrame) -> pd.DataFrame:
         `conclusion_stability` is the share of the grid on which the gap keeps its sign and its interval excludes
         zero. `n_undefined` counts thresholds without a value.
     """
-    swept = table[table["threshold"].notna()]
+    swept = table[table["threshold"].notna() & table["head"].isna()]
     means = swept[swept["language_a"] == "*"]
     pairs = swept[swept["language_a"] != "*"]
     tau = {_named(key): _rank_stability(part) for key, part in pairs.groupby(PLACE, dropna=False, sort=False)}
@@ -30,7 +30,7 @@ def sweep_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def contrast_summary(contrasts: pd.DataFrame) -> pd.DataFrame:
     """The same for every contrast of groups: `area_gap` is the area of the difference of gaps."""
-    swept = contrasts[contrasts["threshold"].notna()].rename(columns={"estimate": "gap"})
+    swept = contrasts[contrasts["threshold"].notna() & contrasts["head"].isna()].rename(columns={"estimate": "gap"})
     swept = swept.assign(group=swept["group_a"] + " - " + swept["group_b"], matched=np.nan)
     return _table([{**_row(key, part), "kendall_tau": float("nan")} for key, part in _curves(swept)])
 

@@ -15,25 +15,27 @@ from babelscope.analyses.statistics import (
     Floats,
     benjamini_hochberg,
     contrast,
+    max_t,
     stream,
     verdicts,
 )
 from babelscope.schema.results import COLUMNS
 
 # A p-value is corrected together with the layers and pairs of its kind; means over pairs are a family of their own.
-FAMILY = ["metric", "mode", "variant", "group", "site", "threshold", "is_mean", "is_overall"]
-CONTRAST_FAMILY = ["metric", "mode", "variant", "site", "threshold", "is_overall"]
+FAMILY = ["metric", "mode", "variant", "group", "site", "threshold", "is_mean", "is_overall", "is_head"]
+CONTRAST_FAMILY = ["metric", "mode", "variant", "site", "threshold", "is_overall", "is_head"]
 # What a reader sees first, means over layers, is one family whatever was compared: without these parts of the keys.
 COMPARED = ["variant", "group", "site"]
-CURVE = ["metric", "mode", "variant", "group", "site", "layer", "language_a", "language_b"]
-CONTRAST_CURVE = ["metric", "mode", "variant", "group_a", "group_b", "site", "layer"]
+CURVE = ["metric", "mode", "variant", "group", "site", "layer", "head", "language_a", "language_b"]
+CONTRAST_CURVE = ["metric", "mode", "variant", "group_a", "group_b", "site", "layer", "head"]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
     """Columns of one group at one site and layer (None: over layers), each (variant, pair).
 
-    `gap_items` is the (variant, item) gap of the mean over pairs, from which groups are contrasted.
+    `gap_items` is the (variant, item) gap of the mean over pairs, from which groups are contrasted; `drawn` is the
+    (variant, 1 + permutation) mean over pairs, observed and shuffled; `head` is None over heads and without them.
     """
 
     metric: str
@@ -45,24 +47,46 @@ class Estimates:
     pairs: tuple[tuple[str, str], ...]
     columns: Mapping[str, NDArray[np.generic]]
     gap_items: Floats
+    drawn: NDArray[np.float32]
+    head: int | None = None
 
 
 def tidy_table(estimates: Sequence[Estimates], position: str) -> pd.DataFrame:
     """Rows of all estimates of one metric, with the columns and types of `babelscope.schema.results.COLUMNS`."""
-    table = pd.concat([_rows(e) for e in estimates], ignore_index=True)
+    highest = _highest(estimates)
+    table = pd.concat([_rows(e, p) for e, p in zip(estimates, highest, strict=True)], ignore_index=True)
     table["position"] = position
     is_mean, is_overall = table["language_a"] == "*", table["layer"].isna()
-    table["q"] = _corrected(table.assign(is_mean=is_mean, is_overall=is_overall), FAMILY, is_mean & is_overall)
+    families = table.assign(is_mean=is_mean, is_overall=is_overall, is_head=table["head"].notna())
+    table["q"] = _corrected(families, FAMILY, is_mean & is_overall)
     table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["q"], table["n"])
     table["stability"] = stable_share(table, CURVE, "gap", "gap_low", "gap_high")
     _judge_curves(table)
     return table[list(COLUMNS)].astype(COLUMNS)
 
 
-def _rows(e: Estimates) -> pd.DataFrame:
+def _highest(estimates: Sequence[Estimates]) -> list[Floats]:
+    """P of the mean over pairs among all layers, or all layers and heads, of its kind: (variant,) for each estimate."""
+    families: dict[tuple[object, ...], list[int]] = {}
+    for k, e in enumerate(estimates):
+        if e.layer is not None:
+            families.setdefault((e.mode, e.site, e.group, e.variants, e.head is None), []).append(k)
+    found = [np.full(len(e.variants), np.nan) for e in estimates]
+    for members in families.values():
+        drawn = np.stack([estimates[k].drawn for k in members], axis=1).astype(np.float64)
+        for k, p in zip(members, max_t(drawn[..., 0], drawn[..., 1:]).T, strict=True):
+            found[k] = p
+    return found
+
+
+def _rows(e: Estimates, p_max: Floats) -> pd.DataFrame:
     n_variants, n_pairs = len(e.variants), len(e.pairs)
     values: dict[str, object] = {name: np.asarray(column).reshape(-1) for name, column in e.columns.items()}
+    among = np.full((n_variants, n_pairs), np.nan)
+    among[:, -1] = p_max if e.pairs[-1] == ("*", "*") else np.nan
     values |= {
+        "p_max": among.reshape(-1),
+        "head": pd.array([e.head] * (n_variants * n_pairs), dtype="Int64"),
         "metric": e.metric,
         "mode": e.mode,
         "site": e.site,
@@ -109,9 +133,9 @@ def contrast_table(
     Groups are compared by their gaps over their own nulls, never by raw similarity: prompts of two data sets share
     different amounts of template.
     """
-    places: dict[tuple[str, str, str, int | None], list[Estimates]] = {}
+    places: dict[tuple[object, ...], list[Estimates]] = {}
     for e in estimates:
-        places.setdefault((e.metric, e.mode, e.site, e.layer), []).append(e)
+        places.setdefault((e.metric, e.mode, e.site, e.layer, e.head), []).append(e)
     # The sets of variants of one place may come as several estimates (macro_layer and pooled).
     rows = [
         _contrast_rows(a, b, weights, n_perm=n_perm, seed=seed)
@@ -123,12 +147,14 @@ def contrast_table(
     table = pd.concat(rows, ignore_index=True)
     table["position"] = position
     is_overall = table["layer"].isna()
-    table["q"] = _corrected(table.assign(is_overall=is_overall), CONTRAST_FAMILY, is_overall)
+    table["q"] = _corrected(
+        table.assign(is_overall=is_overall, is_head=table["head"].notna()), CONTRAST_FAMILY, is_overall
+    )
     fewest = table[["n_a", "n_b"]].min(axis=1)
     table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], fewest)
     table["stability"] = stable_share(table, CONTRAST_CURVE, "estimate", "low", "high")
     _judge_curves(table)
-    order = [*CONTRAST_CURVE[:6], "position", "layer", "threshold", "n_a", "n_b", "estimate", "low", "high"]
+    order = [*CONTRAST_CURVE[:6], "position", "layer", "head", "threshold", "n_a", "n_b", "estimate", "low", "high"]
     return table[[*order, "p", "q", "stability", "verdict"]]
 
 
@@ -149,6 +175,7 @@ def _contrast_rows(
             "group_b": b.group,
             "site": a.site,
             "layer": pd.array([a.layer] * n, dtype="Int64"),
+            "head": pd.array([a.head] * n, dtype="Int64"),
             "threshold": [threshold for _, threshold in a.variants],
             "n_a": found.n_a,
             "n_b": found.n_b,

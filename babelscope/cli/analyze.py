@@ -15,11 +15,14 @@ from babelscope.cli.options import (
     Mode,
     Overwrite,
     ReadPosition,
+    Recipes,
     Seed,
+    Settings,
     Sites,
     Sweep,
     Within,
     beside,
+    settings_of,
     split_codes,
     sweep_grids,
 )  # fmt: skip
@@ -32,6 +35,11 @@ def run(
         typer.Argument(metavar="STORE [OTHER]...", help="Store, as run.acts; each OTHER is compared with it."),
     ],
     metric: Metrics = None,
+    recipe: Recipes = None,
+    setting: Settings = None,
+    model: Annotated[
+        str | None, typer.Option(help="Where the model is now, for recipes that run it. Default: as captured.")
+    ] = None,
     sweep: Sweep = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis, or STORE.comparison.")
@@ -68,10 +76,14 @@ def run(
     opened = workflows.open_store(store)
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
         with bar() as progress:
-            analysis = workflows.analyze(opened, metric, progress=progress, note=note, **options)
+            analysis = workflows.analyze(
+                opened, metric, recipes=recipe or (), settings=settings_of(setting), model=model, progress=progress,
+                note=note, **options,
+            )  # fmt: skip
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
-    print(f"null: {analysis.null}")
+    if not recipe or metric:
+        print(f"null: {analysis.null}")
     print(analysis.summary())
     print(folder / "report.html")
 

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     """What `ls` lists."""
 
     metrics = "metrics"
+    recipes = "recipes"
     similarities = "similarities"
     sites = "sites"
     positions = "positions"
@@ -36,7 +37,7 @@ def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
             rows = dict(POSITION_KINDS)
         case Kind.models:
             rows = dict.fromkeys(workflows.models(), "embedded")
-        case Kind.metrics | Kind.datasets:
+        case Kind.metrics | Kind.recipes | Kind.datasets:
             singular = kind.value.removesuffix("s")
             rows = {name: plugins.load(singular, name).info.title for name in plugins.names(singular)}
         case Kind.similarities:

@@ -28,6 +28,12 @@ Metrics: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--metric", help="cli.py ls metrics. Repeatable. Default: cs and nao, as sites allow."),
 ]
+Recipes: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--recipe", help="cli.py ls recipes. Repeatable; then metrics are those named.")
+]
+Settings: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", help="Parameter of a recipe, as top=50. Repeatable.")
+]
 ReadPosition: TypeAlias = Annotated[str | None, typer.Option("--position", help="Stored position to read.")]
 By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate that forms groups; auto or none.")]
 Within: TypeAlias = Annotated[
@@ -90,6 +96,23 @@ def sweep_grids(texts: Sequence[str] | None) -> dict[str, tuple[float, ...]] | N
             f"--sweep names {repeated[0]} more than once", f"write one grid, as {repeated[0]}=0.1:0.9:0.05"
         )
     return dict(grids)
+
+
+def settings_of(texts: Sequence[str] | None) -> dict[str, str]:
+    """Values of `--set` options by parameter.
+
+    Raises
+    ------
+    BabelScopeError
+        For a text that is no `name=value`.
+    """
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise BabelScopeError(f"--set {text!r} is not a parameter and its value", "write --set top=50")
+        found[name.strip()] = value.strip()
+    return found
 
 
 def beside(store: Path, ending: str) -> Path:

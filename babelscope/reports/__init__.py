@@ -3,10 +3,11 @@
 from babelscope.reports.captions import left_out, null_items
 from babelscope.reports.figures import Figure, figures, stacked
 from babelscope.reports.html import write_report
-from babelscope.reports.tables import headline, headline_text, step_text
+from babelscope.reports.tables import claims_text, headline, headline_text, step_text
 
 __all__ = [
     "Figure",
+    "claims_text",
     "figures",
     "headline",
     "headline_text",

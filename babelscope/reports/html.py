@@ -70,11 +70,11 @@ def _tables(result: Result) -> Iterator[dict[str, Any]]:
 
 def _candidates(result: Result) -> Iterator[dict[str, Any]]:
     table = result.table
-    if {"language_a", "layer"} <= set(table.columns):
+    if {"language_a", "layer", "matched"} <= set(table.columns):
         yield _titled(f"{result.name}: means over layers and language pairs", overall(table), OVERALL, is_open=True)
         yield _titled(f"{result.name}: by layer", by_layer(table), DETAILS)
         yield _titled(f"{result.name}: by language pair", by_pair(table), DETAILS)
-    elif "layer" in table:
+    elif "layer" in table and "claim" not in table:
         over_layers = table[table["layer"].isna()].drop(columns=["layer", "position"], errors="ignore")
         name = result.name.replace("_", " ")
         yield _titled(f"{name}: over all layers", over_layers, _columns(over_layers), is_open=True)

@@ -62,6 +62,30 @@ def headline_text(results: Iterable[Result]) -> pd.DataFrame:
     return shown.assign(verdict=rows["verdict"].astype(str))
 
 
+def claims_text(results: Iterable[Result]) -> list[pd.DataFrame]:
+    """The claims of every recipe as text, one table each: three decimals, a dash where nothing applies."""
+    return [_claims(result) for result in results if "claim" in result.table]
+
+
+def _claims(result: Result) -> pd.DataFrame:
+    rows = result.table
+    shown = pd.DataFrame({"claim": rows["claim"].astype(str)})
+    for name in ("group", "site", "language_a", "language_b"):
+        if (rows[name] != "").any():
+            shown[name] = rows[name].astype(str)
+    if rows["layer"].notna().any():
+        shown["layer"] = [DASH if pd.isna(v) else str(v) for v in rows["layer"]]
+    shown["n"] = rows["n"].astype(str)
+    shown["estimate"] = [_decimals(v) for v in rows["estimate"]]
+    bounds = zip(rows["low"], rows["high"], strict=True)
+    shown["interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
+    shown["null"] = [_decimals(v) for v in rows["null"]]
+    shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
+    if rows["stability"].notna().any():
+        shown["stability"] = [DASH if pd.isna(v) else f"{v:.2f}" for v in rows["stability"]]
+    return shown.assign(verdict=rows["verdict"].astype(str))
+
+
 def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
     """Rows without a threshold, and those of one: the paper's where the grid spans it, else the middle one."""
     values = sorted(table["threshold"].dropna().unique())
@@ -106,7 +130,7 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
 
 def by_layer(table: pd.DataFrame) -> pd.DataFrame:
     """Means over language pairs in each layer, at one threshold of each variant."""
-    return _one_threshold_each(table[(table["language_a"] == "*") & table["layer"].notna()])
+    return _one_threshold_each(table[(table["language_a"] == "*") & table["layer"].notna() & table["head"].isna()])
 
 
 def by_pair(table: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ COLUMNS = {
     "site": "str",  # without the layer
     "position": "str",
     "layer": "Int64",  # NA: over all layers
+    "head": "Int64",  # NA: over all heads, and where a site has none
     "language_a": "str",  # "*": over all languages or pairs
     "language_b": "str",
     "threshold": "float64",
@@ -41,6 +42,7 @@ COLUMNS = {
     "mexa": "float64",
     "p": "float64",
     "q": "float64",
+    "p_max": "float64",  # among all layers, or all layers and heads, of the mean over pairs
     "stability": "float64",  # share of the swept grid on which the conclusion holds, NaN where nothing was swept
     "verdict": "str",
 }

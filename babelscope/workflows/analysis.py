@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
+from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.signals import Note, Progress
 
@@ -32,6 +33,9 @@ def analyze(
     store: str | Path | ActivationStore,
     metrics: Sequence[str] | str | None = None,
     *,
+    recipes: Sequence[str] | str = (),
+    settings: Mapping[str, Any] | None = None,
+    model: str | None = None,
     sweep: Mapping[str, Sequence[float]] | None = None,
     sites: Sequence[str] | None = None,
     languages: Sequence[str] | None = None,
@@ -51,7 +55,14 @@ def analyze(
     ----------
     store : path or ActivationStore
     metrics : str or sequence of str, optional
-        Names as `cli.py ls metrics` prints them. Default: cs and nao, as far as the sites can feed them.
+        Names as `cli.py ls metrics` prints them. Default: none beside recipes; else cs and nao, as far as the sites
+        can feed them.
+    recipes : str or sequence of str
+        Names as `cli.py ls recipes` prints them.
+    settings : mapping, optional
+        Parameter of a recipe -> value.
+    model : str, optional
+        Where the model of the store is now, for recipes that run it. Default: where it was captured from.
     sweep : mapping, optional
         Parameter -> values, as `{"threshold": [0.1, 0.4, 0.9]}`; metrics without the parameter ignore it.
     sites : sequence of str, optional
@@ -92,12 +103,22 @@ def analyze(
     if done < planned:
         note(f"{opened.path} is unfinished: {done} of {planned} shards; only items found in every language count")
     wanted = [metrics] if isinstance(metrics, str) else metrics
-    results = analyses.analyze(
-        opened, wanted, sites=sites, languages=languages, position=position, by=by, sweep=sweep, mode=mode,
-        within=[within] if isinstance(within, str) else within, marked=marked, seed=seed, jobs=jobs, progress=progress,
-    )  # fmt: skip
+    common: dict[str, Any] = {
+        "sites": sites, "languages": languages, "position": position, "by": by, "marked": marked, "seed": seed,
+        "jobs": jobs, "progress": progress,
+    }  # fmt: skip
+    chosen = analyses.chosen_recipes([recipes] if isinstance(recipes, str) else recipes, settings or {})
+    results: list[Result] = []
+    if wanted is not None or not chosen:
+        results = analyses.analyze(
+            opened, wanted, sweep=sweep, mode=mode, within=[within] if isinstance(within, str) else within, **common
+        )
     for text in reports.left_out(results):
         note(text)
+    if chosen:
+        study = analyses.make_study(opened, model=None if model is None else model_path(model), note=note, **common)
+        for recipe in chosen.values():
+            results += recipe.run(study)
     if opened.answers["correct"].notna().any():
         results = [_accuracy_in(opened, languages), *results]
     return Analysis(opened, tuple(results))
@@ -135,8 +156,9 @@ class Analysis:
         return reports.headline(self.results)
 
     def summary(self) -> str:
-        """The headline as a table of text."""
-        return reports.headline_text(self.results).to_string(index=False)
+        """The headline as a table of text, then the claims of every recipe."""
+        parts = [reports.headline_text(self.results), *reports.claims_text(self.results)]
+        return "\n\n".join(part.to_string(index=False) for part in parts if len(part))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""
