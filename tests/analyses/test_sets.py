@@ -6,7 +6,7 @@ from babelscope.analyses.estimates import columns
 from babelscope.analyses.sets import set_cells
 from babelscope.analyses.statistics import max_t, resample
 
-from .planted import planted
+from .planted import activations
 
 
 class MeanProduct:
@@ -95,18 +95,15 @@ def test_with_fewer_than_four_usable_items_nothing_is_defined(x):
 def test_a_planted_effect_is_found_and_its_absence_is_not():
     resamples = shuffles(30)
     for shared, found in ((1.0, True), (0.0, False)):
-        cells = set_cells(
-            planted(np.random.default_rng(1), (3, 30, 16), shared), [MeanProduct()], resamples.permutations
-        )
+        x = activations(np.random.default_rng(1), 3, 30, 16, shared=shared, language=0.0)
+        cells = set_cells(x, [MeanProduct()], resamples.permutations)
         assert (columns(cells, resamples.weights, 0.95)["p"] < 0.05).all() == found
 
 
 def test_max_t_is_the_share_of_shuffles_whose_highest_standardized_cell_reaches_the_cell():
     rng = np.random.default_rng(0)
-    observed, permuted = (
-        rng.normal(size=4) + np.array([0, 1, 3, 9]),
-        rng.normal(size=(4, 99)) * np.array([[1], [2], [3], [1]]),
-    )
+    observed = rng.normal(size=4) + np.array([0, 1, 3, 9])
+    permuted = rng.normal(size=(4, 99)) * np.array([[1], [2], [3], [1]])
     scaled = [(permuted[c] - permuted[c].mean()) / permuted[c].std() for c in range(4)]
     highest = [max(scaled[c][k] for c in range(4)) for k in range(99)]
     for c, p in enumerate(max_t(observed, permuted)):
