@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
+import babelscope as bs
 from babelscope import hooks
 from babelscope.activations_store import StoreWriter
 from babelscope.hooks.tokens import Encoded, batches, pad
@@ -69,6 +70,15 @@ def without_levers(s: Setting) -> None:
 def into_memory(s: Setting) -> None:
     """The same with the store on a file system in memory: what is left is not the disk's."""
     capture(s, where="/dev/shm")
+
+
+def verb(s: Setting) -> None:
+    """`bs.capture` of a loaded model with all that it does: blocks are written and hashed on a thread of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        bs.capture(
+            Path(folder) / "run.acts", model=s.loaded, prompts=s.prompts, sites=SITES, positions=["last"],
+            answers="none", self_test=False,
+        )  # fmt: skip
 
 
 def loop(s: Setting) -> None:
@@ -145,6 +155,7 @@ ARMS: dict[str, Callable[[Setting], None]] = {
     "capture": capture,
     "capture, no levers": without_levers,
     "capture into memory": into_memory,
+    "capture, whole verb": verb,
     LOOP: loop,
     "transformer_lens": lens,
     "nnsight": nnsight,
