@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope import plugins
+from babelscope.analyses.covariates import covariates_of
 from babelscope.analyses.metric import Metric, Sweep
 from babelscope.analyses.pairs import SMALLEST_STRATUM
 from babelscope.analyses.statistics import MIN_ITEMS
@@ -261,16 +262,13 @@ def item_strata(
     BabelScopeError
         If a covariate is unknown, or no stratum of a group has the items that a null takes.
     """
-    covariates = store.covariates
-    for name in within:
-        if name not in covariates:
-            raise unknown_name(f"covariate of the items in {store.path}", name, map(str, covariates.columns))
     if not within:
         return dict.fromkeys(members)
+    covariates = covariates_of(store, [item for items in members.values() for item in items], within)
     found: dict[str, tuple[NDArray[np.int64], ...] | None] = {}
     for group, items in members.items():
         strata: dict[object, list[int]] = {}
-        for place, values in enumerate(covariates.loc[list(items), list(within)].itertuples(index=False, name=None)):
+        for place, values in enumerate(covariates.loc[list(items)].itertuples(index=False, name=None)):
             strata.setdefault(place if any(map(pd.isna, values)) else values, []).append(place)
         if max(map(len, strata.values())) < SMALLEST_STRATUM:
             raise BabelScopeError(

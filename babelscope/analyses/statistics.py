@@ -15,6 +15,7 @@ SUPPORTED = "supported"
 NOT_DISTINGUISHABLE = "not distinguishable from the null"
 THRESHOLD_DEPENDENT = "depends on the threshold"
 NOT_TESTABLE = "not testable with this data"
+EXPLAINED = "explained by template or letter"
 
 MIN_ITEMS = 4
 ALPHA = 0.05

@@ -80,7 +80,7 @@ def _claims(result: Result) -> pd.DataFrame:
     bounds = zip(rows["low"], rows["high"], strict=True)
     shown["interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
     shown["null"] = [_decimals(v) for v in rows["null"]]
-    shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
+    shown["q"] = [DASH if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
     if rows["stability"].notna().any():
         shown["stability"] = [DASH if pd.isna(v) else f"{v:.2f}" for v in rows["stability"]]
     return shown.assign(verdict=rows["verdict"].astype(str))
