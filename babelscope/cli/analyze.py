@@ -1,7 +1,7 @@
 """`babelscope analyze`: metrics of a store against their nulls, as tables and a report."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,9 @@ def run(
     model: Annotated[
         str | None, typer.Option(help="Where the model is now, for recipes that run it. Default: as captured.")
     ] = None,
+    baseline: Annotated[
+        Literal["none", "random-init"], typer.Option(help="Also capture random weights: the floor of every gap.")
+    ] = "none",
     sweep: Sweep = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis, or STORE.comparison.")
@@ -77,8 +80,8 @@ def run(
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
         with bar() as progress:
             analysis = workflows.analyze(
-                opened, metric, recipes=recipe or (), settings=settings_of(setting), model=model, progress=progress,
-                note=note, **options,
+                opened, metric, recipes=recipe or (), settings=settings_of(setting), model=model,
+                baseline=baseline, progress=progress, note=note, **options,
             )  # fmt: skip
         analysis.save(building / "tables")
         analysis.report(building / "report.html")

@@ -32,7 +32,7 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
     """
     parts = []
     for table in (result.table for result in results):
-        if {"mode", "threshold", "layer", "verdict"} <= set(table.columns) and "area_gap" not in table:
+        if {"mode", "threshold", "layer", "verdict"} <= set(table.columns) and {"group_a", "language_a"} & set(table):
             chosen = table[table["layer"].isna()]
             chosen = _as_groups(chosen) if "group_a" in table else chosen[chosen["language_a"] == "*"]
             keys = ["metric", "mode", "site", "variant"]  # each variant was swept over a grid of its own
@@ -45,7 +45,11 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def headline_text(results: Iterable[Result]) -> pd.DataFrame:
-    """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies."""
+    """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies.
+
+    Beside the gap stand its floor, that of random weights, and its ceiling, that of a paraphrase, where they are known.
+    """
+    results = list(results)
     rows = headline(results)
     shown = pd.DataFrame({name: rows[name].astype(str) for name in NAMES})
     shown["threshold"] = [DASH if pd.isna(v) else f"{v:g}" for v in rows["threshold"]]
@@ -57,9 +61,22 @@ def headline_text(results: Iterable[Result]) -> pd.DataFrame:
     bounds = zip(rows["gap_low"], rows["gap_high"], strict=True)
     level = LEVELS["paper" if len(rows) and (rows["mode"] == "paper").all() else "corrected"]
     shown[f"{100 * level:g} % interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
+    for name, column in (("floor", "gap_random"), ("ceiling", "ceiling")):
+        for reference in (result.table for result in results if result.name == name):
+            shown[name] = [DASH if pd.isna(v) else f"{v:.3f}" for v in _beside(rows, reference, column)]
     shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
     shown["stability"] = [DASH if pd.isna(v) else f"{v:.2f}" for v in rows["stability"]]
     return shown.assign(verdict=rows["verdict"].astype(str))
+
+
+def _beside(rows: pd.DataFrame, reference: pd.DataFrame, column: str) -> pd.Series:
+    """Values over all layers of a reference table, in the order of the rows of the headline."""
+    overall = reference[reference["layer"].isna()]
+    if "mode" in overall:
+        overall = overall[overall["mode"] == "corrected"]
+    keys = ["metric", "variant", "site", "group", "threshold"]
+    found = rows[keys].merge(overall.groupby(keys, dropna=False)[column].first().reset_index(), on=keys, how="left")
+    return found[column]
 
 
 def claims_text(results: Iterable[Result]) -> list[pd.DataFrame]:

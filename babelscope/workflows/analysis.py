@@ -10,16 +10,20 @@ import pandas as pd
 from babelscope import analyses, reports
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
+from babelscope.analyses.references import PRIVATE, paraphrases
+from babelscope.analyses.study import Study
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import reported
+from babelscope.workflows.references import untrained_store
 from babelscope.workflows.signals import Note, Progress
 
 if TYPE_CHECKING:
     import altair
 
 Mode = Literal["corrected", "paper", "both"]
+Baseline = Literal["none", "random-init"]
 Marked = Literal["refuse", "drop", "keep"]
 
 # What `cli.py analyze` writes to its folder.
@@ -36,6 +40,7 @@ def analyze(
     recipes: Sequence[str] | str = (),
     settings: Mapping[str, Any] | None = None,
     model: str | None = None,
+    baseline: Baseline = "none",
     sweep: Mapping[str, Sequence[float]] | None = None,
     sites: Sequence[str] | None = None,
     languages: Sequence[str] | None = None,
@@ -63,6 +68,8 @@ def analyze(
         Parameter of a recipe -> value.
     model : str, optional
         Where the model of the store is now, for recipes that run it. Default: where it was captured from.
+    baseline : {"none", "random-init"}
+        Capture the same prompts with random weights as well, and show every gap beside that floor.
     sweep : mapping, optional
         Parameter -> values, as `{"threshold": [0.1, 0.4, 0.9]}`; metrics without the parameter ignore it.
     sites : sequence of str, optional
@@ -103,25 +110,46 @@ def analyze(
     if done < planned:
         note(f"{opened.path} is unfinished: {done} of {planned} shards; only items found in every language count")
     wanted = [metrics] if isinstance(metrics, str) else metrics
+    if languages is None:
+        # A language said in another way is no further language, but what similarity between languages can reach.
+        languages = [g for g in opened.languages if PRIVATE not in g]
     common: dict[str, Any] = {
         "sites": sites, "languages": languages, "position": position, "by": by, "marked": marked, "seed": seed,
         "jobs": jobs, "progress": progress,
     }  # fmt: skip
     chosen = analyses.chosen_recipes([recipes] if isinstance(recipes, str) else recipes, settings or {})
     results: list[Result] = []
+    study = None
+    if chosen or baseline == "random-init":
+        source = model_path(model or opened.plan.model.source)
+        study = analyses.make_study(opened, model=source, note=note, **common)
     if wanted is not None or not chosen:
-        results = analyses.analyze(
-            opened, wanted, sweep=sweep, mode=mode, within=[within] if isinstance(within, str) else within, **common
-        )
+        options = {"sweep": sweep, "mode": mode, "within": [within] if isinstance(within, str) else within, **common}
+        results = analyses.analyze(opened, wanted, **options)
+        results += _references(opened, study if baseline == "random-init" else None, wanted, options, note)
     for text in reports.left_out(results):
         note(text)
-    if chosen:
-        study = analyses.make_study(opened, model=None if model is None else model_path(model), note=note, **common)
+    if study is not None:
         for recipe in chosen.values():
             results += recipe.run(study)
     if opened.answers["correct"].notna().any():
         results = [_accuracy_in(opened, languages), *results]
     return Analysis(opened, tuple(results))
+
+
+def _references(
+    store: ActivationStore, study: Study | None, metrics: Sequence[str] | None, options: Mapping[str, Any], note: Note
+) -> list[Result]:
+    """The ceiling where languages have paraphrases, and the floor where it was asked for."""
+    found = []
+    if paraphrases(store.languages):
+        found.append(analyses.ceiling(store, metrics, **options))
+    if study is not None:
+        with untrained_store(study, options["progress"], note) as untrained:
+            # What random weights take out of range stays in; the model's own values were checked by its analysis.
+            marked = "keep" if options["marked"] == "refuse" else options["marked"]
+            found.append(analyses.floor(store, untrained, metrics, **{**options, "marked": marked}))
+    return found
 
 
 def _accuracy_in(store: ActivationStore, languages: Sequence[str] | None) -> Result:
