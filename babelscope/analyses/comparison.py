@@ -144,7 +144,7 @@ def _layers(found: Estimated) -> set[int | None]:
 
 
 def _key(e: Estimates) -> tuple[object, ...]:
-    return e.metric, e.mode, e.site, e.layer, e.head, e.group, e.variants
+    return e.metric, e.mode, e.site, e.layer, e.head, e.group, e.measured
 
 
 def _rows(a: Estimates, b: Estimates, weights: Floats, n_perm: int, seed: int) -> pd.DataFrame:

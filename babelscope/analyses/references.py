@@ -111,7 +111,7 @@ def _shares(between: Estimated, own: Estimated, n_perm: int, seed: int) -> Itera
 
 
 def _key(e: Estimates) -> tuple[object, ...]:
-    return e.metric, e.site, e.layer, e.head, e.group, e.variants
+    return e.metric, e.site, e.layer, e.head, e.group, e.measured
 
 
 def _share(gap: Floats, top: Floats, weights: Floats) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class Estimates:
     drawn: NDArray[np.float32]
     head: int | None = None
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Variants and thresholds by name: NaN, the threshold of what has none, does not equal itself elsewhere."""
+        return tuple(f"{variant} {threshold}" for variant, threshold in self.variants)
+
 
 def tidy_table(estimates: Sequence[Estimates], position: str) -> pd.DataFrame:
     """Rows of all estimates of one metric, with the columns and types of `babelscope.schema.results.COLUMNS`."""
@@ -70,7 +75,7 @@ def _highest(estimates: Sequence[Estimates]) -> list[Floats]:
     families: dict[tuple[object, ...], list[int]] = {}
     for k, e in enumerate(estimates):
         if e.layer is not None:
-            families.setdefault((e.mode, e.site, e.group, e.variants, e.head is None), []).append(k)
+            families.setdefault((e.mode, e.site, e.group, e.measured, e.head is None), []).append(k)
     found = [np.full(len(e.variants), np.nan) for e in estimates]
     for members in families.values():
         drawn = np.stack([estimates[k].drawn for k in members], axis=1).astype(np.float64)
@@ -142,7 +147,7 @@ def contrast_table(
         for found in places.values()
         for i, a in enumerate(found)
         for b in found[i + 1 :]
-        if a.group != b.group and a.variants == b.variants
+        if a.group != b.group and a.measured == b.measured
     ]
     table = pd.concat(rows, ignore_index=True)
     table["position"] = position

@@ -134,7 +134,7 @@ def _rows(found: Mapping[str, Estimated | str]) -> Iterator[dict[str, Any]]:
 
 
 def _key(e: Estimates) -> tuple[object, ...]:
-    return e.metric, e.site, e.group, e.variants
+    return e.metric, e.site, e.group, e.measured
 
 
 def _cells(estimates: Mapping[tuple[object, ...], Estimates]) -> Iterator[tuple[Estimates, int]]:
