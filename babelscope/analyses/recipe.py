@@ -112,6 +112,8 @@ def claims_table(rows: Iterable[Mapping[str, Any]], family: Sequence[str] = ("cl
     for name, kind in CLAIM_COLUMNS.items():
         if name not in table:
             table[name] = pd.Series(nothing[kind], index=table.index)
+        elif kind == "str":
+            table[name] = table[name].fillna("")  # rows of one table need not bring the same columns
     if table["q"].isna().all() and len(table):
         keys = [table[name] for name in family]
         table["q"] = table["p"].astype(float).groupby(keys, dropna=False).transform(benjamini_hochberg)
