@@ -126,7 +126,11 @@ def test_mass_is_the_same_reduction_of_the_pattern(
                     expected = with_even_by_hand(pattern[..., : len(spans)], prompt, spans, same="cross" not in site)
                     assert (np.isnan(rows.values[layer, own]) == np.isnan(expected)).all()
                     errors = np.nan_to_num(np.abs(rows.values[layer, own] - expected)).max((0, 1))
-                    assert (errors <= np.tile(LIMITS[dtype], 2) * (3 if name == "mt5" else 1)).all(), (site, layer, errors)
+                    assert (errors <= np.tile(LIMITS[dtype], 2) * (3 if name == "mt5" else 1)).all(), (
+                        site,
+                        layer,
+                        errors,
+                    )
 
 
 @pytest.mark.parametrize("name", ALL)
