@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope import plugins
-from babelscope.analyses.covariates import covariates_of
 from babelscope.analyses.attention import check_summaries
+from babelscope.analyses.covariates import covariates_of
 from babelscope.analyses.metric import Metric, Sweep
 from babelscope.analyses.pairs import SMALLEST_STRATUM
 from babelscope.analyses.statistics import MIN_ITEMS

@@ -1,0 +1,160 @@
+"""Attention over prompts in two languages: which segments are in the other one, and what changes beside one language."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babelscope.analyses.attention import (
+    ENTROPY,
+    FIRST_TOKEN,
+    enrichment,
+    jensen_shannon,
+    own_and_even,
+    segment_distribution,
+    segment_masses,
+)
+from babelscope.analyses.statistics import Floats, mean_of_defined, share
+from babelscope.datasets.language_pairs import parts_of
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Position, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A language `a-b` of a store, and the two languages that its prompts mix."""
+
+    code: str
+    context: str
+    asked: str
+
+    @property
+    def languages(self) -> tuple[str, str, str]:
+        """Context language, question language, both."""
+        return self.context, self.asked, self.code
+
+
+def switched_languages(languages: Sequence[str]) -> tuple[Switched, ...]:
+    """Languages `a-b` that stand beside both a and b.
+
+    Raises
+    ------
+    BabelScopeError
+        If there are none.
+    """
+    pairs = {code: parts for code in languages if (parts := parts_of(code)) is not None}
+    found = tuple(Switched(code, *parts) for code, parts in pairs.items() if {*parts} <= {*languages})
+    if not found:
+        raise BabelScopeError(
+            f"no code-switched prompts beside those of their two languages: there are {', '.join(languages)}",
+            "capture all three, as --languages en,fr,en-fr, from prompts with a context",
+        )
+    return found
+
+
+def query_language(prompt: Prompt, position: Position) -> str:
+    """Language of the query tokens at a position; "" where the prompt has no such segment.
+
+    Raises
+    ------
+    BabelScopeError
+        For positions that mix the queries of both languages.
+    """
+    spans = sorted((s for s in prompt.segments if s.start < s.stop), key=lambda s: s.stop)
+    if position.kind == "segment":
+        own = {s.language for s in spans if s.name == position.segment}
+        return own.pop() if len(own) == 1 else ""
+    if position.kind in ("last", "answer", "first") and spans:
+        return spans[0 if position.kind == "first" else -1].language
+    if not spans:
+        return ""
+    raise BabelScopeError(
+        f"position {position} is a mean over tokens of both languages", "use --position last or segment:question"
+    )
+
+
+def other_segments(prompts: Sequence[Prompt], segments: Sequence[str], position: Position) -> NDArray[np.bool_]:
+    """(item, segment): which segments hold text that is not in the language of the query tokens, and no other text."""
+    found = np.zeros((len(prompts), len(segments)), dtype=bool)
+    for row, prompt in enumerate(prompts):
+        language = query_language(prompt, position)
+        for column, name in enumerate(segments):
+            spoken = {s.language for s in prompt.segments if s.name == name and s.start < s.stop}
+            found[row, column] = bool(language) and bool(spoken) and language not in spoken
+    return found
+
+
+def mass_on(x: NDArray[np.generic], chosen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Mass on some of the segments, and its even share: (item, head, summary), (item, segment) -> (item, head) twice.
+
+    NaN where none of them is there to be seen.
+    """
+    found = []
+    for values in segment_masses(x):
+        counts = chosen[:, None] & ~np.isnan(values)
+        total = np.where(counts, values, 0.0).sum(axis=-1)
+        found.append(np.where(counts.any(axis=-1), total, np.nan))
+    return found[0], found[1]
+
+
+def agreement(a: NDArray[np.generic], b: NDArray[np.generic]) -> Floats:
+    """1 minus the Jensen-Shannon divergence of each row from its own counterpart: (item, head, summary) twice."""
+    p, q = (segment_distribution(x, over_even=True)[..., None, :] for x in (a, b))
+    return 1 - jensen_shannon(p, q)[..., 0, 0]
+
+
+def changes(x: NDArray[np.generic], other: NDArray[np.bool_]) -> Mapping[str, tuple[Floats, Floats]]:
+    """What becomes of attention where the context changes its language.
+
+    Parameters
+    ----------
+    x : ndarray
+        (language, item, head, summary) of context language, question language, both.
+    other : ndarray of bool
+        (item, segment): segments in the other language, of the prompts in both.
+
+    Returns
+    -------
+    mapping
+        Quantity -> its level in the prompts in two languages, and what is compared with 0, (item, head) each.
+
+        stability_change : mean agreement with the two prompts in one language; minus that of these two.
+        cross_mass : log2 of the mass on segments in the other language over its even share; the same.
+        cross_mass_change : the same; minus the mean for the same segments in the two prompts in one language.
+        first_token_change : mass on the first token; minus its mean in the two prompts in one language.
+    """
+    kept = (agreement(x[0], x[2]) + agreement(x[1], x[2])) / 2
+    first = own_and_even(x)[0][..., FIRST_TOKEN]
+    crossing = np.stack([enrichment(*mass_on(one, other)) for one in x])
+    return {
+        "stability_change": (kept, kept - agreement(x[0], x[1])),
+        "cross_mass": (crossing[2], crossing[2]),
+        "cross_mass_change": (crossing[2], crossing[2] - (crossing[0] + crossing[1]) / 2),
+        "first_token_change": (first[2], first[2] - (first[0] + first[1]) / 2),
+    }
+
+
+def dose(x: NDArray[np.generic], other: NDArray[np.bool_]) -> Floats:
+    """Share of the keys seen that are in the other language: (item, head, summary) -> (item,)."""
+    return mean_of_defined(mass_on(x, other)[1])
+
+
+def even_crossed(x: NDArray[np.generic], other: NDArray[np.bool_]) -> Floats:
+    """Share that a cross-lingual query would have of even attention: (item, head, summary) -> (item, head).
+
+    `(m + 1) / (n + 1)` for n keys of which m are in the other language: the bridge counts twice (docs/qcross.md).
+    Tokens between segments are not counted to m.
+    """
+    keys = np.exp(own_and_even(x)[1][..., ENTROPY])
+    return share(mass_on(x, other)[1] * keys + 1, keys + 1)
+
+
+def sign_flips(values: Floats, n_perm: int, rng: np.random.Generator) -> Floats:
+    """Means of values whose signs are flipped item by item, (cell, item) -> (cell, permutation).
+
+    The flips are the same for all cells, so that the highest of them has a null. NaN does not count.
+    """
+    signs = rng.choice(np.array([-1.0, 1.0]), size=(n_perm, values.shape[-1]))
+    defined = ~np.isnan(values)
+    return share(np.where(defined, values, 0.0) @ signs.T, np.count_nonzero(defined, axis=-1)[..., None])
