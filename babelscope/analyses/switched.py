@@ -1,10 +1,11 @@
-"""Attention over prompts in two languages: which segments are in the other one, and what changes beside one language."""
+"""Attention over prompts in two languages: mass that crosses them, and what changes beside prompts in one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from babelscope.analyses.attention import (
     ENTROPY,
@@ -15,7 +16,7 @@ from babelscope.analyses.attention import (
     segment_distribution,
     segment_masses,
 )
-from babelscope.analyses.statistics import Floats, mean_of_defined, share
+from babelscope.analyses.statistics import MIN_ITEMS, Floats, interval, mean_of_defined, permutation_p, share
 from babelscope.datasets.language_pairs import parts_of
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Position, Prompt
@@ -158,3 +159,40 @@ def sign_flips(values: Floats, n_perm: int, rng: np.random.Generator) -> Floats:
     signs = rng.choice(np.array([-1.0, 1.0]), size=(n_perm, values.shape[-1]))
     defined = ~np.isnan(values)
     return share(np.where(defined, values, 0.0) @ signs.T, np.count_nonzero(defined, axis=-1)[..., None])
+
+
+def dose_response(
+    doses: Floats, values: Floats, weights: Floats, n_perm: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Spearman correlation over items, its interval over resampled items, and a two-sided p over shuffled doses.
+
+    Parameters
+    ----------
+    doses, values : ndarray
+        (item,), NaN where undefined.
+    weights : ndarray
+        (resample, item).
+    """
+    kept = ~(np.isnan(doses) | np.isnan(values))
+    n = int(kept.sum())
+    nothing = {"n": n, "estimate": np.nan, "low": np.nan, "high": np.nan, "null": 0.0, "p": np.nan}
+    if n < MIN_ITEMS or np.ptp(doses[kept]) == 0 or np.ptp(values[kept]) == 0:
+        return nothing
+    x, y = stats.rankdata(doses[kept]), stats.rankdata(values[kept])
+    estimate = np.corrcoef(x, y)[0, 1]
+    shuffled = rng.permuted(np.broadcast_to(x, (n_perm, n)), axis=1)
+    centered = y - y.mean()
+    permuted = (shuffled - x.mean()) @ centered / (n * x.std() * y.std())
+    drawn = [_weighted_correlation(doses[kept], values[kept], w) for w in weights[:, kept]]
+    low, high = interval(np.array(drawn), 0.95)
+    p = permutation_p(np.abs(np.array(estimate)), np.abs(permuted))
+    return {"n": n, "estimate": float(estimate), "low": float(low), "high": float(high), "null": 0.0, "p": float(p)}
+
+
+def _weighted_correlation(x: Floats, y: Floats, counts: Floats) -> float:
+    """Spearman correlation of items that were drawn so many times; NaN where one side does not vary."""
+    drawn = np.repeat(np.arange(len(x)), counts.astype(np.int64))
+    a, b = stats.rankdata(x[drawn]), stats.rankdata(y[drawn])
+    if len(drawn) == 0 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])

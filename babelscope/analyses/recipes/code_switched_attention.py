@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from babelscope.analyses.attention import check_summaries
 from babelscope.analyses.estimates import Cells, LayerMean, columns, mean_over_pairs, pair_cells
@@ -33,6 +32,7 @@ from babelscope.analyses.switched import (
     Switched,
     changes,
     dose,
+    dose_response,
     even_crossed,
     other_segments,
     sign_flips,
@@ -228,42 +228,17 @@ def _place(one: Measured) -> dict[str, Any]:
 
 def _claims(study: Study, one: Measured) -> Iterator[dict[str, Any]]:
     for quantity, rows in _rows(study, one, per_head=False):
-        yield {**_place(one), "claim": CLAIMS[quantity], **rows.iloc[0].to_dict()}
+        yield {**_place(one), "claim": CLAIMS[quantity], **{str(k): v for k, v in rows.iloc[0].items()}}
     doses = mean_of_defined(np.stack(one.doses), axis=0)
     weights = _resamples(study, one.switched.languages, one.group).weights
     for quantity in DOSED:
         values = mean_of_defined(one.differences(quantity), axis=0)
         rng = stream(study.seed, "dose", one.group, one.switched.code)
-        yield {**_place(one), "claim": DOSE.format(quantity), **_response(doses, values, weights, study.n_perm, rng)}
-
-
-def _response(
-    doses: Floats, values: Floats, weights: Floats, n_perm: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """Spearman correlation over items, with a bootstrap over items and shuffled doses."""
-    kept = ~(np.isnan(doses) | np.isnan(values))
-    n = int(kept.sum())
-    nothing = {"n": n, "estimate": np.nan, "low": np.nan, "high": np.nan, "null": 0.0, "p": np.nan}
-    if n < BINS or np.ptp(doses[kept]) == 0 or np.ptp(values[kept]) == 0:
-        return nothing
-    x, y = stats.rankdata(doses[kept]), stats.rankdata(values[kept])
-    estimate = np.corrcoef(x, y)[0, 1]
-    shuffled = rng.permuted(np.broadcast_to(x, (n_perm, n)), axis=1)
-    centered = y - y.mean()
-    permuted = (shuffled - x.mean()) @ centered / (n * x.std() * y.std())
-    drawn = [_weighted_correlation(doses[kept], values[kept], w) for w in weights[:, kept]]
-    low, high = interval(np.array(drawn), LEVEL)
-    p = permutation_p(np.abs(np.array(estimate)), np.abs(permuted))
-    return {"n": n, "estimate": float(estimate), "low": float(low), "high": float(high), "null": 0.0, "p": float(p)}
-
-
-def _weighted_correlation(x: Floats, y: Floats, counts: Floats) -> float:
-    """Spearman correlation of items that were drawn so many times; NaN where one side does not vary."""
-    drawn = np.repeat(np.arange(len(x)), counts.astype(np.int64))
-    a, b = stats.rankdata(x[drawn]), stats.rankdata(y[drawn])
-    if len(drawn) == 0 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+        yield {
+            **_place(one),
+            "claim": DOSE.format(quantity),
+            **dose_response(doses, values, weights, study.n_perm, rng),
+        }
 
 
 def _heads(study: Study, found: Sequence[Measured]) -> pd.DataFrame:
@@ -288,8 +263,8 @@ def _doses(study: Study, found: Sequence[Measured]) -> pd.DataFrame:
         weights = _resamples(study, one.switched.languages, one.group).weights
         for quantity in DOSED:
             values = mean_of_defined(one.differences(quantity), axis=0)
-            ranks = pd.Series(doses).rank(method="first")
-            parts = np.ceil(ranks / ranks.count() * BINS).to_numpy()
+            ranks = pd.Series(doses).rank(method="first").to_numpy()
+            parts = np.ceil(ranks / np.count_nonzero(~np.isnan(ranks)) * BINS)
             inside = np.array([np.where(parts == k, values, np.nan) for k in range(1, BINS + 1)])
             flipped = sign_flips(inside, study.n_perm, stream(study.seed, "signs", one.group))
             table = _tested(inside, inside, weights, flipped).drop(columns=["level", "p_max"])
