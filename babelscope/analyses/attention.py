@@ -89,11 +89,22 @@ def even_mass(
     return shares
 
 
-def enrichment(mass: Floats, even: Floats) -> Floats:
-    """`log2(mass / even)`: 0 is what a head without preference gives. NaN where either is 0 or undefined."""
+def log_ratio(a: Floats, b: Floats) -> Floats:
+    """`log2(a / b)`; NaN where either is 0 or undefined."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.log2(mass / even)
+        found = np.log2(a / b)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def segment_enrichment(x: NDArray[np.generic]) -> Floats:
+    """log2 of the mass on each segment over its even share, against the mean of this quotient, (..., segment).
+
+    0 in every segment is what a head without preference gives. The mean over segments takes out what falls on none,
+    and the lengths of segments: a head that weighs the tokens of each segment by a constant has constant values, while
+    mass over its even share by itself would still depend on how many tokens the other segments have.
+    """
+    quotient = segment_distribution(x, over_even=True)
+    return log_ratio(quotient, mean_of_defined(quotient)[..., None])
 
 
 def segment_distribution(x: NDArray[np.generic], *, over_even: bool) -> Floats:
@@ -113,8 +124,7 @@ def segment_distribution(x: NDArray[np.generic], *, over_even: bool) -> Floats:
         mass = mass / even
     there = ~np.isnan(mass)
     total = np.where(there, mass, 0.0).sum(axis=-1, keepdims=True)
-    divided = share(mass, total)
-    return np.where(there.sum(axis=-1, keepdims=True) >= FEWEST_SEGMENTS, divided, np.nan)
+    return np.where(there.sum(axis=-1, keepdims=True) >= FEWEST_SEGMENTS, share(mass, total), np.nan)
 
 
 def jensen_shannon(p: Floats, q: Floats) -> Floats:
@@ -148,7 +158,7 @@ def head_features(x: NDArray[np.generic]) -> Floats:
     """Features of a head in a prompt, (..., summary) -> (..., 3 + segment).
 
     Mass on the first token (the sink); entropy over that of even attention; mean distance over the number of keys seen
-    (negative where a head looks ahead); log2 of the mass on each segment over its even share.
+    (negative where a head looks ahead); `segment_enrichment`.
 
     For rows that are means over several query tokens, the number of keys is the geometric mean over these.
     """
@@ -157,7 +167,7 @@ def head_features(x: NDArray[np.generic]) -> Floats:
     first = own[..., FIRST_TOKEN]
     entropy = share(own[..., ENTROPY], even[..., ENTROPY])
     distance = own[..., DISTANCE] / keys
-    return np.concatenate([np.stack([first, entropy, distance], axis=-1), enrichment(*segment_masses(x))], axis=-1)
+    return np.concatenate([np.stack([first, entropy, distance], axis=-1), segment_enrichment(x)], axis=-1)
 
 
 def feature_names(segments: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from scipy import stats
 from babelscope.analyses.attention import (
     ENTROPY,
     FIRST_TOKEN,
-    enrichment,
     jensen_shannon,
+    log_ratio,
     own_and_even,
     segment_distribution,
     segment_masses,
@@ -99,6 +99,15 @@ def mass_on(x: NDArray[np.generic], chosen: NDArray[np.bool_]) -> tuple[Floats, 
     return found[0], found[1]
 
 
+def crossing(x: NDArray[np.generic], chosen: NDArray[np.bool_]) -> Floats:
+    """log2 of rho of some segments over rho of all others: (item, head, summary), (item, segment) -> (item, head).
+
+    rho is mass over its even share. 0 is what a head without preference gives, however many tokens either side has, and
+    whatever falls on no segment.
+    """
+    return log_ratio(*(share(*mass_on(x, side)) for side in (chosen, ~chosen)))
+
+
 def agreement(a: NDArray[np.generic], b: NDArray[np.generic]) -> Floats:
     """1 minus the Jensen-Shannon divergence of each row from its own counterpart: (item, head, summary) twice."""
     p, q = (segment_distribution(x, over_even=True)[..., None, :] for x in (a, b))
@@ -121,17 +130,17 @@ def changes(x: NDArray[np.generic], other: NDArray[np.bool_]) -> Mapping[str, tu
         Quantity -> its level in the prompts in two languages, and what is compared with 0, (item, head) each.
 
         stability_change : mean agreement with the two prompts in one language; minus that of these two.
-        cross_mass : log2 of the mass on segments in the other language over its even share; the same.
+        cross_mass : `crossing` into the segments in the other language; the same.
         cross_mass_change : the same; minus the mean for the same segments in the two prompts in one language.
         first_token_change : mass on the first token; minus its mean in the two prompts in one language.
     """
     kept = (agreement(x[0], x[2]) + agreement(x[1], x[2])) / 2
     first = own_and_even(x)[0][..., FIRST_TOKEN]
-    crossing = np.stack([enrichment(*mass_on(one, other)) for one in x])
+    crossed = [crossing(one, other) for one in x]
     return {
         "stability_change": (kept, kept - agreement(x[0], x[1])),
-        "cross_mass": (crossing[2], crossing[2]),
-        "cross_mass_change": (crossing[2], crossing[2] - (crossing[0] + crossing[1]) / 2),
+        "cross_mass": (crossed[2], crossed[2]),
+        "cross_mass_change": (crossed[2], crossed[2] - (crossed[0] + crossed[1]) / 2),
         "first_token_change": (first[2], first[2] - (first[0] + first[1]) / 2),
     }
 

@@ -38,8 +38,8 @@ def test_the_features_of_a_head_are_those_of_its_pattern():
     assert features[0] == pytest.approx(row[0])
     assert features[1] == pytest.approx(-(row * np.log(row)).sum() / np.log(12))
     assert features[2] == pytest.approx((row * (11 - np.arange(12))).sum() / 12)
-    for k, (a, b) in enumerate(spans):
-        assert features[3 + k] == pytest.approx(np.log2(row[a:b].sum() / ((b - a) / 12)))
+    per_token = np.array([row[a:b].sum() / (b - a) for a, b in spans])
+    np.testing.assert_allclose(features[3:], np.log2(per_token / per_token.mean()))
     assert len(attention.feature_names(("a", "b", "c"))) == len(features)
 
 
@@ -89,6 +89,14 @@ def test_even_attention_is_enriched_nowhere_and_the_same_in_prompts_of_every_len
     np.testing.assert_allclose(features[:, 1], 1, atol=1e-5)
     np.testing.assert_allclose(AttendedSegments()(x, x), 1, atol=1e-9)
     assert AttendedSegments(over_even=False)(x, x).min() < 0.9
+
+
+def test_constant_weights_of_segments_have_constant_features_whatever_their_lengths():
+    rng = np.random.default_rng(10)
+    lengths, weights = rng.integers(2, 40, size=(9, 3)), np.array([0.5, 1.0, 4.0])
+    x = summaries(lengths, np.broadcast_to(weights, (9, 3)), rng.uniform(0.1, 0.9, 9))
+    expected = np.broadcast_to(np.log2(weights / weights.mean()), (9, 3))
+    np.testing.assert_allclose(attention.segment_enrichment(x), expected, atol=1e-5)
 
 
 def test_segments_that_a_prompt_lacks_are_undefined_and_compared_with_their_like_alone():

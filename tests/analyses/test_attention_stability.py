@@ -77,7 +77,7 @@ def slow_features(pattern, spans, segments):
     enriched = np.array(masses) / np.array(evens)
     entropy = -sum(w * np.log(w) for w in pattern if w > 0) / np.log(n)
     distance = sum(w * (n - 1 - k) for k, w in enumerate(pattern)) / n
-    return enriched / enriched.sum(), np.array([pattern[0], entropy, distance, *np.log2(enriched)])
+    return enriched / enriched.sum(), np.array([pattern[0], entropy, distance, *np.log2(enriched / enriched.mean())])
 
 
 @pytest.mark.parametrize(("model", "prompts"), [("organism", "kfrd-arithmetic"), ("encoder-organism", "ruletaker")])

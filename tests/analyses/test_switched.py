@@ -67,7 +67,10 @@ def slow_changes(x, other, item, head):
         return sum((u * np.log2(u / w) + v * np.log2(v / w)) / 2 for u, v, w in zip(p, q, m, strict=True))
 
     kept = 1 - (divergence(0, 2) + divergence(1, 2)) / 2
-    rho = [np.log2(masses[g][other[item]].sum() / even[g][other[item]].sum()) for g in range(3)]
+    rho = []
+    for g in range(3):
+        here, there = (masses[g][side].sum() / even[g][side].sum() for side in (other[item], ~other[item]))
+        rho.append(np.log2(here / there))
     first = x[:, item, head, 1].astype(float)
     return {
         "stability_change": (kept, kept - 1 + divergence(0, 1)), "cross_mass": (rho[2], rho[2]),

@@ -43,12 +43,12 @@ from babelscope.schema import Result, Site
 CLAIMS = {
     "gap": "heads follow the item into prompts in two languages (gap of stability)",
     "stability_change": "two languages in one prompt change the pattern (agreement, against that of the two languages)",
-    "cross_mass": "mass on the other language over its even share (log2)",
-    "cross_mass_change": "mass on the other language, against the same segments in one language (log2)",
+    "cross_mass": "preference for the other language (log2 of rho there over rho elsewhere)",
+    "cross_mass_change": "preference for the other language, against the same segments in one language (log2)",
     "first_token_change": "mass on the first token, against prompts in one language",
     "crossed_share": "share of the cross-lingual query; null: even attention",
 }
-DOSE = "the more tokens in the other language, the larger the {} (Spearman)"
+DOSE = "{} over the share of tokens in the other language (Spearman)"
 DOSED = ("stability_change", "cross_mass_change")
 BINS = 3
 LEVEL = 0.95
