@@ -1,15 +1,19 @@
 """Stability of attention, head by head: planted heads, the pattern as reference, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import babelscope as bs
+from babelscope.activations_store import StoreWriter
 from babelscope.analyses import attention
 from babelscope.analyses.metrics.attention_stability import metric
 from babelscope.analyses.runner import analyze
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import load_model
 from babelscope.hooks.tokens import encode_prompts
+from babelscope.workflows import model_path
 from tests.analyses.attending import planted, write_attention
 
 FEW = {"n_boot": 199, "n_perm": 499}
@@ -87,7 +91,7 @@ def test_features_of_the_mass_are_those_of_the_full_pattern(model, prompts, tmp_
         tmp_path / "s.acts", model=model, prompts=prompts, languages=languages, limit=4,
         sites=["attn.mass", "attn.pattern"],
     )  # fmt: skip
-    loaded = load_model(bs.workflows.model_path(model), device="cpu")
+    loaded = load_model(model_path(model), device="cpu")
     for layer in (0, 2):
         mass, pattern = (store.select(f"{s}@{layer}").numpy() for s in ("attn.mass", "attn.pattern"))
         divided = attention.segment_distribution(mass, over_even=True)
@@ -144,3 +148,17 @@ def test_the_published_definition_is_refused_as_there_is_none(tmp_path):
     result = analyze(store, ["attention-stability"], **FEW)[0]
     assert set(result.table["mode"]) == {"corrected"}
     assert "the paper publishes none" in result.provenance["title"]
+
+
+def test_a_store_that_was_begun_without_even_attention_is_continued_without_it(tmp_path):
+    asked = {"model": "organism", "prompts": "kfrd-arithmetic", "languages": ["en", "de"], "limit": 4,
+             "sites": ["attn.mass@0"]}  # fmt: skip
+    whole = bs.capture(tmp_path / "whole.acts", **asked)
+    begun = replace(whole.plan, even=False)
+    with StoreWriter.create(tmp_path / "old.acts", begun, whole.prompts, {}):
+        pass
+    old = bs.capture(tmp_path / "old.acts", **asked, resume=True)
+    assert old.fingerprint == begun.fingerprint != whole.fingerprint
+    n = len(old.summaries)
+    assert whole.summaries[:n] == old.summaries
+    np.testing.assert_array_equal(old.select("attn.mass").numpy(), whole.select("attn.mass").numpy()[..., :n])

@@ -15,6 +15,7 @@ from babelscope.errors import BabelScopeError
 from babelscope.qcross.config import QcrossConfig
 from babelscope.qcross.injection import cross_parameters, inject
 from babelscope.schema import Position, Prompt, Segment
+from babelscope.workflows import model_path
 from tests.analyses.attending import planted, write_attention
 
 LANGUAGES = ("en", "fr", "en-fr")
@@ -177,7 +178,7 @@ def test_missing_inputs_are_named(tmp_path):
 
 def captured_crossed(folder, change):
     """Attention of the embedded encoder with cross-lingual queries, in two languages and in both at once."""
-    source = bs.workflows.model_path("encoder-organism")
+    source = model_path("encoder-organism")
     model = inject(AutoModelForMaskedLM.from_pretrained(source), QcrossConfig())
     with torch.no_grad():
         change(model)
