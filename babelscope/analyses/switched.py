@@ -1,5 +1,6 @@
 """Attention over prompts in two languages: mass that crosses them, and what changes beside prompts in one."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from babelscope.datasets.language_pairs import parts_of
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Position, Prompt
 
+_GRADED = re.compile(r"(.+)-([0-9]{2})")
+
 
 @dataclass(frozen=True, slots=True)
 class Switched:
@@ -29,6 +32,7 @@ class Switched:
     code: str
     context: str
     asked: str
+    degree: str = ""  # percentage of the sentences of the context that are in its language, where not all are
 
     @property
     def languages(self) -> tuple[str, str, str]:
@@ -37,21 +41,25 @@ class Switched:
 
 
 def switched_languages(languages: Sequence[str]) -> tuple[Switched, ...]:
-    """Languages `a-b` that stand beside both a and b.
+    """Languages `a-b`, and `a-b-25` of prompts switched in part, that stand beside both a and b.
 
     Raises
     ------
     BabelScopeError
         If there are none.
     """
-    pairs = {code: parts for code in languages if (parts := parts_of(code)) is not None}
-    found = tuple(Switched(code, *parts) for code, parts in pairs.items() if {*parts} <= {*languages})
+    found = []
+    for code in languages:
+        graded = _GRADED.fullmatch(code)
+        parts = parts_of(graded[1] if graded else code)
+        if parts is not None and {*parts} <= {*languages}:
+            found.append(Switched(code, *parts, graded[2] if graded else ""))
     if not found:
         raise BabelScopeError(
             f"no code-switched prompts beside those of their two languages: there are {', '.join(languages)}",
             "capture all three, as --languages en,fr,en-fr, from prompts with a context",
         )
-    return found
+    return tuple(found)
 
 
 def query_language(prompt: Prompt, position: Position) -> str:
@@ -168,6 +176,17 @@ def sign_flips(values: Floats, n_perm: int, rng: np.random.Generator) -> Floats:
     signs = rng.choice(np.array([-1.0, 1.0]), size=(n_perm, values.shape[-1]))
     defined = ~np.isnan(values)
     return share(np.where(defined, values, 0.0) @ signs.T, np.count_nonzero(defined, axis=-1)[..., None])
+
+
+def slopes(doses: Floats, values: Floats) -> Floats:
+    """Least-squares slope of values over doses within each item, (dose, ..., item) -> (..., item).
+
+    Doses and values that are undefined are left out; NaN with fewer than two different doses.
+    """
+    there = ~(np.isnan(doses) | np.isnan(values))
+    off = np.where(there, doses - mean_of_defined(np.where(there, doses, np.nan), axis=0), 0.0)
+    spread = (off**2).sum(axis=0)
+    return share((off * np.where(there, values, 0.0)).sum(axis=0), np.where(spread > 1e-12, spread, 0.0))
 
 
 def dose_response(

@@ -34,8 +34,10 @@ def claim(tables, quantity):
 def test_languages_that_stand_beside_both_of_their_parts_are_switched():
     found = switched.switched_languages(("en", "en-fr", "fr", "fr-en", "en-sw", "pt-BR"))
     assert [s.languages for s in found] == [("en", "fr", "en-fr"), ("fr", "en", "fr-en")]
+    graded = switched.switched_languages(("en", "en-fr-25", "fr", "en-fr"))
+    assert [(s.languages, s.degree) for s in graded] == [(("en", "fr", "en-fr-25"), "25"), (("en", "fr", "en-fr"), "")]
     with pytest.raises(BabelScopeError, match="no code-switched prompts") as refused:
-        switched.switched_languages(("en", "fr", "en-sw"))
+        switched.switched_languages(("en", "fr", "en-sw", "en-sw-25"))
     assert "en,fr,en-fr" in refused.value.hint
 
 
@@ -123,6 +125,39 @@ def test_the_response_to_a_dose_is_spearmans_correlation():
     assert found["low"] <= found["estimate"] <= found["high"]
     assert np.isnan(switched.dose_response(np.ones(30), values, weights, 199, rng)["p"])
     assert np.isnan(switched.dose_response(doses, np.full(30, np.nan), weights, 199, rng)["estimate"])
+
+
+def test_slopes_within_items_are_those_of_least_squares():
+    rng = np.random.default_rng(8)
+    doses, values = rng.random((4, 1, 9)), rng.normal(size=(4, 3, 9))
+    values[1, 2, 5] = np.nan
+    doses[:, 0, 7] = 0.3
+    found = switched.slopes(doses, values)
+    for cell, item in np.ndindex(3, 9):
+        kept = ~np.isnan(values[:, cell, item])
+        if item == 7:
+            assert np.isnan(found[cell, item])
+        else:
+            expected = np.polyfit(doses[kept, 0, item], values[kept, cell, item], 1)[0]
+            assert found[cell, item] == pytest.approx(expected)
+
+
+def test_a_head_that_leaves_the_other_language_by_degrees_has_a_slope_and_others_have_none(tmp_path):
+    x = planted(np.random.default_rng(9), "tt", 6, 24, noise=0.1)[None]
+    for degree in (1, 2, 3, 4):
+        x[0, 1 + degree, :, :, [3, 9]] *= degree / 4  # so much of the context is in the other language
+        x[0, 1 + degree, :, 1, 3] /= 2**degree
+    languages = ("en", "fr", "en-fr-25", "en-fr-50", "en-fr-75", "en-fr")
+    tables = run(write_attention(tmp_path / "s.acts", x, languages=languages))
+    heads = tables["code_switched_attention_heads"]
+    rows = heads[heads["quantity"] == "cross_mass_change_slope"].set_index("head")
+    assert rows.loc[1, "estimate"] < -2
+    assert rows.loc[1, "verdict"] == "supported"
+    assert rows.loc[0, "verdict"] != "supported"
+    assert set(heads[heads["quantity"] == "gap"]["degree"]) == {"", "25", "50", "75"}
+    claims = tables["code_switched_attention"]
+    assert claims["claim"].str.contains("within items").sum() == 2
+    assert (claims["claim"] == CLAIMS["gap"]).sum() == 1
 
 
 def test_a_head_that_leaves_the_other_language_is_found_and_others_are_not(tmp_path):

@@ -1,44 +1,34 @@
 """What becomes of the attention of each head where context and question are in two languages."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from babelscope.analyses.attention import check_summaries
-from babelscope.analyses.estimates import Cells, LayerMean, columns, mean_over_pairs, pair_cells
-from babelscope.analyses.metrics.attention_stability import metric
-from babelscope.analyses.pairs import score_pairs
 from babelscope.analyses.recipe import RecipeInfo, claims_table
-from babelscope.analyses.scoring import MAX_T_PERMUTATIONS
 from babelscope.analyses.statistics import (
     Floats,
-    Resamples,
     benjamini_hochberg,
     interval,
     max_t,
     mean_of_defined,
     permutation_p,
-    resample,
     resampled_means,
     stream,
     verdicts,
 )
 from babelscope.analyses.study import Study
 from babelscope.analyses.switched import (
-    Switched,
-    changes,
-    dose,
     dose_response,
-    even_crossed,
-    other_segments,
     sign_flips,
+    slopes,
     switched_languages,
 )
-from babelscope.schema import Result, Site
+from babelscope.analyses.switched_heads import LEVEL, Measured, gap_row, measured, resamples_of
+from babelscope.schema import Result
 
 CLAIMS = {
     "gap": "heads follow the item into prompts in two languages (gap of stability)",
@@ -49,35 +39,9 @@ CLAIMS = {
     "crossed_share": "share of the cross-lingual query; null: even attention",
 }
 DOSE = "{} over the share of tokens in the other language (Spearman)"
+SLOPE = "{} per share of tokens in the other language, within items (slope)"
 DOSED = ("stability_change", "cross_mass_change")
 BINS = 3
-LEVEL = 0.95
-
-
-@dataclass(slots=True)
-class Measured:
-    """One pair of languages in one group at all layers and heads, (cell, item) each; cells are (layer, head).
-
-    `gaps` are rows of the gap per cell, `drawn` its (cell, 1 + permutation) means.
-    """
-
-    switched: Switched
-    group: str
-    site: str
-    cells: list[tuple[int, int]] = field(default_factory=list)
-    values: dict[str, list[tuple[Floats, Floats]]] = field(default_factory=dict)
-    doses: list[Floats] = field(default_factory=list)
-    gaps: list[dict[str, Any]] = field(default_factory=list)
-    drawn: list[Floats] = field(default_factory=list)
-    over_heads: LayerMean = field(default_factory=LayerMean)
-
-    def levels(self, quantity: str) -> Floats:
-        """(cell, item)."""
-        return np.concatenate([level for level, _ in self.values[quantity]], axis=-1).T
-
-    def differences(self, quantity: str) -> Floats:
-        """(cell, item)."""
-        return np.concatenate([found for _, found in self.values[quantity]], axis=-1).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +63,7 @@ class CodeSwitchedAttention:
         check_summaries(study.store)
         switched = switched_languages(study.languages)
         found = [
-            _measured(study, sites, one, group) for sites in layers.values() for one in switched
+            measured(study, sites, one, group) for sites in layers.values() for one in switched
             for group in study.groups
         ]  # fmt: skip
         about = {
@@ -111,68 +75,15 @@ class CodeSwitchedAttention:
             "p_max": "of the highest of all layers and heads under the same shuffles or flips",
             "interval": "percentile bootstrap over items, 95%",
         }  # fmt: skip
-        rows = [row for one in found for row in _claims(study, one)]
-        claims = claims_table(rows)
+        graded = _graded(found)
+        rows = [row for one in found if not one.switched.degree for row in _claims(study, one)]
+        claims = claims_table([*rows, *(row for degrees in graded for row in _sloping(study, degrees, per_head=False))])
         claims["verdict"] = _verdicts(claims)
         return [
             Result("code_switched_attention", claims, about),
-            Result("code_switched_attention_heads", _heads(study, found), about),
+            Result("code_switched_attention_heads", _heads(study, found, graded), about),
             Result("code_switched_attention_dose", _doses(study, found), about),
         ]
-
-
-def _measured(study: Study, sites: Sequence[Site], switched: Switched, group: str) -> Measured:
-    places = [study.languages.index(language) for language in switched.languages]
-    items = study.groups[group]
-    by_item = {p.item: p for p in study.prompts.of(switched.code)}
-    segments = study.store.plan.segments
-    other = other_segments([by_item[i] for i in items], segments, study.position)
-    resamples = _resamples(study, switched.languages, group)
-    found = Measured(switched, group, sites[0].name)
-    for number, site in enumerate(sites):
-        study.progress(number, len(sites), f"{switched.code} {site}")
-        x = np.asarray(study.block(site, items=items))[places]
-        assert site.layer is not None
-        found.cells += [(site.layer, head) for head in range(x.shape[2])]
-        for quantity, pair in changes(x, other).items():
-            found.values.setdefault(quantity, []).append(pair)
-        found.doses.append(dose(x[2], other))
-        crossed = Site("attn.crossed", site.layer, site.stack)
-        if crossed in study.store.plan.sites:
-            own = np.asarray(study.block(crossed, items=items), dtype=np.float64)[places[2]]
-            found.values.setdefault("crossed_share", []).append((even_crossed(x[2], other), own))
-        for head in range(x.shape[2]):
-            _follow(found, x[:, :, head], resamples)
-    return found
-
-
-def _resamples(study: Study, languages: Sequence[str], group: str) -> Resamples:
-    return resample(
-        len(study.groups[group]), languages, seed=study.seed, group=group, n_boot=study.n_boot, n_perm=study.n_perm
-    )
-
-
-def _follow(found: Measured, x: NDArray[np.generic], resamples: Resamples) -> None:
-    """The gap of one head between each of the two languages and their mixture."""
-    every = pair_cells(score_pairs(x, metric.measures({})[:1], resamples.permutations))
-    mixed = [1, 2]  # of the pairs of (context, question, both)
-    cells = mean_over_pairs(
-        Cells(
-            every.matched[:, mixed], every.gap[:, mixed], every.whole[:, mixed], every.observed[:, mixed],
-            every.permuted[:, mixed], {},
-        )
-    )  # fmt: skip
-    found.over_heads.add(cells)
-    found.gaps.append(_gap(cells, resamples.weights))
-    found.drawn.append(np.concatenate([cells.observed[0], cells.permuted[0, 0, :MAX_T_PERMUTATIONS]]))
-
-
-def _gap(cells: Cells, weights: Floats) -> dict[str, Any]:
-    own = {name: np.asarray(values).item() for name, values in columns(cells, weights, LEVEL).items()}
-    return {
-        "n": int(own["n"]), "level": own["matched"], "estimate": own["gap"], "low": own["gap_low"],
-        "high": own["gap_high"], "null": 0.0, "p": own["p"],
-    }  # fmt: skip
 
 
 def _tested(level: Floats, values: Floats, weights: Floats, flipped: Floats) -> pd.DataFrame:
@@ -202,13 +113,13 @@ def _shares(even: Floats, values: Floats, weights: Floats) -> pd.DataFrame:
 
 def _rows(study: Study, one: Measured, *, per_head: bool) -> Iterator[tuple[str, pd.DataFrame]]:
     """Quantity, and its rows for every cell, or for the mean over them."""
-    weights = _resamples(study, one.switched.languages, one.group).weights
+    weights = resamples_of(study, one.switched.languages, one.group).weights
     if per_head:
         rows, drawn = pd.DataFrame(one.gaps), np.stack(one.drawn)
         rows["p_max"] = max_t(drawn[:, 0], drawn[:, 1:])
         yield "gap", rows
     else:
-        yield "gap", pd.DataFrame([_gap(one.over_heads.cells(), weights)])
+        yield "gap", pd.DataFrame([gap_row(one.over_heads.cells(), weights)])
     for quantity in one.values:
         level, values = one.levels(quantity), one.differences(quantity)
         if not per_head:
@@ -230,7 +141,7 @@ def _claims(study: Study, one: Measured) -> Iterator[dict[str, Any]]:
     for quantity, rows in _rows(study, one, per_head=False):
         yield {**_place(one), "claim": CLAIMS[quantity], **{str(k): v for k, v in rows.iloc[0].items()}}
     doses = mean_of_defined(np.stack(one.doses), axis=0)
-    weights = _resamples(study, one.switched.languages, one.group).weights
+    weights = resamples_of(study, one.switched.languages, one.group).weights
     for quantity in DOSED:
         values = mean_of_defined(one.differences(quantity), axis=0)
         rng = stream(study.seed, "dose", one.group, one.switched.code)
@@ -241,18 +152,48 @@ def _claims(study: Study, one: Measured) -> Iterator[dict[str, Any]]:
         }
 
 
-def _heads(study: Study, found: Sequence[Measured]) -> pd.DataFrame:
-    tables = []
+def _graded(found: Sequence[Measured]) -> list[list[Measured]]:
+    """Those that differ in how much of the context is switched, and in nothing else."""
+    places: dict[tuple[str, ...], list[Measured]] = {}
     for one in found:
-        cells = pd.DataFrame(one.cells, columns=["layer", "head"]).astype("Int64")
-        for quantity, rows in _rows(study, one, per_head=True):
-            table = pd.concat([cells, rows], axis=1).assign(quantity=quantity, **_place(one))
-            table["q"] = benjamini_hochberg(table["p"])
-            table["verdict"] = _verdicts(table)
-            tables.append(table)
-    order = ["quantity", *_place(found[0]), "layer", "head", "n", "level", "estimate", "low", "high", "null", "p", "q",
-             "p_max", "verdict"]  # fmt: skip
-    return pd.concat(tables, ignore_index=True)[order]
+        places.setdefault((one.site, one.group, one.switched.context, one.switched.asked), []).append(one)
+    return [degrees for degrees in places.values() if len(degrees) > 1]
+
+
+def _sloping(study: Study, degrees: Sequence[Measured], *, per_head: bool) -> Iterator[dict[str, Any]]:
+    """Slopes over what was switched in the same item, one row for each cell, or for the mean over them."""
+    one = degrees[0]
+    weights = resamples_of(study, one.switched.languages, one.group).weights
+    doses = np.stack([mean_of_defined(np.stack(d.doses), axis=0) for d in degrees])[:, None]
+    for quantity in DOSED:
+        values = np.stack([d.differences(quantity) for d in degrees])
+        found = slopes(doses, values if per_head else mean_of_defined(values, axis=1)[:, None])
+        flipped = sign_flips(found, study.n_perm, stream(study.seed, "signs", one.group))
+        rows = _tested(np.full_like(found, np.nan), found, weights, flipped)
+        if per_head:
+            yield from _per_head(one, f"{quantity}_slope", rows)
+        else:
+            yield {**_place(one), "claim": SLOPE.format(quantity), **{str(k): v for k, v in rows.iloc[0].items()}}
+
+
+def _per_head(one: Measured, quantity: str, rows: pd.DataFrame, degree: str = "*") -> list[dict[str, Any]]:
+    cells = pd.DataFrame(one.cells, columns=["layer", "head"])
+    table = pd.concat([cells, rows], axis=1).assign(quantity=quantity, degree=degree, **_place(one))
+    table["q"] = benjamini_hochberg(table["p"])
+    table["verdict"] = _verdicts(table)
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _heads(study: Study, found: Sequence[Measured], graded: Sequence[Sequence[Measured]]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        for quantity, table in _rows(study, one, per_head=True):
+            rows += _per_head(one, quantity, table, one.switched.degree)
+    for degrees in graded:
+        rows += _sloping(study, degrees, per_head=True)
+    order = ["quantity", *_place(found[0]), "degree", "layer", "head", "n", "level", "estimate", "low", "high", "null",
+             "p", "q", "p_max", "verdict"]  # fmt: skip
+    return pd.DataFrame(rows)[order].astype({"layer": "Int64", "head": "Int64"})
 
 
 def _doses(study: Study, found: Sequence[Measured]) -> pd.DataFrame:
@@ -260,7 +201,7 @@ def _doses(study: Study, found: Sequence[Measured]) -> pd.DataFrame:
     tables = []
     for one in found:
         doses = mean_of_defined(np.stack(one.doses), axis=0)
-        weights = _resamples(study, one.switched.languages, one.group).weights
+        weights = resamples_of(study, one.switched.languages, one.group).weights
         for quantity in DOSED:
             values = mean_of_defined(one.differences(quantity), axis=0)
             ranks = pd.Series(doses).rank(method="first").to_numpy()
@@ -270,8 +211,12 @@ def _doses(study: Study, found: Sequence[Measured]) -> pd.DataFrame:
             table = _tested(inside, inside, weights, flipped).drop(columns=["level", "p_max"])
             table["dose"] = [float(mean_of_defined(np.where(parts == k, doses, np.nan))) for k in range(1, BINS + 1)]
             table["q"] = benjamini_hochberg(table["p"])
-            tables.append(table.assign(quantity=quantity, part=range(1, BINS + 1), **_place(one)))
-    order = ["quantity", *_place(found[0]), "part", "dose", "n", "estimate", "low", "high", "null", "p", "q"]
+            tables.append(
+                table.assign(
+                    quantity=quantity, part=range(1, BINS + 1), degree=one.switched.degree, **_place(one)
+                )
+            )  # fmt: skip
+    order = ["quantity", *_place(found[0]), "degree", "part", "dose", "n", "estimate", "low", "high", "null", "p", "q"]
     return pd.concat(tables, ignore_index=True)[order]
 
 
