@@ -106,6 +106,29 @@ def test_features_of_the_mass_are_those_of_the_full_pattern(model, prompts, tmp_
                     np.testing.assert_allclose(features[g, i, head], expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("model", "causal"), [("organism", True), ("encoder-organism", False)])
+def test_the_even_mass_from_segment_to_segment_is_that_of_the_definition(model, causal, tmp_path):
+    names = ("options", "question")
+    store = bs.capture(
+        tmp_path / "s.acts", model=model, sites=["attn.mass@0"], positions=[f"segment:{name}" for name in names],
+        prompts=bs.generate("ruletaker", items=3, max_depth=1, languages=["en", "de"]),
+    )  # fmt: skip
+    loaded = load_model(model_path(model), device="cpu")
+    segments = store.plan.segments
+    for g, language in enumerate(store.languages):
+        asked = store.prompts.of(language)
+        for i, tokens in enumerate(encode_prompts(loaded.tokenizer, asked)):
+            inside = np.array([
+                [a < b and any(s.name == t and a < s.stop and s.start < b for s in asked[i].segments) for t in segments]
+                for a, b in tokens.spans
+            ])  # fmt: skip
+            for name in names:
+                queries = np.flatnonzero(inside[:, segments.index(name)])
+                expected = attention.even_mass(inside, queries, causal=causal)
+                rows = store.select("attn.mass@0", position=f"segment:{name}").numpy()[g, i]
+                np.testing.assert_allclose(rows[:, -len(segments) :], expected[None].repeat(len(rows), 0), atol=1e-5)
+
+
 def test_a_store_without_attention_is_told_what_to_capture(tmp_path):
     store = bs.capture(tmp_path / "s.acts", model="organism", prompts="kfrd-arithmetic", limit=4,
                        languages=["en", "de"], sites=["resid.post@0"])  # fmt: skip
