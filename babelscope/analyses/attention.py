@@ -12,10 +12,12 @@ from scipy.special import entr
 
 from babelscope.analyses.statistics import Floats, mean_of_defined, share
 from babelscope.errors import BabelScopeError
+from babelscope.schema import Site
 from babelscope.schema.plan import ROW_SUMMARIES
 
 if TYPE_CHECKING:
     from babelscope.activations_store import ActivationStore
+    from babelscope.analyses.study import Study
 
 ENTROPY, FIRST_TOKEN, DISTANCE = range(len(ROW_SUMMARIES))
 FEWEST_SEGMENTS = 2
@@ -39,6 +41,22 @@ def check_summaries(store: "ActivationStore") -> None:
             f"the prompts of {store.path} have {len(store.plan.segments)} segments; mass is compared over two or more",
             "capture prompts with segments, as context and question",
         )
+
+
+def mass_layers(study: "Study") -> list[list[Site]]:
+    """Layers of `attn.mass` in each stack of the model, of those that were asked for.
+
+    Raises
+    ------
+    BabelScopeError
+        If there are none, or as `check_summaries`.
+    """
+    asked = None if study.sites is None else {text.split("@")[0] for text in study.sites}
+    stored = dict.fromkeys(s.name for s in study.store.plan.sites if s.kind == "attn.mass")
+    names = [name for name in stored if asked is None or name in asked] or ["attn.mass"]
+    layers = [study.layers(name) for name in names]
+    check_summaries(study.store)
+    return layers
 
 
 def own_and_even(x: NDArray[np.generic]) -> tuple[Floats, Floats]:

@@ -111,6 +111,15 @@ def test_a_segment_that_no_prompt_shows_is_not_testable(tmp_path):
     assert np.isfinite(tables["head_profiles"].query("claim == @ALIKE")["estimate"]).all()
 
 
+def test_the_layers_that_were_asked_for_are_read_and_no_others(tmp_path):
+    x = np.stack([planted(np.random.default_rng(7), "ct", 3, 8)] * 3)
+    store = write_attention(tmp_path / "s.acts", x)
+    assert set(run(store)["head_profiles_heads"]["layer"]) == {0, 1, 2}
+    assert set(run(store, sites=["attn.mass@1:3"])["head_profiles_heads"]["layer"]) == {1, 2}
+    with pytest.raises(BabelScopeError, match="holds no attn"):
+        run(store, sites=["resid.post@0"])
+
+
 def test_missing_inputs_are_named(tmp_path):
     store = bs.capture(tmp_path / "s.acts", model="organism", prompts="kfrd-arithmetic", limit=4,
                        languages=["en", "de"], sites=["resid.post@0"])  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from babelscope.analyses.attention import check_summaries
+from babelscope.analyses.attention import mass_layers
 from babelscope.analyses.recipe import RecipeInfo, claims_table
 from babelscope.analyses.statistics import (
     Floats,
@@ -58,12 +58,10 @@ class CodeSwitchedAttention:
 
     def run(self, study: Study) -> list[Result]:
         """Claims per pair of languages; `..._heads` for every layer and head; `..._dose` by share of other tokens."""
-        names = [s.name for s in study.store.plan.sites if s.kind == "attn.mass"] or ["attn.mass"]
-        layers = {name: study.layers(name) for name in dict.fromkeys(names)}
-        check_summaries(study.store)
+        layers = mass_layers(study)
         switched = switched_languages(study.languages)
         found = [
-            measured(study, sites, one, group) for sites in layers.values() for one in switched
+            measured(study, sites, one, group) for sites in layers for one in switched
             for group in study.groups
         ]  # fmt: skip
         about = {

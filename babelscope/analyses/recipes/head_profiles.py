@@ -12,10 +12,10 @@ from babelscope.analyses.attention import (
     DISTANCE,
     ENTROPY,
     FIRST_TOKEN,
-    check_summaries,
     feature_names,
     head_features,
     intraclass_correlation,
+    mass_layers,
     own_and_even,
     profile_similarity,
 )
@@ -84,9 +84,7 @@ class HeadProfiles:
 
     def run(self, study: Study) -> list[Result]:
         """Claims; `..._heads` with the intraclass correlation, and `..._languages` with the means, of every head."""
-        names = [s.name for s in study.store.plan.sites if s.kind == "attn.mass"] or ["attn.mass"]
-        layers = {name: study.layers(name) for name in dict.fromkeys(names)}
-        check_summaries(study.store)
+        layers = mass_layers(study)
         features = feature_names(study.store.plan.segments)
         claims: list[dict[str, Any]] = []
         heads, languages = [], []
@@ -95,7 +93,7 @@ class HeadProfiles:
                 len(study.groups[group]), study.languages, seed=study.seed, group=group,
                 n_boot=min(study.n_boot, RESAMPLES), n_perm=min(study.n_perm, RESAMPLES),
             )  # fmt: skip
-            for sites in layers.values():
+            for sites in layers:
                 found = _read(study, sites, group)
                 claims += _alike(study, found, resamples)
                 table, overall = _following(found, features, resamples)
