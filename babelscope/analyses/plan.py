@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope import plugins
+from babelscope.analyses.attention import check_summaries
 from babelscope.analyses.covariates import covariates_of
 from babelscope.analyses.metric import Metric, Sweep
 from babelscope.analyses.pairs import SMALLEST_STRATUM
@@ -127,6 +128,8 @@ def tasks(
                 f"metric {name} reads {', '.join(sorted(reads))}; {where} hold none of them",
                 f"capture again with --site {wanted}, or leave out --metric {name}",
             )
+        if any("summary" in s.axes for s in chosen):
+            check_summaries(store)
         published = [s.kind == metric.info.paper_site and str(position) == metric.info.paper_position for s in chosen]
         if mode == "paper" and not metric.info.paper_site:
             raise BabelScopeError(f"metric {name} has no published definition", "use --mode corrected")

@@ -52,6 +52,44 @@ def code_switched(prompts: PromptSet, code: str) -> PromptSet:
         If the code does not name two languages of the set, if they have no item in common, or if the two texts of an
         item do not belong together: another right option, another number of options or of context segments.
     """
+    made = tuple(_switched(context, asked, code) for context, asked in _pairs(prompts, code))
+    return PromptSet(prompts.name, made, prompts.source)
+
+
+def partly_switched(prompts: PromptSet, code: str, share: float, *, name: str = CONTEXT) -> PromptSet:
+    """The items of a pair of languages `a-b` with only the first sentences of the context in a.
+
+    As `code_switched`, for prompts whose sentences are segments of their own (`sentences.sentence_segments`). The
+    language of the prompts is the code and the percentage, as `en-fr-25`; with a share of 1 it is the code alone.
+
+    Parameters
+    ----------
+    prompts : PromptSet
+        With both languages.
+    code : str
+        Such as `en-fr`.
+    share : float
+        Of the sentences of each item that are in a, 0.01 to 1; rounded, and at least one sentence.
+    name : str
+        Of the segment whose sentences these are.
+
+    Raises
+    ------
+    BabelScopeError
+        As `code_switched`, for another share, and if an item has no segment `NAME-1`.
+    """
+    if share != 1 and not 1 <= round(100 * share) <= 99:
+        raise BabelScopeError(f"a share of {share} of the sentences cannot be switched", "give 0.01 to 0.99, or 1")
+    made, named = [], code if share == 1 else f"{code}-{round(100 * share):02d}"
+    for context, asked in _pairs(prompts, code):
+        total = sum(s.name.rpartition("-")[0] == name for s in asked.segments)
+        first = frozenset(f"{name}-{k + 1}" for k in range(max(1, round(share * total))))
+        made.append(_switched(context, asked, named, first))
+    return PromptSet(prompts.name, tuple(made), prompts.source)
+
+
+def _pairs(prompts: PromptSet, code: str) -> list[tuple[Prompt, Prompt]]:
+    """The prompts of each item in the two languages of a code."""
     pair = parts_of(code)
     if pair is None or pair[0] == pair[1]:
         raise BabelScopeError(f"{code!r} does not name two languages", "write context-question, as en-fr")
@@ -59,16 +97,16 @@ def code_switched(prompts: PromptSet, code: str) -> PromptSet:
         if language not in prompts.languages:
             raise unknown_name("language in these prompts", language, prompts.languages)
     contexts = {p.item: p for p in prompts.of(pair[0])}
-    made = tuple(_switched(contexts[p.item], p, code) for p in prompts.of(pair[1]) if p.item in contexts)
-    if not made:
+    found = [(contexts[p.item], p) for p in prompts.of(pair[1]) if p.item in contexts]
+    if not found:
         hint = "join translations by a key that is equal in both"
         raise BabelScopeError(f"prompt set {prompts.name!r}: {pair[0]} and {pair[1]} have no item in common", hint)
-    return PromptSet(prompts.name, made, prompts.source)
+    return found
 
 
-def _switched(context: Prompt, asked: Prompt, code: str) -> Prompt:
-    spans = [[s for s in p.segments if s.name == CONTEXT] for p in (context, asked)]
-    _check(context, asked, spans)
+def _switched(context: Prompt, asked: Prompt, code: str, names: frozenset[str] = frozenset({CONTEXT})) -> Prompt:
+    spans = [[s for s in p.segments if s.name in names] for p in (context, asked)]
+    _check(context, asked, spans, min(names))
     text, segments, end = "", [], 0
     moved = {s: s for s in asked.segments}
     for theirs, own in zip(*spans, strict=True):
@@ -90,11 +128,11 @@ def _switched(context: Prompt, asked: Prompt, code: str) -> Prompt:
     )  # fmt: skip
 
 
-def _check(context: Prompt, asked: Prompt, spans: list[list[Segment]]) -> None:
+def _check(context: Prompt, asked: Prompt, spans: list[list[Segment]], name: str) -> None:
     pair = f"{context.language!r} and {asked.language!r}"
     if not all(spans):
         lacks = context.language if not spans[0] else asked.language
-        problem = f"item {asked.item!r} in {lacks!r} has no segment {CONTEXT!r}"
+        problem = f"item {asked.item!r} in {lacks!r} has no segment {name!r}"
         raise BabelScopeError(problem, "switch between context and question needs both; use a set that has contexts")
     for what, a, b in (
         ("the right option", context.gold, asked.gold),

@@ -54,6 +54,14 @@ def whole_sentences(text: str) -> list[str]:
     return [s.strip() for s in _SENTENCE.findall(text) if s.strip()]
 
 
+def sentence_spans(text: str) -> tuple[tuple[int, int], ...]:
+    """Characters `[start, stop)` of each of `whole_sentences`, in order."""
+    found = (
+        (m.start() + len(m[0]) - len(m[0].lstrip()), m.start() + len(m[0].rstrip())) for m in _SENTENCE.finditer(text)
+    )
+    return tuple((start, stop) for start, stop in found if start < stop)
+
+
 def numbers(text: str) -> list[int]:
     """The whole numbers in a text."""
     return [int(n) for n in _NUMBER.findall(text)]

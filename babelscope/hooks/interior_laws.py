@@ -76,7 +76,7 @@ class _Laws:
     def run(self, places: Mapping[_Seen, Place]) -> None:
         """One pass that listens at these places."""
         reductions = {
-            key: self.batch.reduction(Site(key.kind, key.layer, key.stack))
+            key: self.batch.reduction(Site(key.kind, key.layer, key.stack), even=True)
             for key, place in places.items()
             if place.end == "mass"
         }

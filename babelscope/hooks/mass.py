@@ -75,6 +75,10 @@ class Reduction:
         Whether queries and keys are the same tokens.
     last_only : bool
         Reduce the row of the last token alone; NaN in all others.
+    even : bool
+        Behind the summaries the same ones of attention that is spread evenly over the keys which the token sees: what
+        they are for no reason but the number and the places of tokens. In a pattern, a key is seen if some head gives
+        it weight: masks are the same for all heads, while biases (ALiBi) can leave nothing of far keys in some.
     """
 
     queries: Tensor
@@ -82,6 +86,7 @@ class Reduction:
     segments: Tensor
     same_tokens: bool
     last_only: bool
+    even: bool = False
     _causal: list[tuple[Tensor, bool]] = field(default_factory=list)  # masks are shared by layers: looked at once
 
     def of_pattern(self, pattern: Tensor) -> Tensor:
@@ -109,8 +114,13 @@ class Reduction:
 
     def _reduced(self, pattern: Tensor, at: Tensor, prompts: slice = slice(None)) -> Tensor:
         """Patterns (prompt, head, row, key) of the rows `at` (prompt, row) -> (prompt, row, head, summary)."""
-        keys, segments = self.keys[prompts].to(pattern.device), self.segments[prompts].to(pattern.device)
+        keys = self.keys[prompts].to(pattern.device)
         p = pattern.float() * keys[:, None, None, :]
+        found = self._summaries(p, at, prompts)
+        return self._beside(found, self._summaries(evenly((p > 0).any(1)), at, prompts)) if self.even else found
+
+    def _summaries(self, p: Tensor, at: Tensor, prompts: slice) -> Tensor:
+        segments = self.segments[prompts].to(p.device)
         entropy = torch.special.entr(p).sum(-1)
         if self.same_tokens:
             away = (at[:, :, None] - torch.arange(p.shape[-1], device=p.device)).float()
@@ -119,6 +129,11 @@ class Reduction:
             distance = torch.full_like(entropy, torch.nan)
         first = torch.stack([entropy, p[..., 0], distance], -1)
         return torch.cat([first, p @ segments[:, None]], -1).transpose(1, 2)
+
+    @staticmethod
+    def _beside(found: Tensor, even: Tensor) -> Tensor:
+        """Summaries, and behind them those of even attention, which have no heads: (prompt, row, 1, summary)."""
+        return torch.cat([found, even.expand(-1, -1, found.shape[2], -1)], -1)
 
     def _scattered(self, rows: Tensor) -> Tensor:
         """(prompt, 1, head, summary) of the last tokens among rows of NaN."""
@@ -151,7 +166,27 @@ class Reduction:
         entropy = (log_sum - dots.scale * mean_score).clamp_min(0)
         lacking = self.segments[:, 0].isnan().to(key.device)[:, None, None]
         found = [entropy[..., None], first, self._distance(places)[..., None], masses.masked_fill(lacking, torch.nan)]
-        return torch.cat(found, -1).transpose(1, 2)
+        summaries = torch.cat(found, -1).transpose(1, 2)
+        return self._beside(summaries, self._evened(dots)) if self.even else summaries
+
+    def _evened(self, dots: DotProducts) -> Tensor:
+        """Summaries of even attention, (prompt, query, 1, summary); token x token only where the mask is."""
+        keys, segments = (x.to(dots.query.device) for x in (self.keys, self.segments))
+        n, mask = dots.query.shape[2], dots.mask
+        causal = dots.is_causal if mask is None else self._is_plainly_causal(mask)
+        if mask is not None and not causal:
+            seen = mask.expand(len(keys), -1, n, keys.shape[1])[:, 0] & keys.bool()[:, None]
+            at = torch.arange(n, device=keys.device)[None]
+            rows = [self._summaries(evenly(seen[i : i + 1]), at, slice(i, i + 1)) for i in range(len(seen))]
+            return torch.cat(rows)
+        at = torch.arange(keys.shape[1], device=keys.device).float()
+        held = torch.cat([keys[..., None], (keys * at)[..., None], keys[..., None] * segments], -1).double()
+        held = held.cumsum(1) if causal else held.sum(1, keepdim=True).expand(-1, n, -1)
+        number, places, masses = held.tensor_split([1, 2], -1)
+        own = torch.arange(n, device=keys.device).double()[None, :, None]
+        distance = own - places / number if self.same_tokens else torch.full_like(places, torch.nan)
+        found = torch.cat([number.log(), keys[:, None, :1] / number, distance, masses / number], -1)
+        return found.float()[:, :, None]
 
     def _columns(self, key: Tensor) -> Tensor:
         """(prompt, key, column): the first token; the segments; the parts of the prompt, and the offset in each."""
@@ -209,6 +244,11 @@ class Reduction:
             answer = seen.shape[-2:] == (n, n) and bool(((seen == wanted) | ~real[:, :, None]).all())
         self._causal.append((mask, answer))
         return answer
+
+
+def evenly(seen: Tensor) -> Tensor:
+    """Attention spread over the keys that are seen: (prompt, query, key) -> (prompt, 1, query, key)."""
+    return (seen / seen.sum(-1, keepdim=True).clamp_min(1)).float()[:, None]
 
 
 def _rows(x: Tensor, last: Tensor) -> Tensor:

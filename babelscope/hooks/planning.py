@@ -116,6 +116,7 @@ def make_plan(
         decoder=decoder if loaded.ref.n_encoder_layers else "",
         continuation=continuation,
         segments=segments,
+        even=any("summary" in site.axes for site in expanded),
         source_tokens=source_tokens(loaded.tokenizer, prompts.languages),
         levers=tuple(x for x in LEVERS if x in levers and _levers_apply(loaded, backend, expanded, chosen)),
         on_overflow=on_overflow if stored == "float16" != loaded.ref.dtype else "stop",

@@ -156,12 +156,12 @@ class Batch:
         """The mask of the tokens whose keys a site of attention reads."""
         return self.mask_of("enc" if site.kind.startswith("cross.") else site.stack)
 
-    def reduction(self, site: Site, *, last_only: bool = False) -> Reduction:
-        """How a site such as `attn.mass` reduces attention in this batch."""
+    def reduction(self, site: Site, *, last_only: bool = False, even: bool = False) -> Reduction:
+        """How a site such as `attn.mass` reduces attention in this batch, and with `even` even attention beside it."""
         key_stack = "enc" if site.kind.startswith("cross.") else site.stack
         keys = self.key_mask(site)
         segments = self.segments.get(key_stack, keys.new_zeros((*keys.shape, 0), dtype=torch.float32))
-        return Reduction(self.mask_of(site.stack), keys, segments, key_stack == site.stack, last_only)
+        return Reduction(self.mask_of(site.stack), keys, segments, key_stack == site.stack, last_only, even)
 
     @property
     def output_mask(self) -> Tensor:

@@ -43,7 +43,7 @@ LEVERS = {
 
 # Fields that came after stores were written: left out where they have their default, so that plans that say the same
 # have one fingerprint in all versions.
-_LATER = ("source_tokens", "on_overflow", "pass_cost", "pooled")
+_LATER = ("source_tokens", "on_overflow", "pass_cost", "pooled", "even")
 
 # Tokens that could be run in the time that one more forward pass costs: measured 15-60 on two CPU cores.
 PASS_COST = 48
@@ -130,6 +130,8 @@ class CapturePlan:
         padding. Small on a CPU, large where launching a pass is what takes the time.
     pooled : int
         Number of consecutive blocks whose prompts share forward batches.
+    even : bool
+        Whether sites with the axis `summary` hold the summaries of even attention as well.
     """
 
     model: ModelRef
@@ -152,6 +154,7 @@ class CapturePlan:
     on_overflow: str = "stop"
     pass_cost: int = PASS_COST
     pooled: int = 1
+    even: bool = False
     _sha256: str = field(default="", init=False, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -220,8 +223,12 @@ class CapturePlan:
 
     @property
     def summaries(self) -> tuple[str, ...]:
-        """Names along the axis `summary`: entropy, mass on the first token, mean distance, mass on each segment."""
-        return (*ROW_SUMMARIES, *(f"segment:{name}" for name in self.segments))
+        """Names along the axis `summary`: entropy, mass on the first token, mean distance, mass on each segment.
+
+        Behind them those of attention spread evenly over the keys that the token sees, as `even:segment:question`.
+        """
+        own = (*ROW_SUMMARIES, *(f"segment:{name}" for name in self.segments))
+        return (*own, *(f"even:{name}" for name in own)) if self.even else own
 
     def extents(self, site: Site | SiteKind) -> tuple[int, ...]:
         """Extents of those axes of a site that depend on the prompts; they stand behind those of the model."""

@@ -34,6 +34,14 @@ def test_keys_and_segments_decide_numbers_and_shapes():
     assert ATTENTION.extents(Site("mlp.act", 0)) == ()
 
 
+def test_summaries_of_even_attention_stand_behind_those_of_the_head():
+    assert "even" not in ATTENTION.to_json()
+    even = dataclasses.replace(ATTENTION, even=True)
+    assert even.summaries == (*ATTENTION.summaries, *(f"even:{name}" for name in ATTENTION.summaries))
+    assert even.extents(Site("attn.mass", 0)) == (8,)
+    assert CapturePlan.from_json(json.loads(json.dumps(even.to_json()))) == even
+
+
 def test_the_fingerprint_ignores_where_the_model_lies():
     moved = dataclasses.replace(MODEL, source="elsewhere", adapter="there")
     assert dataclasses.replace(PLAN, model=moved).fingerprint == PLAN.fingerprint
@@ -46,7 +54,7 @@ def test_the_fingerprint_ignores_where_the_model_lies():
         {"prompts_sha256": "q" * 64}, {"languages": ("de", "en")}, {"items": ("i0",)}, {"sites": (Site("mlp.act", 0),)},
         {"positions": (Position("first"),)}, {"answers": "texts"}, {"continuation": 4}, {"backend": "nnsight"},
         {"block_items": 5}, {"token_budget": 1}, {"dtype": "float16"}, {"source_tokens": ("eng_Latn", "deu_Latn")},
-        {"pass_cost": 1024}, {"pooled": 2},
+        {"pass_cost": 1024}, {"pooled": 2}, {"even": True},
         {"model": dataclasses.replace(MODEL, attn_implementation="sdpa")},
         {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, tokenizer_sha256="x" * 64)},

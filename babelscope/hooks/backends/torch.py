@@ -88,7 +88,8 @@ class TorchPass:
 def reductions(plan: CapturePlan, batch: Batch) -> dict[Site, Reduction]:
     """How attention is reduced for each site of a plan that is such a reduction; one for all layers."""
     last_only = plan.positions == (Position("last"),)
-    named = {site.name: batch.reduction(site, last_only=last_only) for site in plan.sites if "summary" in site.axes}
+    reduced = [site for site in plan.sites if "summary" in site.axes]
+    named = {site.name: batch.reduction(site, last_only=last_only, even=plan.even) for site in reduced}
     return {site: named[site.name] for site in plan.sites if site.name in named}
 
 
