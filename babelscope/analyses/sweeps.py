@@ -17,9 +17,9 @@ def sweep_summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `n` is the smallest number of items at any threshold. `area_matched` and `area_gap` are areas over the grid (over its
-        logarithm where `axis` says so) divided by its width, so in units of the metric; `gap_min` and `gap_max`
-        are the ends of the gap. `kendall_tau` is the mean over all pairs of thresholds of the rank correlation of
+        `n` is the smallest number of items at any threshold. `area_matched` and `area_gap` are areas over the grid (or
+        its logarithm: `axis`) divided by its width, so in units of the metric; `gap_min` and `gap_max` are the ends
+        of the gap. `kendall_tau` is the mean over all pairs of thresholds of the rank correlation of
         language pairs by gap; `kendall_tau_layers` that of the layers, in rows over layers; `kendall_tau_groups` that
         of the groups. `conclusion_stability` is the share of the grid on which the gap keeps its sign and its interval
         excludes zero. `n_undefined` counts thresholds without a value.

@@ -39,8 +39,8 @@ def swept_table(variant, grid, gap):
         {
             "metric": "nao", "mode": "corrected", "variant": variant, "site": "mlp.act", "position": "last",
             "layer": layer, "head": pd.NA, "group": group, "language_a": a, "language_b": b, "threshold": t,
-            "n": 10 + k, "matched": 2 * gap(t, group, layer, (a, b)), "gap": gap(t, group, layer, (a, b)), "stability": 0.9,
-            "verdict": "supported",
+            "n": 10 + k, "matched": 2 * gap(t, group, layer, (a, b)), "gap": gap(t, group, layer, (a, b)),
+            "stability": 0.9, "verdict": "supported",
         }
         for k, t in enumerate(grid) for group in ("x", "y") for layer in (0, 1, 2, pd.NA) for a, b in pairs
     ]  # fmt: skip
@@ -81,8 +81,8 @@ def test_summaries_of_contrasts_hold_the_fewest_items_and_rank_layers():
     rows = [
         {
             "metric": "nao", "mode": "corrected", "variant": "overlap", "group_a": "x", "group_b": "y",
-            "site": "mlp.act", "position": "last", "layer": layer, "head": pd.NA, "threshold": t, "n_a": 9, "n_b": 7 + k,
-            "estimate": 0.1 * (layer is not pd.NA and layer), "stability": 1.0, "verdict": "supported",
+            "site": "mlp.act", "position": "last", "layer": layer, "head": pd.NA, "threshold": t, "n_a": 9,
+            "n_b": 7 + k, "estimate": 0.1 * (layer is not pd.NA and layer), "stability": 1.0, "verdict": "supported",
         }
         for k, t in enumerate((0.1, 0.4)) for layer in (0, 1, pd.NA)
     ]  # fmt: skip
