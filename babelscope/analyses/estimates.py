@@ -135,9 +135,12 @@ def joined(cells: Sequence[Cells]) -> Cells:
     )
 
 
-def columns(cells: Cells, weights: Floats, level: float, highest: float = 1.0) -> dict[str, NDArray[np.generic]]:
+def columns(
+    cells: Cells, weights: Floats, level: float, highest: float | Floats = 1.0
+) -> dict[str, NDArray[np.generic]]:
     """Columns of the tidy table, each (variant, pair).
 
+    `highest` is what identical items reach, one number or (variant, 1); NaN gives no `gap_corrected`.
     `null` is the mean of matched - gap over the items that count, so that gap = matched - null holds in every row.
     """
     matched, gap = mean_of_defined(cells.matched), mean_of_defined(cells.gap)

@@ -1,9 +1,9 @@
 """What a metric declares, and the measures that it puts into the pair engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,15 @@ class Similarity(Protocol):
 
     def __call__(self, a: NDArray[np.generic], b: NDArray[np.generic], /) -> NDArray[np.float64]:
         """(..., item, unit) twice -> (..., item, item)."""
+        ...
+
+
+@runtime_checkable
+class BlockSimilarity(Similarity, Protocol):
+    """A similarity with a step for all languages of a block: a scale that they share, rows that are scaled once."""
+
+    def prepare(self, x: NDArray[np.generic], /) -> Callable[[int, slice], Floats]:
+        """From (language, item, unit), the similarities of one language to others: (language, item, item)."""
         ...
 
 

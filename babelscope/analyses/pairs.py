@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from babelscope.analyses.metric import PairMeasure
+from babelscope.analyses.stacks import similarity_stack
 from babelscope.analyses.statistics import Floats, mean_of_defined, share
 
 # The null of an item leaves out the item's own part in it, which takes two others.
@@ -251,11 +252,12 @@ def score_pairs(
     without_null = [i for rows in whole if len(rows) < SMALLEST_STRATUM for i in rows]
     centered = np.array([m.similarity.centered_in_sample for m in measures])[:, None]
     at_once = max(1, STACK_BYTES // (8 * len(measures) * n * n))
+    stack = similarity_stack(x, [m.similarity for m in measures])
     scores, permuted = [], []
     for a in range(n_languages - 1):
         for start in range(a + 1, n_languages, at_once):
             others = slice(start, min(start + at_once, n_languages))
-            S = np.stack([m.similarity(x[a], x[others]) for m in measures])
+            S = stack(a, others)
             scores.append(scores_within(S, whole, centered_in_sample=centered))
             # What has no null is not in the observed mean, and must not be in the shuffled ones.
             S[..., without_null, :] = np.nan

@@ -258,7 +258,8 @@ def _results(what: Estimated) -> list[Result]:
     for name, metric in chosen.items():
         about = {
             "metric": name, "title": metric.info.title, "units": metric.info.units, "source": metric.info.source,
-            "range": [metric.info.low, metric.info.high], "parameters": repr(metric),
+            "range": [bound if math.isfinite(bound) else None for bound in (metric.info.low, metric.info.high)],
+            "parameters": repr(metric),
         }  # fmt: skip
         results.append(Result(name, tidy_table(found[name], position), {**about, **provenance}))
     contrasts = None

@@ -137,7 +137,7 @@ def estimates_of(
         variants: list[tuple[str, float]],
         pairs: tuple[tuple[str, str], ...],
         all_cells: Cells,
-        highest: float,
+        highest: float | Floats,
     ) -> Estimates:
         return Estimates(
             task.name, mode, task.site.name, layer, group.name, tuple(variants), pairs,
@@ -148,18 +148,23 @@ def estimates_of(
         named = tuple((languages[a], languages[b]) for a, b in language_pairs(len(languages)))
         both = joined([cells, mean_over_pairs(cells)])
         variants = [(m.variant, m.threshold) for m in measures]
-        found.append(estimate("corrected", variants, named + MEAN_PAIR, both, measures[0].similarity.highest))
+        found.append(estimate("corrected", variants, named + MEAN_PAIR, both, _highest(measures)))
     if task.paper and isinstance(paper, PaperMean):
         which = [k for k, m in enumerate(measures) if m.variant == paper.of]
         mean = mean_over_pairs(cells.variants(which))
         variants = [(paper.variant, measures[k].threshold) for k in which]
-        found.append(estimate("paper", variants, MEAN_PAIR, mean, measures[which[0]].similarity.highest))
+        found.append(estimate("paper", variants, MEAN_PAIR, mean, _highest([measures[k] for k in which])))
     if task.paper and isinstance(paper, JointOverlap):
         for variant, values in joint.items():
             if values is not None:
                 mean = joint_cells(values, group.draws, JOINT_NULL_DRAWS)
                 found.append(estimate("paper", [(variant, t) for t in paper.thresholds], MEAN_PAIR, mean, 1.0))
     return tuple(found)
+
+
+def _highest(measures: Sequence[PairMeasure | SetMeasure]) -> Floats:
+    """(variant, 1): the value that what is identical reaches."""
+    return np.array([[m.similarity.highest] for m in measures])
 
 
 def _drawn(cells: Cells) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 SUPPORTED = "supported"
 NOT_DISTINGUISHABLE = "not distinguishable from the null"
 THRESHOLD_DEPENDENT = "depends on the threshold"
+EXPLAINED = "explained by template or letter"
 NOT_TESTABLE = "not testable with this data"
 EXPLAINED = "explained by template or letter"
 

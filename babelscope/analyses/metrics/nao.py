@@ -1,17 +1,38 @@
 """Neuron activation overlap: how many active neurons the same item shares between languages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
 from babelscope.analyses.active import Rule, check_thresholds
+from babelscope.analyses.active_sets import CountedSimilarity
 from babelscope.analyses.joint import JointOverlap
 from babelscope.analyses.metric import MetricInfo, PairMeasure, Sweep
-from babelscope.analyses.similarities.jaccard import Jaccard
 from babelscope.analyses.similarities.overlap import Overlap
 
 # Parameter that `--sweep` names -> the rule whose bound it sets.
-SWEPT_RULES: dict[str, Rule] = {"threshold": "absolute", "quantile": "quantile", "top": "top"}
+SWEPT_RULES: dict[str, Rule] = {
+    "threshold": "absolute",
+    "quantile": "quantile",
+    "language_quantile": "language_quantile",
+    "top": "top",
+    "z": "z",
+    "language_z": "language_z",
+}
+
+
+def swept_measures(
+    similarities: Sequence[type[CountedSimilarity]], threshold: float, rule: Rule, sweep: Sweep
+) -> tuple[PairMeasure, ...]:
+    """Every similarity at every swept value of every rule, or at the one threshold where nothing is swept."""
+    grids = {SWEPT_RULES[name]: sweep[name] for name in SWEPT_RULES if name in sweep} or {rule: [threshold]}
+    return tuple(
+        PairMeasure(stem if under == "absolute" else f"{stem}_{under}", similarity(value, under), value)
+        for under, values in grids.items()
+        for stem, similarity in ((s.__name__.lower(), s) for s in similarities)
+        for value in check_thresholds(values, under)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +43,15 @@ class NeuronOverlap:
     ----------
     threshold : float
         Bound under `rule` where no grid is swept.
-    rule : {"absolute", "quantile", "top"}
+    rule : str
         As in `active_neurons`.
     similarity : type
-        `Overlap` (intersection over mean size) or `Jaccard`.
+        What is made of the sets, as `Overlap` (intersection over mean size) or `Jaccard`.
     """
 
     threshold: float = 0.4  # the paper's default; swept, never trusted
     rule: Rule = "absolute"
-    similarity: type[Overlap] | type[Jaccard] = Overlap
+    similarity: type[CountedSimilarity] = Overlap
 
     info: ClassVar[MetricInfo] = MetricInfo(
         title="Neuron activation overlap",
@@ -46,15 +67,7 @@ class NeuronOverlap:
 
     def measures(self, sweep: Sweep) -> tuple[PairMeasure, ...]:
         """One measure per swept value, or the one of `threshold` where nothing is swept."""
-        grids = {SWEPT_RULES[name]: sweep[name] for name in SWEPT_RULES if name in sweep} or {
-            self.rule: [self.threshold]
-        }
-        stem = self.similarity.__name__.lower()
-        return tuple(
-            PairMeasure(stem if rule == "absolute" else f"{stem}_{rule}", self.similarity(value, rule), value)
-            for rule, values in grids.items()
-            for value in check_thresholds(values, rule)
-        )
+        return swept_measures([self.similarity], self.threshold, self.rule, sweep)
 
     def paper(self, sweep: Sweep) -> JointOverlap:
         """Absolute thresholds only, which is what was published."""

@@ -1,5 +1,6 @@
 """Cosine of two activation vectors, as they are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,16 @@ def unit_rows(x: NDArray[np.generic]) -> NDArray[np.float64]:
         return np.asarray(rows / np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None])
 
 
+def products(rows: NDArray[np.float64]) -> Callable[[int, slice], NDArray[np.float64]]:
+    """From (language, item, unit), the products of the rows of one language with those of others."""
+
+    def between(a: int, others: slice) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(rows[a] @ np.swapaxes(rows[others], -1, -2))
+
+    return between
+
+
 @dataclass(frozen=True, slots=True)
 class Cosine:
     r"""Raw cosine, :math:`\langle x, y \rangle / (|x| |y|)`, in [-1, 1].
@@ -30,6 +41,10 @@ class Cosine:
 
     highest: ClassVar[float] = 1.0
     centered_in_sample: ClassVar[bool] = False
+
+    def prepare(self, x: NDArray[np.generic], /) -> Callable[[int, slice], NDArray[np.float64]]:
+        """Directions of (language, item, unit), computed once."""
+        return products(unit_rows(x))
 
     def __call__(self, a: NDArray[np.generic], b: NDArray[np.generic], /) -> NDArray[np.float64]:
         """(..., item, unit) twice -> (..., item, item)."""

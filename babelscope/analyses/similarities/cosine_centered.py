@@ -1,12 +1,13 @@
 """Cosine after removing each language's mean: what is left once the language itself is subtracted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from babelscope.analyses.similarities.cosine import unit_rows
+from babelscope.analyses.similarities.cosine import products, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class CenteredCosine:
 
     highest: ClassVar[float] = 1.0
     centered_in_sample: ClassVar[bool] = True
+
+    def prepare(self, x: NDArray[np.generic], /) -> Callable[[int, slice], NDArray[np.float64]]:
+        """Directions of the deviations of (language, item, unit), computed once."""
+        return products(_deviations(x))
 
     def __call__(self, a: NDArray[np.generic], b: NDArray[np.generic], /) -> NDArray[np.float64]:
         """(..., item, unit) twice -> (..., item, item)."""
