@@ -135,11 +135,6 @@ def mean_scores(parts: Sequence[AnswerScores]) -> AnswerScores:
     )
 
 
-def middle_layers(layers: Sequence[int], n_layers: int) -> list[int]:
-    """Those in the middle third of a model of `n_layers`."""
-    return [layer for layer in layers if n_layers / 3 <= layer + 0.5 < 2 * n_layers / 3]
-
-
 def mass_rows(masses: Mapping[str, Floats], names: Sequence[str], weights: Floats) -> list[dict[str, str | float]]:
     """Mean probability on each class of tokens in each language, beside that in the other languages.
 

@@ -8,7 +8,8 @@ import pytest
 import babelscope as bs
 from babelscope import workflows
 from babelscope.activations_store import ActivationStore, StoreWriter
-from babelscope.analyses.latent import AnswerTokens, answer_scores, mass_rows, mean_scores, middle_layers
+from babelscope.analyses.bands import MIDDLE, layer_thirds
+from babelscope.analyses.latent import AnswerTokens, answer_scores, mass_rows, mean_scores
 from babelscope.analyses.recipes.latent_language import LatentLanguage
 from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, NOT_TESTABLE, SUPPORTED, bootstrap_weights
 from babelscope.analyses.study import make_study
@@ -90,7 +91,7 @@ def test_the_mean_over_layers_is_taken_item_by_item():
     ("n_layers", "middle"), [(1, [0]), (2, []), (3, [1]), (6, [2, 3]), (12, [4, 5, 6, 7]), (5, [2])]
 )
 def test_middle_layers_are_the_middle_third(n_layers, middle):
-    assert middle_layers(range(n_layers), n_layers) == middle
+    assert layer_thirds(range(n_layers), n_layers)[MIDDLE] == middle
 
 
 def test_the_mass_of_a_script_stands_beside_that_in_other_languages():

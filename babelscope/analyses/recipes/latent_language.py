@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from babelscope.analyses.bands import MIDDLE, layer_thirds
 from babelscope.analyses.latent import (
     LEVEL,
     AnswerScores,
@@ -15,7 +16,6 @@ from babelscope.analyses.latent import (
     answer_scores,
     mass_rows,
     mean_scores,
-    middle_layers,
 )
 from babelscope.analyses.latent_tokens import answer_tokens, script_classes
 from babelscope.analyses.recipe import RecipeInfo, claims_table
@@ -149,7 +149,7 @@ class LatentLanguage:
 
     def _claims(self, study: Study, groups: Sequence[_Group], layers: list[int]) -> pd.DataFrame:
         n_layers = study.store.plan.model.n_layers
-        middle, last = middle_layers(layers, n_layers), [x for x in layers if x == n_layers - 1]
+        middle, last = layer_thirds(layers, n_layers)[MIDDLE], [x for x in layers if x == n_layers - 1]
         others = [g for g in study.languages if g != self.pivot]
         rows: list[dict[str, Any]] = []
         for group in groups:
