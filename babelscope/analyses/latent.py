@@ -64,8 +64,9 @@ class AnswerTokens:
         language : int
             Of the answers.
         counts : ndarray of bool
-            (item,): those that count; the others are NaN as row and as column.
+            (item,): those that count; the others are NaN as row and as column, and so are those without a finite row.
         """
+        counts = counts & np.isfinite(probabilities).all(axis=1)
         S: Floats = probabilities.astype(np.float64) @ self.members[language].astype(np.float64)
         S[~counts] = np.nan
         S[:, ~counts] = np.nan

@@ -204,7 +204,7 @@ def _row(
 ) -> dict[str, Any]:
     low, high = (float(x) for x in interval(resampled, level))
     return {
-        "claim": claim, "group": group, **asdict(universe), "n": n, "estimate": estimate, "low": low, "high": high,
+        "of_claim": claim, "group": group, **asdict(universe), "n": n, "estimate": estimate, "low": low, "high": high,
         "null": 0.0, "p": p, "same_sign": estimate > 0, "agrees": low > 0,
         "testable": not np.isnan([estimate, low]).any(),
     }  # fmt: skip
@@ -213,10 +213,10 @@ def _row(
 def by_choice(table: pd.DataFrame) -> pd.DataFrame:
     """Share of universes that agree with each claim, choice by choice: where it falls, that choice decides."""
     rows = [
-        {"claim": claim, "group": group, "choice": choice, "value": str(value), "n_universes": len(part),
+        {"of_claim": claim, "group": group, "choice": choice, "value": str(value), "n_universes": len(part),
          "same_sign": part["same_sign"].mean(), "agrees": part["agrees"].mean(), "null": 0.025}
         for choice in CHOICES
-        for (claim, group, value), part in table[table["testable"]].groupby(["claim", "group", choice], dropna=False)
+        for (claim, group, value), part in table[table["testable"]].groupby(["of_claim", "group", choice], dropna=False)
     ]  # fmt: skip
-    names = ["claim", "group", "choice", "value", "n_universes", "same_sign", "agrees", "null"]
+    names = ["of_claim", "group", "choice", "value", "n_universes", "same_sign", "agrees", "null"]
     return pd.DataFrame(rows, columns=names)

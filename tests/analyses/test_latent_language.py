@@ -35,6 +35,16 @@ def test_the_matrix_holds_the_summed_probability_of_every_answer_in_every_distri
             assert np.isnan(found[i, j]) if not (sets[1][i] and sets[1][j]) else found[i, j] == pytest.approx(slow)
 
 
+def test_an_item_without_a_finite_row_is_in_nobodys_null():
+    answers = AnswerTokens.of([[frozenset({k}) for k in range(5)]])
+    p = np.random.default_rng(0).random((5, 5))
+    p[2] = np.nan
+    found = answers.matrix(p, 0, answers.answered(0))
+    assert np.isnan(found[2]).all()
+    assert np.isnan(found[:, 2]).all()
+    assert np.isnan(found).sum() == 9
+
+
 def test_answers_are_apart_where_both_exist_and_share_no_token():
     sets = [[frozenset({1, 2}), frozenset({3}), frozenset(), frozenset({4})],
             [frozenset({2}), frozenset({5}), frozenset({6}), frozenset()]]  # fmt: skip
@@ -165,10 +175,10 @@ def claims(store, **options):
     study = make_study(store, n_boot=300, n_perm=300, by=None, model=str(workflows.model_path("organism")), **options)
     results = LatentLanguage().run(study)
     assert [r.name for r in results] == [
-        "latent_language", "latent_language_layers", "latent_language_scripts", "latent_language_entropy",
+        "latent_language", "latent_language_differences", "latent_language_layers", "latent_language_scripts",
+        "latent_language_entropy",
     ]  # fmt: skip
-    table = results[0].table
-    return table[table["layer"].isna()].set_index(["claim", "language_a"]), results
+    return results[0].table.set_index(["claim", "language_a"]), results
 
 
 ABOVE = "en above the input language, middle layers"
@@ -185,7 +195,11 @@ def test_english_in_the_middle_and_the_own_language_at_the_end_are_found_where_t
         assert table.loc[(BACK, language), "verdict"] == SUPPORTED
         assert table.loc[("answer in en above other items, middle layers", language), "verdict"] == SUPPORTED
     assert table.loc[(ABOVE, "zh"), "stability"] == 1
-    layers = results[1].table.set_index(["layer", "language", "answer_language"])
+    layers = results[2].table.set_index(["layer", "language", "answer_language"])
+    differences = results[1].table.set_index(["layer", "language"])
+    assert differences.loc[(2, "zh"), "difference"] == pytest.approx(
+        layers.loc[(2, "zh", "en"), "gap"] - layers.loc[(2, "zh", "zh"), "gap"]
+    )
     assert layers.loc[(2, "zh", "en"), "gap"] > 10 * abs(layers.loc[(2, "zh", "zh"), "gap"])
     assert layers.loc[(5, "zh", "zh"), "gap"] > 10 * abs(layers.loc[(5, "zh", "en"), "gap"])
 
@@ -217,7 +231,7 @@ def test_the_organism_says_the_answer_in_the_language_of_the_prompt(captured):
     assert table.loc[("answer in the input language above other items, last layer", "ru"), "verdict"] == SUPPORTED
     # It was taught in fourteen languages at once, none of them before the others.
     assert table.loc[(ABOVE, "*"), "estimate"] < 0
-    about, layers, scripts, entropy = (results[0].provenance, *(r.table for r in results[1:]))
+    about, layers, scripts, entropy = (results[0].provenance, *(r.table for r in results[2:]))
     assert about["last_layer_error"] < 1e-5
     assert set(layers["layer"]) == set(range(6))
     np.testing.assert_allclose(layers["probability"] - layers["null"], layers["gap"], atol=1e-12)
@@ -234,7 +248,7 @@ def test_answers_that_are_numbers_tell_no_languages_apart(tmp_path):
                        self_test=False)  # fmt: skip
     table, results = claims(store)
     assert set(table.loc[ABOVE, "verdict"]) == {NOT_TESTABLE}
-    layers = results[1].table.set_index(["layer", "language", "answer_language"])
+    layers = results[2].table.set_index(["layer", "language", "answer_language"])
     assert layers.loc[(2, "ru", "en"), "n"] == 0
     assert layers.loc[(2, "ru", "en"), "n_same_tokens"] == 8
 

@@ -47,7 +47,7 @@ ABOVE = ("gap of knowledge-free above that of knowledge", "knowledge-free - know
 
 
 def one(table, claim, group, **choices):
-    chosen = table[(table["claim"] == claim) & (table["group"] == group)]
+    chosen = table[(table["of_claim"] == claim) & (table["group"] == group)]
     for name, value in choices.items():
         chosen = chosen[chosen[name] == value]
     assert len(chosen) == 1
@@ -84,12 +84,12 @@ def test_a_universe_says_what_the_analysis_with_its_choices_says(planted, null):
 
 def test_every_choice_is_combined_with_every_other(planted):
     _, table, results, _ = multiverse(planted)
-    gaps = table[(table["claim"] == GAP) & (table["group"] == "knowledge")]
+    gaps = table[(table["of_claim"] == GAP) & (table["group"] == "knowledge")]
     # Two nulls, two variants, four bands; and the published definition over all items.
     assert len(gaps) == 2 * 2 * 4 + 4
     assert results[0].provenance["universes"] == len(gaps)
     assert set(gaps[gaps["mode"] == "paper"]["null_level"]) == {ALL_ITEMS}
-    peaks = table[(table["claim"] == PEAK) & (table["group"] == "knowledge")]
+    peaks = table[(table["of_claim"] == PEAK) & (table["group"] == "knowledge")]
     assert set(peaks["band"]) == {ALL_LAYERS}
 
 
@@ -117,7 +117,7 @@ def test_an_effect_that_is_everywhere_is_supported_in_every_universe(tmp_path):
 def test_an_effect_of_the_rule_alone_is_explained_by_it(tmp_path):
     claims, _, results, _ = multiverse(store_of(tmp_path, by_item=0.0, by_rule=2.0))
     assert claims.loc[(GAP, "knowledge"), "verdict"] == EXPLAINED
-    choices = results[2].table.set_index(["claim", "group", "choice", "value"])["agrees"]
+    choices = results[2].table.set_index(["of_claim", "group", "choice", "value"])["agrees"]
     assert choices[GAP, "knowledge", "null_level", ALL_ITEMS] == 1
     assert choices[GAP, "knowledge", "null_level", "rule"] < 0.5
 
@@ -144,7 +144,7 @@ def test_without_an_effect_universes_do_not_gang_up(tmp_path):
 
 def test_a_limit_draws_universes_by_the_seed(planted):
     _, table, results, _ = multiverse(planted, limit=5)
-    assert len(table[(table["claim"] == GAP) & (table["group"] == "knowledge")]) == 5
+    assert len(table[(table["of_claim"] == GAP) & (table["group"] == "knowledge")]) == 5
     assert results[0].provenance["universes"] == 20
     assert results[0].provenance["universes_analyzed"] == 5
     _, again, _, _ = multiverse(planted, limit=5)
@@ -153,7 +153,7 @@ def test_a_limit_draws_universes_by_the_seed(planted):
 
 def test_the_specification_curve_is_in_order(planted):
     _, table, _, _ = multiverse(planted)
-    for _, part in table.groupby(["claim", "group"]):
+    for _, part in table.groupby(["of_claim", "group"]):
         assert list(part["rank"]) == list(range(1, len(part) + 1))
         assert part["standardized"].is_monotonic_increasing
 
@@ -163,7 +163,7 @@ def test_shares_by_choice_are_counted(planted):
     for _, row in by_choice(table).iterrows():
         kept = [
             r for r in table.to_dict("records")
-            if r["claim"] == row["claim"] and r["group"] == row["group"] and str(r[row["choice"]]) == row["value"]
+            if r["of_claim"] == row["of_claim"] and r["group"] == row["group"] and str(r[row["choice"]]) == row["value"]
         ]  # fmt: skip
         assert len(kept) == row["n_universes"]
         assert np.mean([r["agrees"] for r in kept]) == pytest.approx(row["agrees"])

@@ -131,8 +131,7 @@ def found_in(store, **settings):
     notes = []
     study = make_study(store, n_boot=300, n_perm=300, by=None, note=notes.append)
     results = PredictiveValidity(metrics="cs", **settings).run(study)
-    table = results[0].table
-    return table[table["layer"].isna()].set_index("claim"), results, notes
+    return results[0].table.set_index("claim"), results, notes
 
 
 def planted(rng, *, strength, difficulty, easy=0.0):
@@ -156,9 +155,14 @@ def test_a_gap_that_goes_with_right_answers_is_found(tmp_path, partner):
     assert table.loc[WITHIN, "estimate"] > 0.3
     assert table.loc["cs raw: predicts transfer, within languages", "estimate"] > 0
     assert not notes
-    each = results[1].table
+    each = results[2].table
     source = each[(each["language"] == "en") & (each["outcome"] == "correct")]
     assert source["correlation"].isna().all() == (partner == "source")
+    layers = results[1].table
+    layers = layers[layers["layer"].notna()]
+    # The best of two layers is no more certain than each by itself.
+    assert (layers["p_max"] >= layers["p"] - 1e-9).all()
+    assert (layers["p_max"] <= 2 * layers["p"] + 0.1).all()
 
 
 def test_a_gap_that_has_nothing_to_do_with_right_answers_is_found_as_often_as_alpha_says(tmp_path):
@@ -180,7 +184,7 @@ def test_a_sign_that_turns_between_languages_is_simpsons_paradox_and_is_said(tmp
     x, right = planted(rng, strength=level * (0.7 + 0.6 * clear), difficulty=difficulty)
     table, results, notes = found_in(answered(tmp_path, x, right))
     assert table.loc[WITHIN, "estimate"] < 0 < table.loc[ACROSS, "estimate"]
-    across = results[2].table
+    across = results[3].table
     row = across[(across["variant"] == "raw") & (across["outcome"] == "correct") & across["layer"].isna()].iloc[0]
     assert row["signs_differ"]
     assert any("Simpson" in note for note in notes)

@@ -76,7 +76,7 @@ class LatentLanguage:
     )
 
     def run(self, study: Study) -> list[Result]:
-        """`latent_language`, and by layer the probabilities of answers, masses of scripts, and entropies.
+        """`latent_language`, and by layer differences, probabilities of answers, masses of scripts, and entropies.
 
         Raises
         ------
@@ -113,11 +113,12 @@ class LatentLanguage:
             if site.layer == study.store.plan.model.n_layers - 1 and str(study.position) == "last":
                 error = _law_error(study, loaded, readings[study.languages[0]], answers)
             study.progress(done, len(sites), f"latent-language {site}")
-        claims = self._claims(study, groups, [s.layer for s in sites if s.layer is not None])
+        stored = [s.layer for s in sites if s.layer is not None]
         about = self._about(study, answers, error)
         return [
-            Result("latent_language", claims, about),
-            Result("latent_language_layers", _corrected(layers), about),
+            Result("latent_language", self._claims(study, groups, stored), about),
+            Result("latent_language_differences", self._differences(study, groups, stored), about),
+            Result("latent_language_layers", _corrected(pd.DataFrame(layers)), about),
             Result("latent_language_scripts", pd.DataFrame(scripts), about),
             Result("latent_language_entropy", pd.DataFrame(entropies), about),
         ]
@@ -148,20 +149,24 @@ class LatentLanguage:
                 }  # fmt: skip
 
     def _claims(self, study: Study, groups: Sequence[_Group], layers: list[int]) -> pd.DataFrame:
+        """Claims on the middle and on the last layer, of every language and of all but the pivot ("*")."""
         n_layers = study.store.plan.model.n_layers
-        middle, last = layer_thirds(layers, n_layers)[MIDDLE], [x for x in layers if x == n_layers - 1]
+        bands = {
+            "middle layers": layer_thirds(layers, n_layers)[MIDDLE],
+            "last layer": [x for x in layers if x == n_layers - 1],
+        }
         others = [g for g in study.languages if g != self.pivot]
         rows: list[dict[str, Any]] = []
         for group in groups:
-            for name, chosen in (("middle layers", middle), ("last layer", last)):
+            for where, chosen in bands.items():
                 for language in [*study.languages, *(["*"] if others else [])]:
-                    rows += self._claims_of(study, group, language, others, chosen, name)
-            for layer in layers:
-                for language in others:
-                    rows += self._claims_of(study, group, language, others, [layer], "")
+                    spoken = others if language == "*" else [language]
+                    place = {"group": group.name, "site": SITE, "language_a": language, "language_b": self.pivot}
+                    claims = self._claims_of(study, group, spoken, chosen, where)
+                    rows += ({**place, **row, "claim": f"{row['claim']}, {where}"} for row in claims)
         table = pd.DataFrame(rows)
-        over_layers, over_languages = table["layer"].isna(), table["language_a"] == "*"
-        table["q"] = table.groupby([table["claim"], over_layers, over_languages])["p"].transform(benjamini_hochberg)
+        families = [table["claim"], table["language_a"] == "*"]
+        table["q"] = table.groupby(families)["p"].transform(benjamini_hochberg)
         table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], table["n"])
         # Every claim has a direction: the opposite of it is no support.
         wrong = (table["estimate"] < 0) & (table["verdict"] != NOT_TESTABLE)
@@ -169,46 +174,49 @@ class LatentLanguage:
         return claims_table({str(k): v for k, v in row.items()} for row in table.to_dict("records"))
 
     def _claims_of(
-        self, study: Study, group: _Group, language: str, others: Sequence[str], layers: Sequence[int], where: str
+        self, study: Study, group: _Group, spoken: Sequence[str], layers: Sequence[int], where: str
     ) -> Iterator[dict[str, Any]]:
-        """Claims of one language, or of all but the pivot ("*"), over some layers; of one layer without a name."""
-        spoken = list(others) if language == "*" else [language]
-        place = {
-            "group": group.name, "site": SITE, "layer": pd.NA if where else layers[0], "language_a": language,
-            "language_b": self.pivot,
-        }  # fmt: skip
-        at = f", {where}" if where else ""
-        upper = language != self.pivot
+        weights, pivot, named = group.resamples.weights, self.pivot, "the input language"
+        if spoken == [pivot]:
+            if layers:
+                yield {
+                    "claim": f"answer in {pivot} above other items",
+                    **self._own(group, spoken, layers).columns(weights),
+                }
+            return
+        claim = f"{pivot} above {named}" if where == "middle layers" else f"{named} above {pivot}"
         if not layers:
-            if upper:
-                yield {**place, "claim": f"{self.pivot} above the input language{at}", "n": 0, "null": 0.0}
+            yield {"claim": claim, "n": 0, "null": 0.0}
             return
-        pivot, own = (
-            mean_scores([group.scores[x, g, self.pivot if is_pivot else g] for x in layers for g in spoken])
-            for is_pivot in (True, False)
-        )
-        weights = group.resamples.weights
-        if where:
-            named = "the input language" if upper else self.pivot
-            yield {**place, "claim": f"answer in {named} above other items{at}", **own.columns(weights)}
-            if upper:
-                yield {**place, "claim": f"answer in {self.pivot} above other items{at}", **pivot.columns(weights)}
-        if not upper:
+        own, other = self._own(group, spoken, layers), self._in_pivot(group, spoken, layers)
+        yield {"claim": f"answer in {named} above other items", **own.columns(weights)}
+        yield {"claim": f"answer in {pivot} above other items", **other.columns(weights)}
+        if where == "last layer":
+            yield {"claim": claim, **_above(study, group, other, own)}
             return
-        first, second = (own, pivot) if where != "last layer" else (pivot, own)
-        claim = "the input language above " + self.pivot if where == "last layer" else (
-            f"{self.pivot} above the input language")  # fmt: skip
-        above = _above(study, group, first, second)
-        if where == "middle layers" and len(layers) > 1:
-            each = [
-                _above(
-                    study, group, mean_scores([group.scores[x, g, g] for g in spoken]),
-                    mean_scores([group.scores[x, g, self.pivot] for g in spoken]),
-                )["low"]
-                for x in layers
-            ]  # fmt: skip
-            above["stability"] = float(np.mean([low > 0 for low in each]))
-        yield {**place, "claim": claim + at, **above}
+        lows = [
+            _above(study, group, self._own(group, spoken, [x]), self._in_pivot(group, spoken, [x]))["low"]
+            for x in layers
+        ]
+        yield {"claim": claim, **_above(study, group, own, other), "stability": float(np.mean([x > 0 for x in lows]))}
+
+    def _own(self, group: _Group, spoken: Sequence[str], layers: Sequence[int]) -> AnswerScores:
+        """Of answers in the language of the prompt, over some languages and layers."""
+        return mean_scores([group.scores[layer, g, g] for layer in layers for g in spoken])
+
+    def _in_pivot(self, group: _Group, spoken: Sequence[str], layers: Sequence[int]) -> AnswerScores:
+        """Of answers in the pivot to the same prompts."""
+        return mean_scores([group.scores[layer, g, self.pivot] for layer in layers for g in spoken])
+
+    def _differences(self, study: Study, groups: Sequence[_Group], layers: list[int]) -> pd.DataFrame:
+        """How far the gap of the answer in the pivot is above that in the language of the prompt, layer by layer."""
+        rows = [
+            {"group": group.name, "layer": layer, "language": g, "pivot": self.pivot,
+             **_above(study, group, self._own(group, [g], [layer]), self._in_pivot(group, [g], [layer]))}
+            for group in groups for layer in layers for g in study.languages if g != self.pivot
+        ]  # fmt: skip
+        names = ["group", "layer", "language", "pivot", "n", "estimate", "low", "high", "null", "p"]
+        return _corrected(pd.DataFrame(rows, columns=names).rename(columns={"estimate": "difference"}))
 
     def _about(self, study: Study, answers: AnswerTokens, error: float) -> dict[str, Any]:
         pivot = study.languages.index(self.pivot)
@@ -225,7 +233,7 @@ class LatentLanguage:
             "interval": "percentile bootstrap over items, 95%",
             "p": "of an answer: items shuffled, add-one rule, one-sided; of one language above another: signs of the "
             "differences of gaps flipped item by item, two-sided",
-            "q": "Benjamini-Hochberg within a claim over groups and languages, and over layers where it names one",
+            "q": "Benjamini-Hochberg within a claim over groups and languages; by layer over all rows of a group",
             "stability": "share of the middle layers whose interval is above zero",
             "last_layer_error": error,
         }  # fmt: skip
@@ -266,8 +274,7 @@ def _above(study: Study, group: _Group, lower: AnswerScores, upper: AnswerScores
     }  # fmt: skip
 
 
-def _corrected(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows)
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     table["q"] = table.groupby("group")["p"].transform(benjamini_hochberg)
     return table
 

@@ -92,14 +92,14 @@ class Multiverse:
         table = pd.DataFrame([v.row for v in found])
         spread = [np.nan if np.isnan(v.resampled).all() else np.nanstd(v.resampled) for v in found]
         table["standardized"] = share(table["estimate"].to_numpy(), np.array(spread))
-        table["rank"] = table.groupby(["claim", "group"])["standardized"].rank(method="first").astype("Int64")
+        table["rank"] = table.groupby(["of_claim", "group"])["standardized"].rank(method="first").astype("Int64")
         about = {
             **study.provenance(), "title": self.info.title, "universes": len(grid), "universes_analyzed": len(chosen),
             "not_testable": failed, "limit": self.limit, **CONVENTIONS,
         }  # fmt: skip
         return [
             Result("multiverse", claims_table(_claims(table, found)), about),
-            Result("multiverse_universes", table.sort_values(["claim", "group", "rank"], ignore_index=True), about),
+            Result("multiverse_universes", table.sort_values(["of_claim", "group", "rank"], ignore_index=True), about),
             Result("multiverse_choices", by_choice(table), about),
         ]
 
@@ -172,7 +172,7 @@ def _sweep(metrics: Mapping[str, Metric]) -> dict[str, tuple[float, ...]]:
 
 def _claims(table: pd.DataFrame, found: Sequence[Verdict]) -> list[dict[str, Any]]:
     rows = []
-    for (claim, group), part in table.groupby(["claim", "group"], sort=False):
+    for (claim, group), part in table.groupby(["of_claim", "group"], sort=False):
         testable = part[part["testable"]]
         place = {"claim": claim, "group": group, "language_a": "*", "language_b": "*", "null": 0.5}
         if testable.empty or testable["n"].max() < MIN_ITEMS:

@@ -19,6 +19,7 @@ from babelscope.analyses.statistics import (
     Floats,
     benjamini_hochberg,
     bootstrap_weights,
+    max_t,
     mean_of_defined,
     stream,
     verdicts,
@@ -69,7 +70,7 @@ class PredictiveValidity:
     )
 
     def run(self, study: Study) -> list[Result]:
-        """`predictive_validity`, then the correlation within every language, and that over pairs of languages.
+        """`predictive_validity`, then correlations by layer, within every language, and over pairs of languages.
 
         Raises
         ------
@@ -84,36 +85,35 @@ class PredictiveValidity:
             )
         if self.partner not in ("source", "all"):
             raise BabelScopeError(f"there is no partner {self.partner!r}", "choose source or all")
-        rows: list[dict[str, Any]] = []
-        languages: list[dict[str, Any]] = []
-        across: list[dict[str, Any]] = []
+        rows, layers, languages, across = [list[dict[str, Any]]() for _ in range(4)]
         for gaps in self._gaps(study):
-            places = _places(study)[gaps.group]
-            for layer, values in gaps.by_layer.items():
-                for outcome in OUTCOMES:
-                    place = {"metric": gaps.metric, "variant": gaps.variant, "outcome": outcome, "group": gaps.group,
-                             "site": gaps.site, "layer": layer}  # fmt: skip
-                    found = self._within(study, values, correct[:, places], outcome, gaps.group)
-                    rows.append(_claim(place, found))
-                    languages += ({**place, **row} for row in _by_language(study.languages, found))
-                    pairs = _across(study, values, correct[:, places], outcome, gaps.group)
-                    across.append({**place, **_pair_columns(pairs, found)})
-                    rows.append(_pair_claim(place, pairs, len(places)))
-        table = pd.DataFrame(rows)
-        table["q"] = table.groupby(["claim", table["layer"].isna()])["p"].transform(benjamini_hochberg)
+            own = correct[:, _places(study)[gaps.group]]
+            for outcome in OUTCOMES:
+                place = {"metric": gaps.metric, "variant": gaps.variant, "outcome": outcome, "group": gaps.group,
+                         "site": gaps.site}  # fmt: skip
+                within = {x: self._within(study, v, own, outcome, gaps.group) for x, v in gaps.by_layer.items()}
+                pairs = {x: _across(study, v, own, outcome, gaps.group) for x, v in gaps.by_layer.items()}
+                rows += [_claim(place, within[None]), _pair_claim(place, pairs[None], own.shape[1])]
+                layers += ({**place, **row} for row in _by_layer(within))
+                for x, found in within.items():
+                    languages += ({**place, "layer": x, **row} for row in _by_language(study.languages, found))
+                    across.append({**place, "layer": x, **_pair_columns(pairs[x], found)})
+        table, by_layer = pd.DataFrame(rows), pd.DataFrame(layers)
+        table["q"] = table.groupby("claim")["p"].transform(benjamini_hochberg)
         table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], table["n"])
-        pairs_table = pd.DataFrame(across).astype({"layer": "Int64"})
-        for row in pairs_table[pairs_table["signs_differ"] & pairs_table["layer"].isna()].to_dict("records"):
+        family = [by_layer[name] for name in ("metric", "variant", "outcome")]
+        by_layer["q"] = by_layer.groupby([*family, by_layer["layer"].isna()])["p"].transform(benjamini_hochberg)
+        over_pairs = pd.DataFrame(across)
+        for row in over_pairs[over_pairs["signs_differ"] & over_pairs["layer"].isna()].to_dict("records"):
             study.note(
                 f"{row['metric']} {row['variant']} at {row['site']}, {row['outcome']}: within languages the sign is "
                 "another than across them (Simpson's paradox); trust the one within"
             )
-        within = pd.DataFrame(languages).astype({"layer": "Int64"})
+        details = {"layers": by_layer, "languages": pd.DataFrame(languages), "across": over_pairs}
         about = self._about(study)
         return [
             Result("predictive_validity", claims_table(_records(table)), about),
-            Result("predictive_validity_languages", within, about),
-            Result("predictive_validity_across", pairs_table, about),
+            *(Result(f"predictive_validity_{k}", t.astype({"layer": "Int64"}), about) for k, t in details.items()),
         ]
 
     def _gaps(self, study: Study) -> Iterator[_Gaps]:
@@ -163,7 +163,8 @@ class PredictiveValidity:
             "directions of the share right there of those right here; interval: jackknife over languages; p: languages "
             "relabeled, two-sided",
             "null": "0: no correlation",
-            "q": "Benjamini-Hochberg within a claim over layers, sites and groups; means over layers by themselves",
+            "q": "Benjamini-Hochberg within a claim over sites and groups; by layer over layers, sites and groups",
+            "p_max": "of a layer among all layers: the highest standardized correlation of every shuffle",
         }  # fmt: skip
 
 
@@ -243,8 +244,25 @@ def _common(place: Mapping[str, Any], where: str) -> dict[str, Any]:
     claim = f"{place['metric']} {place['variant']}: predicts {place['outcome']}, {where}"
     return {
         "claim": claim, "group": place["group"], "site": place["site"],
-        "layer": pd.NA if place["layer"] is None else place["layer"], "language_a": "*", "language_b": "*", "null": 0.0,
+        "language_a": "*", "language_b": "*", "null": 0.0,
     }  # fmt: skip
+
+
+def _by_layer(within: Mapping[int | None, Prediction]) -> Iterator[dict[str, Any]]:
+    """Correlations within languages of one curve, with the p of each layer among all of them."""
+    layers = [x for x in within if x is not None]
+    among = dict[int | None, float]()
+    if layers:
+        found = [within[x] for x in layers]
+        highest = max_t(np.abs([f.estimate for f in found]), np.abs(np.stack([f.permuted for f in found])))
+        among = dict(zip(layers, map(float, highest), strict=True))
+    for layer, found_in in within.items():
+        counted = ~np.isnan(found_in.each)
+        yield {
+            "layer": layer, "n": int(found_in.n[counted].max(initial=0)), "n_languages": int(counted.sum()),
+            "correlation": found_in.estimate, "low": found_in.low, "high": found_in.high, "null": 0.0, "p": found_in.p,
+            "p_max": among.get(layer, np.nan),
+        }  # fmt: skip
 
 
 def _by_language(languages: Sequence[str], found: Prediction) -> Iterator[dict[str, Any]]:
