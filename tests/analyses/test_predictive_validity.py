@@ -131,7 +131,9 @@ def found_in(store, **settings):
     notes = []
     study = make_study(store, n_boot=300, n_perm=300, by=None, note=notes.append)
     results = PredictiveValidity(metrics="cs", **settings).run(study)
-    return results[0].table.set_index("claim"), results, notes
+    assert results[0].name == "predictive_validity"
+    tables = {r.name.removeprefix("predictive_validity_"): r.table for r in results}
+    return results[0].table.set_index("claim"), tables, notes
 
 
 def planted(rng, *, strength, difficulty, easy=0.0):
@@ -155,11 +157,13 @@ def test_a_gap_that_goes_with_right_answers_is_found(tmp_path, partner):
     assert table.loc[WITHIN, "estimate"] > 0.3
     assert table.loc["cs raw: predicts transfer, within languages", "estimate"] > 0
     assert not notes
-    each = results[2].table
+    each = results["languages"]
     source = each[(each["language"] == "en") & (each["outcome"] == "correct")]
     assert source["correlation"].isna().all() == (partner == "source")
-    layers = results[1].table
+    layers = results["layers"]
     layers = layers[layers["layer"].notna()]
+    adjusted = results["adjusted"]
+    assert (adjusted[(adjusted["outcome"] == "correct") & adjusted["layer"].isna()]["low"] > 0).all()
     # The best of two layers is no more certain than each by itself.
     assert (layers["p_max"] >= layers["p"] - 1e-9).all()
     assert (layers["p_max"] <= 2 * layers["p"] + 0.1).all()
@@ -167,12 +171,12 @@ def test_a_gap_that_goes_with_right_answers_is_found(tmp_path, partner):
 
 def test_a_gap_that_has_nothing_to_do_with_right_answers_is_found_as_often_as_alpha_says(tmp_path):
     hits = 0
-    for seed in range(20):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         x, right = planted(rng, strength=2 * rng.random((1, N)).repeat(5, 0), difficulty=rng.normal(size=(5, N)))
         table, _, _ = found_in(answered(tmp_path / str(seed), x, right))
         hits += table.loc[WITHIN, "verdict"] == SUPPORTED
-    assert hits <= 5  # 0.999 quantile of 20 at a rate of 0.05
+    assert hits <= 4  # 0.999 quantile of 12 at a rate of 0.05
 
 
 def test_a_sign_that_turns_between_languages_is_simpsons_paradox_and_is_said(tmp_path):
@@ -184,7 +188,7 @@ def test_a_sign_that_turns_between_languages_is_simpsons_paradox_and_is_said(tmp
     x, right = planted(rng, strength=level * (0.7 + 0.6 * clear), difficulty=difficulty)
     table, results, notes = found_in(answered(tmp_path, x, right))
     assert table.loc[WITHIN, "estimate"] < 0 < table.loc[ACROSS, "estimate"]
-    across = results[3].table
+    across = results["across"]
     row = across[(across["variant"] == "raw") & (across["outcome"] == "correct") & across["layer"].isna()].iloc[0]
     assert row["signs_differ"]
     assert any("Simpson" in note for note in notes)
@@ -195,6 +199,17 @@ def test_answers_that_are_all_right_are_not_testable(tmp_path):
     x, right = planted(rng, strength=rng.random((5, N)), difficulty=-np.ones((5, N)))
     table, _, _ = found_in(answered(tmp_path, x, right))
     assert set(table.loc[WITHIN, ["verdict"]]) == {NOT_TESTABLE}
+
+
+def test_one_language_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    x, right = planted(rng, strength=rng.random((5, N)), difficulty=rng.normal(size=(5, N)))
+    store = answered(tmp_path, x, right)
+    with pytest.raises(BabelScopeError, match="one language"):
+        PredictiveValidity(metrics="cs").run(make_study(store, languages=["en"], by=None))
+    table = PredictiveValidity(metrics="cs").run(make_study(store, languages=["en", "de"], by=None, n_perm=50))[0].table
+    across = table[table["claim"].str.contains("across")]
+    assert set(across["verdict"]) == {NOT_TESTABLE}
 
 
 def test_what_is_missing_is_named(tmp_path):

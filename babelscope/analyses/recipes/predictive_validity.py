@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from babelscope.analyses.adjusted import LEXICAL, lexical_covariates, log_odds
 from babelscope.analyses.inference import PairCorrelation, pair_correlation
-from babelscope.analyses.metric import PairMeasure
-from babelscope.analyses.pairs import language_pairs, score_pairs
-from babelscope.analyses.plan import Task, chosen_metrics, default_metrics, tasks
+from babelscope.analyses.item_gaps import by_language, group_places, item_gaps
+from babelscope.analyses.pairs import language_pairs
 from babelscope.analyses.prediction import Prediction, outcomes, pair_outcomes, predicted
 from babelscope.analyses.recipe import RecipeInfo, claims_table
 from babelscope.analyses.statistics import (
@@ -29,17 +28,6 @@ from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
 
 OUTCOMES = ("correct", "transfer")
-
-
-@dataclass(slots=True)
-class _Gaps:
-    """Gaps of one metric, variant and site in one group: (pair, item) by layer, and their mean over layers."""
-
-    metric: str
-    variant: str
-    site: str
-    group: str
-    by_layer: dict[int | None, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +73,20 @@ class PredictiveValidity:
             )
         if self.partner not in ("source", "all"):
             raise BabelScopeError(f"there is no partner {self.partner!r}", "choose source or all")
-        rows, layers, languages, across = [list[dict[str, Any]]() for _ in range(4)]
-        for gaps in self._gaps(study):
-            own = correct[:, _places(study)[gaps.group]]
+        rows, layers, languages, across, adjusted = [list[dict[str, Any]]() for _ in range(5)]
+        lexical = _lexical(study, self.source)
+        names = [name.strip() for name in self.metrics.split(",") if name.strip()]
+        for gaps in item_gaps(study, names, self.info.title):
+            places = group_places(study)[gaps.group]
+            own, known = correct[:, places], lexical[..., places]
             for outcome in OUTCOMES:
                 place = {"metric": gaps.metric, "variant": gaps.variant, "outcome": outcome, "group": gaps.group,
                          "site": gaps.site}  # fmt: skip
                 within = {x: self._within(study, v, own, outcome, gaps.group) for x, v in gaps.by_layer.items()}
                 pairs = {x: _across(study, v, own, outcome, gaps.group) for x, v in gaps.by_layer.items()}
                 rows += [_claim(place, within[None]), _pair_claim(place, pairs[None], own.shape[1])]
+                for x, v in gaps.by_layer.items():
+                    adjusted.append({**place, "layer": x, **self._adjusted(study, v, own, outcome, known)})
                 layers += ({**place, **row} for row in _by_layer(within))
                 for x, found in within.items():
                     languages += ({**place, "layer": x, **row} for row in _by_language(study.languages, found))
@@ -103,53 +96,47 @@ class PredictiveValidity:
         table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], table["n"])
         family = [by_layer[name] for name in ("metric", "variant", "outcome")]
         by_layer["q"] = by_layer.groupby([*family, by_layer["layer"].isna()])["p"].transform(benjamini_hochberg)
-        over_pairs = pd.DataFrame(across)
+        over_pairs, beside = pd.DataFrame(across), pd.DataFrame(adjusted)
+        family = [beside[name] for name in ("metric", "variant", "outcome")]
+        beside["q"] = beside.groupby([*family, beside["layer"].isna()])["p"].transform(benjamini_hochberg)
         for row in over_pairs[over_pairs["signs_differ"] & over_pairs["layer"].isna()].to_dict("records"):
             study.note(
                 f"{row['metric']} {row['variant']} at {row['site']}, {row['outcome']}: within languages the sign is "
                 "another than across them (Simpson's paradox); trust the one within"
             )
-        details = {"layers": by_layer, "languages": pd.DataFrame(languages), "across": over_pairs}
+        details = {
+            "layers": by_layer, "languages": pd.DataFrame(languages), "adjusted": beside, "across": over_pairs,
+        }  # fmt: skip
         about = self._about(study)
         return [
             Result("predictive_validity", claims_table(_records(table)), about),
             *(Result(f"predictive_validity_{k}", t.astype({"layer": "Int64"}), about) for k, t in details.items()),
         ]
 
-    def _gaps(self, study: Study) -> Iterator[_Gaps]:
-        """Gaps of every metric and variant, one site and layer in memory at a time."""
-        names = [name.strip() for name in self.metrics.split(",") if name.strip()]
-        if not names:
-            names, _ = default_metrics(study.store, study.sites, study.position, "corrected")
-        work = tasks(study.store, chosen_metrics(names, {}), study.sites, study.position, "corrected")
-        found: dict[tuple[str, str, str, str], _Gaps] = {}
-        for done, task in enumerate(work, start=1):
-            measures = _pair_measures(task)
-            block = study.block(task.site)
-            rows = block.reshape(*block.shape[:2], -1)
-            for group, places in _places(study).items():
-                no_shuffles = np.empty((0, len(rows), len(places)), dtype=np.int32)
-                scores = score_pairs(rows[:, places], measures, no_shuffles).scores
-                for k, measure in enumerate(measures):
-                    key = (task.name, _named(measure), task.site.name, group)
-                    found.setdefault(key, _Gaps(*key, {})).by_layer[task.site.layer] = scores.gap[k]
-            study.progress(done, len(work), f"predictive-validity {task.name} {task.site}")
-        for gaps in found.values():
-            if None not in gaps.by_layer:
-                layers = np.stack(list(gaps.by_layer.values()))
-                gaps.by_layer[None] = mean_of_defined(layers, axis=0)
-            yield gaps
-
     def _within(self, study: Study, gaps: Floats, correct: Floats, outcome: str, group: str) -> Prediction:
         """Prediction of an outcome by the gaps (pair, item) of one group."""
         source = study.languages.index(self.source)
         known, items = outcomes(correct, source if outcome == "transfer" else None)
-        values = _by_item(gaps, len(study.languages), source if self.partner == "source" else None)[:, items]
+        values = self._by_item(study, gaps)[:, items]
         rng = stream(study.seed, "predictive validity", group, outcome)
         n = len(items)
         weights = bootstrap_weights(n, study.n_boot, rng) if n else np.empty((study.n_boot, 0))
         order = rng.permuted(np.tile(np.arange(n, dtype=np.int32), (study.n_perm, 1)), axis=1)
         return predicted(values, known, weights, order)
+
+    def _by_item(self, study: Study, gaps: Floats) -> Floats:
+        source = study.languages.index(self.source) if self.partner == "source" else None
+        return by_language(gaps, len(study.languages), source)
+
+    def _adjusted(self, study: Study, gaps: Floats, correct: Floats, outcome: str, lexical: Floats) -> dict[str, Any]:
+        """The same beside the lexical covariates (covariate, language, item)."""
+        source = study.languages.index(self.source)
+        known, items = outcomes(correct, source if outcome == "transfer" else None)
+        found = log_odds(self._by_item(study, gaps)[:, items], known, lexical[..., items])
+        return {
+            "n": found.n_items, "n_answers": found.n_answers, "log_odds": found.estimate, "low": found.low,
+            "high": found.high, "null": 0.0, "p": found.p,
+        }  # fmt: skip
 
     def _about(self, study: Study) -> dict[str, Any]:
         return {
@@ -162,6 +149,9 @@ class PredictiveValidity:
             "across": "Pearson correlation over pairs of languages of mean gap and mean accuracy, or mean over both "
             "directions of the share right there of those right here; interval: jackknife over languages; p: languages "
             "relabeled, two-sided",
+            "adjusted": "change of the log-odds for a standard deviation of the gap within a language, beside "
+            f"{' and '.join(LEXICAL)}; logistic regression with an intercept for each language, errors clustered by "
+            "item",
             "null": "0: no correlation",
             "q": "Benjamini-Hochberg within a claim over sites and groups; by layer over layers, sites and groups",
             "p_max": "of a layer among all layers: the highest standardized correlation of every shuffle",
@@ -186,34 +176,14 @@ def _correct(study: Study) -> Floats:
     return found
 
 
-def _places(study: Study) -> dict[str, NDArray[np.int64]]:
-    """Places of the items of each group among those of the study."""
-    ends = np.cumsum([0, *(len(items) for items in study.groups.values())])
-    return {name: np.arange(ends[k], ends[k + 1]) for k, name in enumerate(study.groups)}
-
-
-def _pair_measures(task: Task) -> tuple[PairMeasure, ...]:
-    measures = tuple(m for m in task.metric.measures({}) if isinstance(m, PairMeasure))
-    if not measures or task.metric.info.per_head:
-        raise BabelScopeError(
-            f"metric {task.name} has no gap per item and pair of languages", "name others with --set metrics=cs,nao"
-        )
-    return measures
-
-
-def _named(measure: PairMeasure) -> str:
-    return measure.variant + ("" if np.isnan(measure.threshold) else f" {measure.threshold:g}")
-
-
-def _by_item(gaps: Floats, n_languages: int, source: int | None) -> Floats:
-    """(language, item): gap of the pair with the source, NaN in the source itself; without one, mean over all pairs."""
-    pairs = language_pairs(n_languages)
-    found = np.full((n_languages, gaps.shape[1]), np.nan)
-    for language in range(n_languages):
-        own = [k for k, pair in enumerate(pairs) if language in pair and (source is None or source in pair)]
-        if source is None or language != source:
-            found[language] = mean_of_defined(gaps[own], axis=0)
-    return found
+def _lexical(study: Study, source: str) -> Floats:
+    """Lexical covariates of a study; none where the store kept no texts."""
+    if not study.store.has_texts:
+        study.note("predictive-validity is not adjusted for words: the store kept no texts of its prompts")
+        return np.empty((0, len(study.languages), len(study.items)))
+    answers = study.store.answers
+    n_tokens = dict(zip(zip(answers["language"], answers["item"], strict=True), answers["n_tokens"], strict=True))
+    return lexical_covariates(study.prompts, source, n_tokens)
 
 
 def _across(study: Study, gaps: Floats, correct: Floats, outcome: str, group: str) -> PairCorrelation:
