@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from babelscope.analyses.joint import JointOverlap
 from babelscope.analyses.statistics import Floats
 
+# Sites with one vector per item.
+VECTOR_SITES = frozenset(
+    {"embed", "resid.pre", "resid.post", "attn.out", "mlp.out", "attn.heads", "mlp.act", "mlp.neurons"}
+)
+
 Sweep: TypeAlias = Mapping[str, Sequence[float]]
 
 

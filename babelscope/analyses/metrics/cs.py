@@ -7,6 +7,7 @@ from typing import ClassVar
 from babelscope.analyses.metric import MetricInfo, PairMeasure, PaperMean, Sweep
 from babelscope.analyses.similarities.cosine import Cosine
 from babelscope.analyses.similarities.cosine_centered import CenteredCosine
+from babelscope.analyses.similarities.cosine_zscored import ZscoredCosine
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,12 @@ class CosineSimilarity:
     )
 
     def measures(self, sweep: Sweep) -> tuple[PairMeasure, ...]:
-        """`raw` and `centered`; nothing to sweep."""
-        return PairMeasure("raw", Cosine()), PairMeasure("centered", CenteredCosine())
+        """`raw`, `centered` and `zscored`; nothing to sweep."""
+        return (
+            PairMeasure("raw", Cosine()),
+            PairMeasure("centered", CenteredCosine()),
+            PairMeasure("zscored", ZscoredCosine()),
+        )
 
     def paper(self, sweep: Sweep) -> PaperMean:
         """The mean of `raw` over pairs."""

@@ -1,0 +1,92 @@
+"""Mutual nearest neighbors: whether an item has the same neighbors in two languages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babelscope.analyses.arrangements import sums_of_products
+from babelscope.analyses.metric import VECTOR_SITES, MetricInfo, SetMeasure, Sweep
+from babelscope.analyses.similarities.cosine import unit_rows
+from babelscope.analyses.statistics import Floats
+from babelscope.errors import BabelScopeError
+
+
+@dataclass(frozen=True, slots=True)
+class SharedNeighbors:
+    """Share of an item's k nearest neighbors, by cosine within a language, that it has in the other one too.
+
+    By chance k / (n - 1) of n items. NaN where an item is zero, or has no k other items. Items at equal distance count
+    in the order of the items.
+
+    References
+    ----------
+    Huh et al. (2024), arXiv:2405.07987, appendix A.
+    """
+
+    k: int = 10
+    highest: ClassVar[float] = 1.0
+
+    def prepare(self, x: NDArray[np.generic], /) -> Floats:
+        """(item, unit) -> (item, item): 1 where the second is a neighbor of the first."""
+        unit = unit_rows(x)
+        n = len(unit)
+        if n <= self.k or np.isnan(unit).any():
+            return np.full((n, n), np.nan)
+        similarity = np.round(unit @ unit.T, 12)
+        np.fill_diagonal(similarity, -np.inf)
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : self.k]
+        found = np.zeros((n, n))
+        np.put_along_axis(found, nearest, 1.0, axis=1)
+        return found
+
+    def compare(self, a: Floats, b: Floats, /) -> tuple[float, Floats]:
+        """The mean share, and the mean over the other items."""
+        shares = (a * b).sum(axis=1) / self.k
+        return float(shares.mean()), (shares.sum() - shares) / (len(shares) - 1)
+
+    def shuffled(self, a: Floats, b: Floats, order: NDArray[np.int32], /) -> Floats:
+        """The mean share under other pairings, in which an item and its neighbors are renamed together."""
+        return sums_of_products(a, b, order) / (len(a) * self.k)
+
+
+@dataclass(frozen=True, slots=True)
+class MutualKnn:
+    """`SharedNeighbors` of every language pair.
+
+    Parameters
+    ----------
+    k : int
+        Neighbors, where none are swept.
+    """
+
+    k: int = 10
+
+    info: ClassVar[MetricInfo] = MetricInfo(
+        title="Mutual nearest neighbors",
+        units="fraction of neighbors",
+        low=0.0,
+        high=1.0,
+        reads=VECTOR_SITES,
+        source="Huh et al. (2024), arXiv:2405.07987, appendix A",
+        parameters=MappingProxyType[str, float | str]({"k": 10.0}),
+        sweepable=("k",),
+    )
+
+    def measures(self, sweep: Sweep) -> tuple[SetMeasure, ...]:
+        """One measure per k."""
+        values = sweep.get("k", [self.k])
+        wrong = [v for v in values if v != int(v) or v < 1]
+        if wrong:
+            raise BabelScopeError(f"k={wrong[0]:g} is no number of neighbors", "write k=5,10,20")
+        return tuple(SetMeasure("cosine", SharedNeighbors(int(v)), float(v)) for v in values)
+
+    def paper(self, sweep: Mapping[str, object]) -> None:
+        """No paper on languages defines it."""
+        return None
+
+
+metric = MutualKnn()
