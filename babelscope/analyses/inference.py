@@ -122,7 +122,7 @@ def pair_weights(language_weights: Floats, pairs: Sequence[tuple[int, int]]) -> 
 
 @dataclass(frozen=True, slots=True)
 class PairCorrelation:
-    """A correlation over language pairs, whose sample is the languages.
+    """A correlation over language pairs, whose sample is the languages; undefined below four of them.
 
     `without` is (language,): the correlation without the pairs of each language. `n_languages` counts those that are
     in a defined pair.
@@ -166,7 +166,8 @@ def pair_correlation(
     counts = ~np.isnan(x) & ~np.isnan(y)
     languages = np.unique(np.concatenate([a[counts], b[counts]]))
     x = np.where(counts, x, np.nan)
-    estimate = float(correlate(x, y))
+    # Of three languages three points remain, which lie on a line too easily to be shown.
+    estimate = float(correlate(x, y)) if len(languages) >= MIN_LANGUAGES else float("nan")
     without = np.full(int(max(a.max(), b.max())) + 1, np.nan)
     for language in languages:
         kept = (a != language) & (b != language)
@@ -179,10 +180,7 @@ def pair_correlation(
     relabeled[:, languages] = rng.permuted(relabeled[:, languages], axis=1)
     shuffled = matrix[relabeled[:, a], relabeled[:, b]]
     p = permutation_p(np.array(abs(estimate)), np.abs(correlate(np.broadcast_to(x, shuffled.shape), shuffled)))
-    enough = len(languages) >= MIN_LANGUAGES
-    return PairCorrelation(
-        estimate, low, high, float(p) if enough else np.nan, without, int(counts.sum()), len(languages)
-    )
+    return PairCorrelation(estimate, low, high, float(p), without, int(counts.sum()), len(languages))
 
 
 def jackknife_interval(estimate: float, without: Floats, level: float) -> tuple[float, float]:

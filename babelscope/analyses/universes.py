@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from babelscope.analyses.bands import FIRST, LAST, MIDDLE, layer_thirds
 from babelscope.analyses.estimates import LEVELS
@@ -137,15 +138,15 @@ class Verdict:
     ----------
     row : mapping
         Columns of the table of universes.
-    resampled : ndarray
-        (resample,): the estimate in each.
+    signs : ndarray of int8
+        (resample,): 1 where the estimate is above zero, 0 where it is not, -1 where it is undefined.
     z : ndarray
         (1 + permutation,): the statistic of the claim, observed and shuffled, in standard deviations of the shuffles;
         empty where the claim has none.
     """
 
     row: Mapping[str, Any]
-    resampled: Floats
+    signs: NDArray[np.int8]
     z: Floats
 
 
@@ -165,7 +166,7 @@ def judged(
         centered = drawn - mean_of_defined(drawn[1:])
         z = share(centered, np.sqrt(mean_of_defined(centered[1:] ** 2)))
         n = _n(items[group])
-        yield Verdict(_row(universe, GAP, group, n, estimate, resampled, curve.level, p), resampled, z)
+        yield Verdict(_row(universe, GAP, group, n, estimate, resampled, curve.level, p), _signs(resampled), z)
         thirds = layer_thirds(list(curve.gaps), n_layers)
         # Where it is highest is a claim on all layers, whatever band others look at.
         if universe.band == ALL_LAYERS and all(thirds.values()):
@@ -181,7 +182,11 @@ def judged(
             row = _row(
                 universe, ABOVE.format(a, b), f"{a} - {b}", n, float(found.estimate), resampled, level, float(found.p)
             )
-            yield Verdict(row, resampled, np.empty(0))
+            yield Verdict(row, _signs(resampled), np.empty(0))
+
+
+def _signs(resampled: Floats) -> NDArray[np.int8]:
+    return np.where(np.isnan(resampled), -1, resampled > 0).astype(np.int8)
 
 
 def _n(items: Floats) -> int:
@@ -196,17 +201,20 @@ def _peak(
     estimate = float(mean_of_defined(above).min())
     resampled = resampled_means(above, weights).min(axis=0)
     n = _n(above.sum(axis=0))
-    return Verdict(_row(universe, PEAK, group, n, estimate, resampled, curve.level, np.nan), resampled, np.empty(0))
+    return Verdict(
+        _row(universe, PEAK, group, n, estimate, resampled, curve.level, np.nan), _signs(resampled), np.empty(0)
+    )
 
 
 def _row(
     universe: Universe, claim: str, group: str, n: int, estimate: float, resampled: Floats, level: float, p: float
 ) -> dict[str, Any]:
     low, high = (float(x) for x in interval(resampled, level))
+    error = np.sqrt(mean_of_defined((resampled - mean_of_defined(resampled)) ** 2))
     return {
         "of_claim": claim, "group": group, **asdict(universe), "n": n, "estimate": estimate, "low": low, "high": high,
-        "null": 0.0, "p": p, "same_sign": estimate > 0, "agrees": low > 0,
-        "testable": not np.isnan([estimate, low]).any(),
+        "null": 0.0, "p": p, "standardized": float(share(np.array(estimate), error)),
+        "same_sign": estimate > 0, "agrees": low > 0, "testable": not np.isnan([estimate, low]).any(),
     }  # fmt: skip
 
 

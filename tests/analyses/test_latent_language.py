@@ -253,6 +253,14 @@ def test_answers_that_are_numbers_tell_no_languages_apart(tmp_path):
     assert layers.loc[(2, "ru", "en"), "n_same_tokens"] == 8
 
 
+def test_the_pivot_alone_has_answers_and_nothing_to_be_above(captured):
+    table, results = claims(captured, languages=["en"])
+    assert set(table.index.get_level_values("language_a")) == {"en"}
+    assert table.loc[("answer in en above other items, last layer", "en"), "verdict"] == SUPPORTED
+    assert results[1].table.empty
+    assert results[3].table["null"].isna().all()
+
+
 def test_a_pivot_that_is_not_there_is_named(captured):
     with pytest.raises(BabelScopeError, match="answers in en"):
         LatentLanguage().run(make_study(captured, languages=["zh", "ru"], by=None))

@@ -80,6 +80,21 @@ def test_stored_rows_of_the_last_layer_give_the_scores_that_the_capture_kept(
             np.testing.assert_allclose(own, kept, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "site"), [("llama", "resid.post"), ("mt5", "dec.resid.post"), ("gpt-oss", "resid.post")]
+)
+def test_the_recipe_reads_the_stack_that_the_unembedding_reads(
+    name: str, site: str, folder_of: Callable[[str], Path], prompts: PromptSet, tmp_path: Path
+) -> None:
+    store = bs.capture(tmp_path / "run.acts", model=str(folder_of(name)), prompts=prompts, sites=[site])
+    found = bs.analyze(store, recipes="latent-language")
+    table = found["latent_language"].table
+    assert set(table["site"]) == {site}
+    assert found["latent_language"].provenance["last_layer_error"] < 1e-5
+    # Options that are written alike tell no languages apart.
+    assert set(table[table["claim"].str.contains("above the input")]["verdict"]) == {"not testable with this data"}
+
+
 def test_rows_do_not_see_each_other_and_one_that_is_not_finite_is_undefined(load: Load, prompts: PromptSet) -> None:
     loaded = load("llama")
     rows = stream(loaded, prompts, 1)

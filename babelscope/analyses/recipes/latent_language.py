@@ -85,7 +85,8 @@ class LatentLanguage:
         """
         from babelscope.hooks.interventions.lens import lens, vocabulary_size  # torch is imported here and not before
 
-        sites = study.layers(SITE)
+        name = f"dec.{SITE}" if any(s.name == f"dec.{SITE}" for s in study.store.plan.sites) else SITE
+        sites = study.layers(name)
         if self.pivot not in study.languages:
             raise BabelScopeError(
                 f"latent-language needs the answers in {self.pivot}; the languages are {', '.join(study.languages)}",
@@ -116,7 +117,7 @@ class LatentLanguage:
         stored = [s.layer for s in sites if s.layer is not None]
         about = self._about(study, answers, error)
         return [
-            Result("latent_language", self._claims(study, groups, stored), about),
+            Result("latent_language", self._claims(study, groups, name, stored), about),
             Result("latent_language_differences", self._differences(study, groups, stored), about),
             Result("latent_language_layers", _corrected(pd.DataFrame(layers)), about),
             Result("latent_language_scripts", pd.DataFrame(scripts), about),
@@ -148,7 +149,7 @@ class LatentLanguage:
                     "low": columns["low"], "high": columns["high"], "p": columns["p"],
                 }  # fmt: skip
 
-    def _claims(self, study: Study, groups: Sequence[_Group], layers: list[int]) -> pd.DataFrame:
+    def _claims(self, study: Study, groups: Sequence[_Group], site: str, layers: list[int]) -> pd.DataFrame:
         """Claims on the middle and on the last layer, of every language and of all but the pivot ("*")."""
         n_layers = study.store.plan.model.n_layers
         bands = {
@@ -161,7 +162,7 @@ class LatentLanguage:
             for where, chosen in bands.items():
                 for language in [*study.languages, *(["*"] if others else [])]:
                     spoken = others if language == "*" else [language]
-                    place = {"group": group.name, "site": SITE, "language_a": language, "language_b": self.pivot}
+                    place = {"group": group.name, "site": site, "language_a": language, "language_b": self.pivot}
                     claims = self._claims_of(study, group, spoken, chosen, where)
                     rows += ({**place, **row, "claim": f"{row['claim']}, {where}"} for row in claims)
         table = pd.DataFrame(rows)
@@ -283,7 +284,8 @@ def _law_error(study: Study, loaded: "LoadedModel", reading: "Reading", answers:
     """Largest difference between the lens at the last layer and what the model says, of a few prompts."""
     from babelscope.hooks.interventions.lens import said
 
-    own = said(loaded, study.prompts.of(study.languages[0])[:LAW_PROMPTS], answers.tokens)
+    decoder = study.store.plan.decoder or "start"
+    own = said(loaded, study.prompts.of(study.languages[0])[:LAW_PROMPTS], answers.tokens, decoder)
     return float(np.abs(own - reading.probabilities[: len(own)]).max())
 
 

@@ -22,7 +22,6 @@ from babelscope.analyses.statistics import (
     SUPPORTED,
     THRESHOLD_DEPENDENT,
     interval,
-    mean_of_defined,
     permutation_p,
     share,
     stream,
@@ -90,8 +89,6 @@ class Multiverse:
                 "no universe can be analyzed: " + "; ".join(failed.values()), "capture more items, or name other nulls"
             )
         table = pd.DataFrame([v.row for v in found])
-        spread = [np.nan if np.isnan(v.resampled).all() else np.nanstd(v.resampled) for v in found]
-        table["standardized"] = share(table["estimate"].to_numpy(), np.array(spread))
         table["rank"] = table.groupby(["of_claim", "group"])["standardized"].rank(method="first").astype("Int64")
         about = {
             **study.provenance(), "title": self.info.title, "universes": len(grid), "universes_analyzed": len(chosen),
@@ -178,9 +175,9 @@ def _claims(table: pd.DataFrame, found: Sequence[Verdict]) -> list[dict[str, Any
         if testable.empty or testable["n"].max() < MIN_ITEMS:
             rows.append({**place, "n": 0, "verdict": NOT_TESTABLE})
             continue
-        resampled = np.stack([found[k].resampled for k in testable.index])
-        signs = np.where(np.isnan(resampled), np.nan, (resampled > 0) * 1.0)
-        low, high = interval(mean_of_defined(signs, axis=0), 0.95)
+        signs = np.stack([found[k].signs for k in testable.index])
+        shares = share((signs == 1).sum(axis=0), (signs >= 0).sum(axis=0))
+        low, high = interval(shares, 0.95)
         p = _curve_p(testable, found)
         rows.append(
             {**place, "n": int(testable["n"].max()), "estimate": testable["same_sign"].mean(), "low": float(low),

@@ -106,10 +106,12 @@ def vocabulary_size(loaded: LoadedModel) -> int:
         return int(next_logits(loaded, _short(loaded, 1, "en")).shape[1])
 
 
-def said(loaded: LoadedModel, prompts: Sequence[Prompt], tokens: Sequence[int]) -> NDArray[np.float32]:
+def said(
+    loaded: LoadedModel, prompts: Sequence[Prompt], tokens: Sequence[int], decoder: str = "start"
+) -> NDArray[np.float32]:
     """What the model itself says behind some prompts, (prompt, token), which the lens must say of its last layer."""
     with torch.no_grad():
-        p = torch.softmax(next_logits(loaded, read_prompts(loaded, prompts)).float(), dim=-1)
+        p = torch.softmax(next_logits(loaded, read_prompts(loaded, prompts, decoder)).float(), dim=-1)
         return np.asarray(p[:, list(tokens)].cpu().numpy())
 
 
