@@ -186,7 +186,7 @@ def test_constant_units_and_items_are_left_out_or_undefined():
     nothing = np.ones((N, 6))
     for name, (similarity, _, _) in CASES.items():
         value, _ = similarity.compare(similarity.prepare(nothing), similarity.prepare(y))
-        # All items alike: every one is its own neighbor in the order of items, and none is found.
+        # All items alike: neighbors by chance, and none is found.
         assert np.isnan(value) or name in ("mutual knn", "mexa", "retrieval", "csls", "neuronxa"), name
     zero = np.zeros((N, 6))
     for name, (similarity, _, _) in CASES.items():

@@ -19,8 +19,8 @@ from babelscope.errors import BabelScopeError
 class SharedNeighbors:
     """Share of an item's k nearest neighbors, by cosine within a language, that it has in the other one too.
 
-    By chance k / (n - 1) of n items. NaN where an item is zero, or has no k other items. Items at equal distance count
-    in the order of the items.
+    By chance k / (n - 1) of n items. NaN where an item is zero, or there are no more than k others. Items that are
+    equally near share the last places, so that a language in which nothing differs finds neighbors by chance.
 
     References
     ----------
@@ -31,17 +31,17 @@ class SharedNeighbors:
     highest: ClassVar[float] = 1.0
 
     def prepare(self, x: NDArray[np.generic], /) -> Floats:
-        """(item, unit) -> (item, item): 1 where the second is a neighbor of the first."""
+        """(item, unit) -> (item, item): 1 where the second is a neighbor of the first, less where it shares a place."""
         unit = unit_rows(x)
         n = len(unit)
         if n <= self.k or np.isnan(unit).any():
             return np.full((n, n), np.nan)
         similarity = np.round(unit @ unit.T, 12)
         np.fill_diagonal(similarity, -np.inf)
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : self.k]
-        found = np.zeros((n, n))
-        np.put_along_axis(found, nearest, 1.0, axis=1)
-        return found
+        last = np.partition(similarity, n - self.k, axis=1)[:, n - self.k, None]
+        nearer, tied = similarity > last, similarity == last
+        places = (self.k - nearer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
+        return np.where(nearer, 1.0, np.where(tied, places, 0.0))
 
     def compare(self, a: Floats, b: Floats, /) -> tuple[float, Floats]:
         """The mean share, and the mean over the other items."""
