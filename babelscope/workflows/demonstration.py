@@ -11,7 +11,7 @@ from babelscope.workflows.outputs import new_folder
 from babelscope.workflows.signals import Note, Progress
 
 DEMO_PROMPTS = ("kfrd-arithmetic", "knowledge")
-DEMO_SITES = ("resid.post", "mlp.act")
+DEMO_SITES = ("resid.post", "mlp.act", "attn.mass")
 DEMO_ITEMS = 120
 DEMO_SWEEP = {"threshold": tuple(round(0.1 + 0.05 * i, 2) for i in range(17))}
 STORE = "run.acts"
