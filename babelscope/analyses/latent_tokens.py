@@ -45,7 +45,8 @@ def answer_text(prompt: Prompt) -> str:
 
 def script_classes(study: Study, loaded: "LoadedModel", size: int) -> tuple[NDArray[np.int64], list[str]]:
     """Class of every token, and their names: the scripts of the prompts, all other scripts, and what has none."""
-    from babelscope.hooks.vocabulary import FRAGMENT, NO_SCRIPT, SPECIAL, script_of, token_scripts
+    from babelscope.datasets.scripts import NO_SCRIPT, script_of
+    from babelscope.hooks.vocabulary import FRAGMENT, SPECIAL, token_scripts
 
     scripts: dict[str, None] = {}
     for language in study.languages:

@@ -1,17 +1,11 @@
 """What the tokens of a vocabulary stand for: the beginning of a word, and the script they are written in."""
 
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable
-
 from transformers import PreTrainedTokenizerBase
 
-# Digits, marks and spaces; pieces of a character; tokens that no text is made of.
-NO_SCRIPT, FRAGMENT, SPECIAL = "no script", "byte fragment", "special"
+from babelscope.datasets.scripts import main_script
 
-# First words of names of letters that belong to several scripts or to none.
-_SHARED = {"MODIFIER", "COMBINING", "FEMININE", "MASCULINE", "MICRO", "IDEOGRAPHIC", "VARIATION"}
-_RENAMED = {"CJK": "Han"}
+# Pieces of a character; tokens that no text is made of.
+FRAGMENT, SPECIAL = "byte fragment", "special"
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> frozenset[int]:
@@ -55,23 +49,3 @@ def token_scripts(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[str, .
 
 def _script(token: str) -> str:
     return FRAGMENT if "\ufffd" in token else main_script([token])
-
-
-def main_script(texts: Iterable[str]) -> str:
-    """The script of most letters of some texts, the first of them where two have as many."""
-    counts = Counter(script for text in texts for c in text if (script := script_of(c)))
-    return counts.most_common(1)[0][0] if counts else NO_SCRIPT
-
-
-def script_of(character: str) -> str:
-    """Unicode script of a letter or of a mark on one, "" for anything else.
-
-    The first word of a letter's name in Unicode, which is its script but for letters that several scripts share.
-    """
-    found = ""
-    for c in unicodedata.normalize("NFKC", character):
-        if unicodedata.category(c)[0] in "LM":
-            word = unicodedata.name(c, "").split(" ")[0]
-            if word and "-" not in word and word not in _SHARED:
-                found = found or _RENAMED.get(word, word.capitalize())
-    return found

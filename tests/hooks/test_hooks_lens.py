@@ -10,13 +10,14 @@ from model_zoo import DECODERS, ENCODER_DECODERS, FURTHER, FURTHER_ENCODERS, MIX
 from transformers import PreTrainedTokenizerFast
 
 import babelscope as bs
+from babelscope.datasets.scripts import NO_SCRIPT, main_script
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import LoadedModel
 from babelscope.hooks.answers import label_tokens, labels_of
 from babelscope.hooks.interventions import activations, next_logits, read_prompts
 from babelscope.hooks.interventions.lens import lens, vocabulary_size
 from babelscope.hooks.selftest import count_hooks
-from babelscope.hooks.vocabulary import FRAGMENT, NO_SCRIPT, SPECIAL, first_tokens, main_script, token_scripts
+from babelscope.hooks.vocabulary import FRAGMENT, SPECIAL, first_tokens, token_scripts
 from babelscope.schema import PromptSet, Site
 
 Load = Callable[[str], LoadedModel]
