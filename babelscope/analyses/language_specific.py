@@ -11,7 +11,10 @@ from babelscope.analyses.statistics import Floats, share
 
 
 def entropies(rates: Floats) -> Floats:
-    """Entropy over languages of each neuron's rates, nats, (neuron, language) -> (neuron,); NaN where it never fires."""
+    """Entropy over languages of each neuron's rates, nats; NaN where it never fires.
+
+    (neuron, language) -> (neuron,).
+    """
     shares = share(rates, rates.sum(axis=1, keepdims=True))
     terms = np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1.0)), 0.0)
     return np.asarray(np.where(np.isnan(shares).any(axis=1), np.nan, -terms.sum(axis=1)))

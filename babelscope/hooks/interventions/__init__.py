@@ -7,6 +7,12 @@ from babelscope.hooks.interventions.editing import Activations, activations, edi
 from babelscope.hooks.interventions.edits import Edit, mean, patch, resample, steer, zero
 from babelscope.hooks.interventions.effects import Effect, effect, gold_score, next_logits, option_scores
 from babelscope.hooks.interventions.gradients import Gradient, gradients
+from babelscope.hooks.interventions.neuron_methods import (
+    Integrated,
+    direct_contributions,
+    integrated_gradients,
+    patching_attribution,
+)
 
 __all__ = [
     "Activations",
@@ -14,20 +20,24 @@ __all__ = [
     "Edit",
     "Effect",
     "Gradient",
+    "Integrated",
     "NeuronGradients",
     "PromptBatch",
     "activations",
     "answer_margin",
     "answered",
+    "direct_contributions",
     "edited",
     "effect",
     "gold_score",
     "gradients",
+    "integrated_gradients",
     "mean",
     "neuron_gradients",
     "next_logits",
     "option_scores",
     "patch",
+    "patching_attribution",
     "read_prompts",
     "resample",
     "steer",
