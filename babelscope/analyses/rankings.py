@@ -1,5 +1,6 @@
 """Rankings of neurons in several languages: what they have in common, beside neurons shuffled within their layers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,8 @@ def top_overlap(scores: Floats, k: int) -> float:
 def rank_correlation(scores: Floats) -> float:
     """Mean over language pairs of Spearman's correlation of their scores; (language, neuron)."""
     ranks = stats.rankdata(scores, axis=1)
-    return float(np.corrcoef(ranks)[np.triu_indices(len(scores), 1)].mean())
+    correlations: Floats = np.asarray(np.corrcoef(ranks), dtype=np.float64)
+    return float(correlations[np.triu_indices(len(scores), 1)].mean())
 
 
 def shuffled_within_layers(scores: Floats, width: int, rng: np.random.Generator) -> Floats:
@@ -45,9 +47,10 @@ def shuffled_within_layers(scores: Floats, width: int, rng: np.random.Generator)
     return rng.permuted(by_layer, axis=2).reshape(scores.shape)
 
 
-def against_shuffles(statistic: object, scores: Floats, width: int, n: int, rng: np.random.Generator) -> Compared:
+def against_shuffles(
+    statistic: Callable[[Floats], float], scores: Floats, width: int, n: int, rng: np.random.Generator
+) -> Compared:
     """A statistic of (language, neuron) scores beside neurons shuffled within layers: layers alone explain nothing."""
-    assert callable(statistic)
     value = float(statistic(scores))
     shuffled = np.array([statistic(shuffled_within_layers(scores, width, rng)) for _ in range(n)])
     return Compared(value, float(shuffled.mean()), float(permutation_p(np.array(value), shuffled)))

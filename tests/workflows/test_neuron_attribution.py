@@ -7,7 +7,7 @@ from babelscope.errors import BabelScopeError
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    prompts = bs.generate("knowledge", languages=["en", "de"]).select(limit=20)
+    prompts = bs.generate("knowledge", languages=["en", "de"]).select(limit=12)
     path = tmp_path_factory.mktemp("attribution") / "run.acts"
     return bs.capture(path, model="organism", prompts=prompts, sites=["mlp.neurons"], self_test=False)
 
@@ -18,7 +18,7 @@ def test_languages_share_more_than_shuffled_neurons(store, method):
     table = found["neuron_attribution"].table.set_index("claim")
     row = table.loc["rank correlation of importance"]
     assert row["estimate"] > row["null"]
-    assert row["n"] == 20
+    assert row["n"] == 12
     if method != "probeless":
         assert row["verdict"] == "supported"
         neurons = found["neuron_attribution_neurons"].table
