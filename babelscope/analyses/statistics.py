@@ -248,7 +248,7 @@ def paired(a: Floats, b: Floats, weights: Floats, *, n_perm: int, level: float, 
 
 
 def _welch(values: Floats, labels: Floats) -> Floats:
-    """Welch's t of the items labeled 1 against those labeled 0, (..., labeling)."""
+    """Welch's t of the items labeled 1 against those labeled 0, (..., labeling); NaN where neither side varies."""
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
     # Shifting by a constant changes no variance and avoids cancellation in the sums of squares.
@@ -262,7 +262,10 @@ def _welch(values: Floats, labels: Floats) -> Floats:
             variance = ((filled**2) @ side.T - n * mean**2) / (n - 1)
             means.append(mean)
             errors.append(np.maximum(variance, 0.0) / n)
-        t: Floats = (means[0] - means[1]) / np.sqrt(errors[0] + errors[1])
+        # Two constants differ for sure or not at all: nothing says how much by chance. What is left is rounding.
+        noise = 1e-12 * (filled**2).max(axis=-1, keepdims=True)
+        error = np.where(errors[0] + errors[1] > noise, errors[0] + errors[1], np.nan)
+        t: Floats = (means[0] - means[1]) / np.sqrt(error)
     return t
 
 

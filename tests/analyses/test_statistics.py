@@ -113,6 +113,14 @@ def test_contrast_keeps_its_level_when_groups_differ_in_spread_and_size():
     assert low <= (found.p <= 0.05).sum() <= high
 
 
+def test_two_constants_that_differ_are_no_evidence_of_a_difference():
+    weights = np.ones((50, 12))
+    a, b = np.full((1, 12), 0.3), np.full((1, 12), 0.1)
+    found = contrast(a, b, weights, weights, n_perm=99, level=0.95, rng=np.random.default_rng(0))
+    assert np.isnan(found.p[0])
+    assert found.estimate[0] == pytest.approx(0.2)
+
+
 def test_contrast_of_constant_groups_is_undefined_rather_than_significant():
     weights = bootstrap_weights(5, 20, np.random.default_rng(0))
     same = np.full((1, 5), 0.25)
