@@ -7,6 +7,7 @@ from babelscope.hooks.interventions.editing import Activations, activations, edi
 from babelscope.hooks.interventions.edits import Edit, mean, patch, resample, steer, zero
 from babelscope.hooks.interventions.effects import Effect, effect, gold_score, next_logits, option_scores
 from babelscope.hooks.interventions.gradients import Gradient, gradients
+from babelscope.hooks.interventions.head_importance import head_importance
 from babelscope.hooks.interventions.neuron_methods import (
     Integrated,
     direct_contributions,
@@ -31,6 +32,7 @@ __all__ = [
     "effect",
     "gold_score",
     "gradients",
+    "head_importance",
     "integrated_gradients",
     "mean",
     "neuron_gradients",
