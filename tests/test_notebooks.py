@@ -17,4 +17,4 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("vega-lite" in str(output.get("data", {})) for output in outputs), "no figure was shown"
-    assert (tmp_path / "quickstart.html").stat().st_size > 100_000
+    assert (tmp_path / f"{path.stem}.html").stat().st_size > 100_000
