@@ -82,7 +82,7 @@ CASES = {
     "rsa": (RankedDistances(), rsa, False),
     "anc": (UnitCorrelation(), anc, True),
     "anc signed": (UnitCorrelation(absolute=False), lambda x, y: anc(x, y, float), True),
-    "mutual knn": (SharedNeighbors(3), mutual_knn, False),
+    "mutual knn": (SharedNeighbors(3), mutual_knn, True),
     "mexa": (Found(unit_rows, first_of_row_and_column), mexa, False),
     "retrieval": (Found(unit_rows, first_of_row_or_column), retrieval, False),
     "csls": (Found(unit_rows, first_of_row_or_column, 4), lambda x, y: retrieval(x, y, 4), False),

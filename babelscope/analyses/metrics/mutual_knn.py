@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,17 @@ from babelscope.analyses.metric import VECTOR_SITES, MetricInfo, SetMeasure, Swe
 from babelscope.analyses.similarities.cosine import unit_rows
 from babelscope.analyses.statistics import Floats
 from babelscope.errors import BabelScopeError
+
+
+class Neighbors(NamedTuple):
+    """Which items are the nearest of which, and the next one behind them.
+
+    `member` is (item, item): 1 where the second is a neighbor of the first, less where it shares a place. `following`
+    is (item,): the item that takes the place of a neighbor that is left out.
+    """
+
+    member: Floats
+    following: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +41,37 @@ class SharedNeighbors:
     k: int = 10
     highest: ClassVar[float] = 1.0
 
-    def prepare(self, x: NDArray[np.generic], /) -> Floats:
-        """(item, unit) -> (item, item): 1 where the second is a neighbor of the first, less where it shares a place."""
+    def prepare(self, x: NDArray[np.generic], /) -> Neighbors:
+        """(item, unit)."""
         unit = unit_rows(x)
         n = len(unit)
         if n <= self.k or np.isnan(unit).any():
-            return np.full((n, n), np.nan)
+            return Neighbors(np.full((n, n), np.nan), np.zeros(n, dtype=np.int64))
         similarity = np.round(unit @ unit.T, 12)
         np.fill_diagonal(similarity, -np.inf)
         last = np.partition(similarity, n - self.k, axis=1)[:, n - self.k, None]
         nearer, tied = similarity > last, similarity == last
         places = (self.k - nearer.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
-        return np.where(nearer, 1.0, np.where(tied, places, 0.0))
+        nearest = np.argsort(-similarity, axis=1, kind="stable")
+        return Neighbors(np.where(nearer, 1.0, np.where(tied, places, 0.0)), nearest[:, min(self.k, n - 2)])
 
-    def compare(self, a: Floats, b: Floats, /) -> tuple[float, Floats]:
-        """The mean share, and the mean over the other items."""
-        shares = (a * b).sum(axis=1) / self.k
-        return float(shares.mean()), (shares.sum() - shares) / (len(shares) - 1)
+    def compare(self, a: Neighbors, b: Neighbors, /) -> tuple[float, Floats]:
+        """The mean share, and the mean without each item, whose place in a list goes to the next one."""
+        of_a, of_b = a.member, b.member
+        n, rows = len(of_a), np.arange(len(of_a))
+        both = of_a * of_b
+        shares = both.sum(axis=1)
+        changed = (
+            both * ((a.following == b.following)[:, None] - 1.0)
+            + of_a * of_b[rows, a.following][:, None]
+            + of_b * of_a[rows, b.following][:, None]
+        )
+        without = shares.sum() - shares + changed.sum(axis=0)
+        return float(shares.mean() / self.k), without / ((n - 1) * self.k)
 
-    def shuffled(self, a: Floats, b: Floats, order: NDArray[np.int32], /) -> Floats:
+    def shuffled(self, a: Neighbors, b: Neighbors, order: NDArray[np.int32], /) -> Floats:
         """The mean share under other pairings, in which an item and its neighbors are renamed together."""
-        return sums_of_products(a, b, order) / (len(a) * self.k)
+        return sums_of_products(a.member, b.member, order) / (len(a.member) * self.k)
 
 
 @dataclass(frozen=True, slots=True)
