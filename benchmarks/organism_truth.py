@@ -18,8 +18,9 @@ import pandas as pd
 import babelscope as bs
 from babelscope.training.organism import TAUGHT_IN
 
-METRICS = ["cs", "nao", "nao-kappa", "neuron-states", "neuronxa", "cka", "rsa", "anc", "mutual-knn", "mexa", "retrieval",
-           "attention-stability"]  # fmt: skip
+OF_NEURONS = ["nao", "nao-kappa", "neuron-states", "neuronxa"]
+OF_VECTORS = ["cs", "cka", "rsa", "anc", "mutual-knn", "mexa", "retrieval"]
+METRICS = [*OF_NEURONS, *OF_VECTORS, "attention-stability"]
 SITES = ["resid.post", "mlp.act", "attn.mass"]
 
 
@@ -42,12 +43,10 @@ def main() -> None:
                 for metric in options.metrics:
                     if metric == "attention-stability" and prompts.endswith("bare"):
                         continue  # one segment has no shares of attention
-                    site = (
-                        ["mlp.act"] if metric in ("nao", "nao-kappa", "neuron-states", "neuronxa") else ["resid.post"]
-                    )
+                    site = "mlp.act" if metric in OF_NEURONS else "resid.post"
                     found = bs.analyze(
                         store, metric, by="group", within="rule", mode="corrected", languages=languages, jobs=2,
-                        sites=["attn.mass"] if metric == "attention-stability" else site,
+                        sites=["attn.mass" if metric == "attention-stability" else site],
                     )  # fmt: skip
                     table = found["contrast"].table
                     table = table[table["layer"].isna() & table["group_a"].isin([more, less])]
