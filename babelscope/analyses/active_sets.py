@@ -96,7 +96,8 @@ def _states(codes: NDArray[np.unsignedinteger], threshold: int) -> NDArray[np.fl
     """Whether each neuron is active, as 0 and 1."""
     states = np.empty(codes.shape, dtype=np.float32)
     # Written as floats at once: comparing first and converting then takes twice as long.
-    return np.greater(codes, codes.dtype.type(threshold), out=states)
+    np.greater(codes, codes.dtype.type(threshold), out=states)
+    return states
 
 
 @dataclass(frozen=True, slots=True)

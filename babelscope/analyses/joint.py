@@ -22,8 +22,8 @@ def threshold_codes(x: NDArray[np.generic], thresholds: Sequence[float]) -> NDAr
 
     Bit patterns of positive floats are ordered as their values are. The first 16 bits of |x| leave it in an interval
     that holds few thresholds: a table says how many lie below it, and those inside are compared one by one, with bounds
-    that are looked up, too. A float16 has no more than 16 bits. So the cost does not depend on the number of thresholds,
-    as long as they differ by more than their last 16 bits.
+    that are looked up, too. A float16 has no more than 16 bits. So the cost does not depend on the number of
+    thresholds, as long as they differ by more than their last 16 bits.
 
     Parameters
     ----------
