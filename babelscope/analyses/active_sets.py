@@ -86,11 +86,18 @@ class ActiveSets:
 
     def counts(self, a: int, others: slice, threshold: int) -> Counts:
         """Counts of one language beside others, at one place of the grid; leading axis: the others."""
+        of_a, of_b = _states(self.codes[a], threshold), _states(self.codes[others], threshold)
         # Matrix products in float32 count exactly up to 2^24 neurons.
-        of_a = (self.codes[a] > threshold).astype(np.float32)
-        of_b = (self.codes[others] > threshold).astype(np.float32)
         shared = (of_a @ np.swapaxes(of_b, -1, -2)).astype(np.float64)
         return Counts(shared, self.sizes[a, :, threshold], self.sizes[others, :, threshold], units=self.codes.shape[-1])
+
+
+def _states(codes: NDArray[np.unsignedinteger], threshold: int) -> NDArray[np.float32]:
+    """Whether each neuron is active, as 0 and 1."""
+    states = np.empty(codes.shape, dtype=np.float32)
+    # Written as floats at once: comparing first and converting then takes twice as long.
+    np.greater(codes, codes.dtype.type(threshold), out=states)
+    return states
 
 
 @dataclass(frozen=True, slots=True)

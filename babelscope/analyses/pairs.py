@@ -80,13 +80,20 @@ def pair_scores(S: Floats, *, centered_in_sample: bool | NDArray[np.bool_] = Fal
     PairScores
     """
     n = S.shape[-1]
-    off = ~np.eye(n, dtype=bool)
-    defined = ~np.isnan(S)
     diagonal = np.diagonal(S, axis1=-2, axis2=-1)
-    cells = np.where(defined & off, S, 0.0)
-    counted = None if defined.all() else defined & off
-    rows, row_cells = cells.sum(axis=-1), (n - 1 if counted is None else counted.sum(axis=-1))
-    columns, column_cells = cells.sum(axis=-2), (n - 1 if counted is None else counted.sum(axis=-2))
+    rows, columns = S.sum(axis=-1), S.sum(axis=-2)
+    row_cells: NDArray[np.int64] | int
+    column_cells: NDArray[np.int64] | int
+    if np.isfinite(rows).all():
+        rows, columns = rows - diagonal, columns - diagonal
+        row_cells = column_cells = n - 1
+        total = np.full(S.shape[:-2], n * (n - 1))
+    else:
+        counted = ~np.isnan(S) & ~np.eye(n, dtype=bool)
+        cells = np.where(counted, S, 0.0)
+        rows, columns = cells.sum(axis=-1), cells.sum(axis=-2)
+        row_cells, column_cells = counted.sum(axis=-1), counted.sum(axis=-2)
+        total = counted.sum(axis=(-2, -1))
     row_means, column_means = share(rows, row_cells), share(columns, column_cells)
     half = _mean_of_two(row_means, column_means)
     counts = ~np.isnan(diagonal) & ~np.isnan(half)
@@ -96,10 +103,7 @@ def pair_scores(S: Floats, *, centered_in_sample: bool | NDArray[np.bool_] = Fal
     # The means leave out item i, so a part of the item's own level is missing from them: (n - 1) / (n - 2) restores it.
     gap = matched - mean_null - 2 * (half - mean_null) * (n - 1) / (n - 2)
     gap = gap - np.asarray(centered_in_sample)[..., None] * matched / (n - 1)
-    total = np.full(S.shape[:-2], n * (n - 1)) if counted is None else counted.sum(axis=(-2, -1))
-    mean = share(rows.sum(axis=-1), total)
-    # Centered before squaring: the cosines of a narrow cone differ in the fourth digit.
-    spread = np.einsum("...ij,...ij->...", *([np.where(defined & off, S - mean[..., None, None], 0.0)] * 2))
+    spread = _squares_off_diagonal(S, share(rows.sum(axis=-1), total))
     ranks = _ranks(S, diagonal, counts, row_cells, column_cells)
     return PairScores(
         matched=matched,
@@ -164,6 +168,19 @@ def scores_within(
     )
 
 
+def _squares_off_diagonal(S: Floats, mean: Floats) -> Floats:
+    """Sum over defined cells off the diagonal of their squared distance from the mean, (...)."""
+    found = np.empty(mean.size)
+    for k, (cells, center) in enumerate(zip(S.reshape(-1, *S.shape[-2:]), mean.reshape(-1), strict=True)):
+        # Centered before squaring: the cosines of a narrow cone differ in the fourth digit.
+        centered = cells - center
+        np.fill_diagonal(centered, 0.0)
+        found[k] = np.vdot(centered, centered)
+        if np.isnan(found[k]):
+            found[k] = np.nansum(centered**2)
+    return found.reshape(mean.shape)
+
+
 def _ranks(
     S: Floats, diagonal: Floats, counts: NDArray[np.bool_], row_cells: NDArray[np.int64] | int,
     column_cells: NDArray[np.int64] | int,
@@ -171,8 +188,9 @@ def _ranks(
     """AUC, retrieval and MEXA, from how many cells of its row and column each S_ii beats or ties."""
     below, first = [], []
     for axis, own, cells in ((-1, diagonal[..., :, None], row_cells), (-2, diagonal[..., None, :], column_cells)):
-        beaten = np.count_nonzero(own > S, axis=axis)
-        tied = np.count_nonzero(own == S, axis=axis) - 1  # S_ii ties with itself
+        # Sums of bytes are several times as fast as count_nonzero along an axis.
+        beaten = (own > S).view(np.uint8).sum(axis=axis, dtype=np.uint32).astype(np.int64)
+        tied = (own == S).view(np.uint8).sum(axis=axis, dtype=np.uint32).astype(np.int64) - 1  # S_ii ties with itself
         below.append(share(beaten + 0.5 * tied, cells))
         first.append(np.where(counts, beaten == cells, np.nan))
     return {

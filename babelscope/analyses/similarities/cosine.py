@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 def unit_rows(x: NDArray[np.generic]) -> NDArray[np.float64]:
     """Rows scaled to length 1, float64; NaN for a zero row, which points nowhere, and for a row that is not finite."""
-    rows = np.asarray(x, dtype=np.float64)
+    rows = np.array(x, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Scaling by the largest entry first keeps the squares of huge and tiny rows representable.
-        rows = rows / np.abs(rows).max(axis=-1, keepdims=True)
-        return np.asarray(rows / np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None])
+        rows /= np.maximum(rows.max(axis=-1, keepdims=True), -rows.min(axis=-1, keepdims=True))
+        rows /= np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
+    return rows
 
 
 def products(rows: NDArray[np.float64]) -> Callable[[int, slice], NDArray[np.float64]]:
