@@ -72,5 +72,5 @@ def answered(
 
 
 def _set(units: tuple[int, ...], values: NDArray[np.floating]) -> Edit:
-    new = torch.from_numpy(np.ascontiguousarray(values))
+    new = torch.from_numpy(np.array(values))  # a copy: what was broadcast cannot be written to
     return Edit(lambda rows: new.to(rows), Position.parse("last"), units)

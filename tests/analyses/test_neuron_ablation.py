@@ -1,0 +1,144 @@
+"""Neurons that carry an answer are told from others; where neurons carry nothing, shares of it are undefined."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+
+import babelscope as bs
+from babelscope import workflows
+from babelscope.analyses.faithfulness import Frame, advantage, log_weights, ratio, replaced_units, set_sizes
+from babelscope.analyses.recipes.neuron_ablation import FOREIGN, MODES, OWN, NeuronAblation
+from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, SUPPORTED, bootstrap_weights
+from babelscope.analyses.study import make_study
+from babelscope.errors import BabelScopeError
+from babelscope.hooks import load_model
+from babelscope.schema import PromptSet
+
+
+def test_sizes_are_percentages_each_once_and_never_none_or_all():
+    assert set_sizes("20,0.01,1,1", 1000) == [1, 10, 200]
+    assert set_sizes("99.99", 10) == [9]
+    for text in ("", "x", "0", "100", "-1,5"):
+        with pytest.raises(BabelScopeError, match="percentages"):
+            set_sizes(text, 10)
+
+
+def test_weights_are_those_of_the_area_over_log_size():
+    sizes, values = [3, 10, 200, 555], np.random.default_rng(0).random(4)
+    x = np.log(sizes)
+    assert log_weights(sizes) @ values == pytest.approx(np.trapezoid(values, x) / (x[-1] - x[0]))
+    assert log_weights(sizes).sum() == pytest.approx(1)
+    np.testing.assert_array_equal(log_weights([7]), [1])
+
+
+def test_faithfulness_is_a_ratio_of_means_whose_items_are_resampled_together():
+    rng = np.random.default_rng(0)
+    frame = Frame(2 + 0.1 * rng.normal(size=12), 0.1 * rng.normal(size=12))
+    margin = 1 + 0.1 * rng.normal(size=12)
+    weights = bootstrap_weights(12, 300, rng)
+    found = ratio(frame.kept(margin), frame, weights)
+    draws = []
+    for w in weights:
+        top = sum(k * (y - none) for k, y, none in zip(w, margin, frame.none, strict=True))
+        draws.append(top / sum(k * (f - none) for k, f, none in zip(w, frame.full, frame.none, strict=True)))
+    assert found.estimate == pytest.approx(np.mean(margin - frame.none) / np.mean(frame.full - frame.none))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+    assert ratio(frame.kept(frame.full), frame, weights).estimate == 1
+    assert ratio(frame.kept(frame.none), frame, weights).estimate == 0
+
+
+def test_shares_of_nothing_are_undefined_not_zero():
+    rng = np.random.default_rng(0)
+    weights, nothing = bootstrap_weights(10, 100, rng), rng.normal(size=10)
+    assert np.isnan(ratio(np.ones(10), Frame(nothing - nothing.mean(), np.zeros(10)), weights).estimate)
+    assert np.isnan(ratio(np.ones(10), Frame(-np.ones(10), np.zeros(10)), weights).low)
+    assert np.isnan(ratio(np.full(10, np.nan), Frame(np.ones(10), np.zeros(10)), weights).estimate)
+
+
+def test_an_advantage_is_found_where_it_is_and_at_the_level_where_it_is_not():
+    rng = np.random.default_rng(0)
+    sizes, weights = [2, 20, 200], bootstrap_weights(12, 200, rng)
+    noise = rng.normal(size=(2, 3, 12))
+    found = advantage(3 + noise[0], noise[1], sizes, weights, 199, rng)
+    assert found.low > found.null
+    assert found.p <= 0.01
+    assert found.stability == 1
+    assert found.n == 12
+    assert found.estimate - found.null == pytest.approx(log_weights(sizes) @ (3 + noise[0] - noise[1]).mean(axis=1))
+    p = [advantage(*rng.normal(size=(2, 3, 12)), sizes, weights, 99, rng).p for _ in range(300)]
+    assert 0.013 <= np.mean(np.array(p) <= 0.05) <= 0.097  # 0.999 interval of a rate of 0.05
+
+
+def test_sets_that_are_not_there_and_three_items_are_not_tested():
+    rng = np.random.default_rng(0)
+    part = rng.random((2, 8))
+    missing = part.copy()
+    missing[1] = np.nan
+    found = advantage(part, missing, [1, 9], bootstrap_weights(8, 50, rng), 9, rng)
+    assert np.isnan([found.null, found.low, found.p]).all()
+    assert found.n == 0
+    assert np.isnan(advantage(part[:, :3], part[:, 3:6], [1, 9], np.ones((5, 3)), 9, rng).p)
+
+
+def test_what_is_replaced_is_the_chosen_or_the_rest():
+    chosen = np.array([0, 5, 7])
+    removed, rest = (replaced_units(chosen, keep, 2, 4) for keep in (False, True))
+    assert [u.tolist() for u in removed] == [[0], [1, 3]]
+    assert [u.tolist() for u in rest] == [[1, 2, 3], [0, 2]]
+
+
+def stored(folder, languages, model="organism", prompts=None, limit=20):
+    chosen = prompts or bs.generate("knowledge", languages=languages).select(limit=limit)
+    return bs.capture(
+        folder / "run.acts", model=str(model), prompts=chosen, sites=["resid.post@5"], self_test=False
+    )  # fmt: skip
+
+
+def run(store, model="", **settings):
+    where = str(model or workflows.model_path("organism"))
+    study = make_study(store, n_boot=200, n_perm=199, by=None, model=where)
+    results = NeuronAblation(**settings).run(study)
+    names = ["neuron_ablation", *(f"neuron_ablation_{x}" for x in ("curves", "areas", "languages"))]
+    assert [r.name for r in results] == names
+    return results
+
+
+def changed(folder, change):
+    """A copy of the organism on disk, with other weights."""
+    shutil.copytree(workflows.model_path("organism"), folder / "model")
+    loaded = load_model(folder / "model", device="cpu")
+    model = copy.deepcopy(loaded.model)
+    change(model, loaded)
+    model.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def test_a_planted_neuron_is_chosen_and_its_removal_takes_the_answer(tmp_path):
+    whole = bs.generate("knowledge", languages=["en", "de"])
+    items = [p.item for p in whole.of("en") if p.gold == 1][:12]
+    prompts = PromptSet("one letter", tuple(p for p in whole.prompts if p.item in items))
+
+    def plant(model, loaded):
+        letter = loaded.tokenizer.encode(" B", add_special_tokens=False)[-1]
+        neuron = model.model.layers[-1].mlp
+        with np.errstate(all="ignore"):
+            weight = neuron.down_proj.weight.data
+            weight[:, 7] = 6 * model.get_output_embeddings().weight.data[letter]
+            neuron.gate_proj.weight.data[7] = neuron.gate_proj.weight.data[0]
+            neuron.up_proj.weight.data[7] = neuron.gate_proj.weight.data[0]  # gate and up agree: never below zero
+
+    model = changed(tmp_path, plant)
+    store = stored(tmp_path, ["en", "de"], model, prompts)
+    claims, curves, _, pairs = run(store, model, value="zero", shares="0.03,1")
+    claims = claims.table.set_index(["claim", "language_a"])
+    remove = next(c for c in claims.index.levels[0] if c.startswith(MODES["remove"]) and "random" in c)
+    assert claims.loc[(remove, "*"), "estimate"] > claims.loc[(remove, "*"), "null"]
+    first = curves.table.query("size == 1 and mode == 'remove' and language == 'en'").set_index("neurons")
+    print(
+        claims.drop(columns=["group", "site", "layer", "language_b"]).to_string(),
+        first.to_string(),
+        pairs.table.to_string(),
+    )
+    assert claims.loc[(FOREIGN, "*"), "estimate"] > 5 * abs(claims.loc[(FOREIGN, "*"), "null"])
