@@ -61,7 +61,7 @@ def rows(result, **where):
 
 def test_tables_hold_every_pair_and_layer_in_the_promised_columns(found):
     assert list(found) == ["cs", "nao", "contrast"]
-    for name, variants in (("cs", 2), ("nao", 1)):
+    for name, variants in (("cs", 3), ("nao", 1)):
         table = found[name].table
         assert {c: str(table[c].dtype) for c in table} == COLUMNS
         corrected = rows(found[name], mode="corrected")

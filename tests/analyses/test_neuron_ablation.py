@@ -9,8 +9,8 @@ import pytest
 import babelscope as bs
 from babelscope import workflows
 from babelscope.analyses.faithfulness import Frame, advantage, log_weights, ratio, replaced_units, set_sizes
-from babelscope.analyses.recipes.neuron_ablation import FOREIGN, MODES, OWN, NeuronAblation
-from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, SUPPORTED, bootstrap_weights
+from babelscope.analyses.recipes.neuron_ablation import FOREIGN, MODES, NeuronAblation
+from babelscope.analyses.statistics import bootstrap_weights
 from babelscope.analyses.study import make_study
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import load_model

@@ -113,6 +113,22 @@ def test_contrast_keeps_its_level_when_groups_differ_in_spread_and_size():
     assert low <= (found.p <= 0.05).sum() <= high
 
 
+def test_a_contrast_of_groups_in_which_hardly_an_item_differs_is_undefined():
+    weights = np.ones((50, 20))
+    rng = np.random.default_rng(0)
+    reached = 0
+    for _ in range(40):
+        a, b = np.full((1, 20), -0.0170), np.full((1, 20), -0.0168)
+        b[0, rng.choice(20, 1)] += 0.17
+        p = contrast(a, b, weights, weights, n_perm=99, level=0.95, rng=rng).p[0]
+        reached += p <= 0.05
+        assert np.isnan(p)
+    assert reached == 0
+    a, b = np.full((1, 20), -0.0170), np.full((1, 20), -0.0168)
+    b[0, :9] += 0.17
+    assert contrast(a, b, weights, weights, n_perm=199, level=0.95, rng=rng).p[0] <= 0.05
+
+
 def test_two_constants_that_differ_are_no_evidence_of_a_difference():
     weights = np.ones((50, 12))
     a, b = np.full((1, 12), 0.3), np.full((1, 12), 0.1)
