@@ -2,19 +2,23 @@
 
 import copy
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 import babelscope as bs
 from babelscope import workflows
 from babelscope.analyses.faithfulness import Frame, advantage, log_weights, ratio, replaced_units, set_sizes
-from babelscope.analyses.recipes.neuron_ablation import FOREIGN, MODES, NeuronAblation
-from babelscope.analyses.statistics import bootstrap_weights
+from babelscope.analyses.recipes.neuron_ablation import CONTROLS, FOREIGN, MODES, OWN, NeuronAblation
+from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, SUPPORTED, bootstrap_weights
 from babelscope.analyses.study import make_study
 from babelscope.errors import BabelScopeError
+from babelscope.hooks import interventions as iv
 from babelscope.hooks import load_model
-from babelscope.schema import PromptSet
+from babelscope.schema import PromptSet, Site
 
 
 def test_sizes_are_percentages_each_once_and_never_none_or_all():
@@ -115,30 +119,79 @@ def changed(folder, change):
     return folder / "model"
 
 
-def test_a_planted_neuron_is_chosen_and_its_removal_takes_the_answer(tmp_path):
+def test_a_planted_neuron_is_chosen_and_its_removal_takes_the_answer_in_both_languages(tmp_path):
+    """One neuron of the last layer says B to prompts for which the rest of the model says something else."""
     whole = bs.generate("knowledge", languages=["en", "de"])
-    items = [p.item for p in whole.of("en") if p.gold == 1][:12]
-    prompts = PromptSet("one letter", tuple(p for p in whole.prompts if p.item in items))
+    items = [p.item for p in whole.of("en") if p.gold != 1][:20]
+    prompts = PromptSet("say B", tuple(replace(p, gold=1) for p in whole.prompts if p.item in items))
 
     def plant(model, loaded):
+        site = Site("mlp.neurons", loaded.ref.n_layers - 1)
+        active = iv.neuron_gradients(loaded, prompts.prompts, [site]).activation[:, 0]
+        neuron = int(np.abs(active).min(axis=0).argmax())
         letter = loaded.tokenizer.encode(" B", add_special_tokens=False)[-1]
-        neuron = model.model.layers[-1].mlp
-        with np.errstate(all="ignore"):
-            weight = neuron.down_proj.weight.data
-            weight[:, 7] = 6 * model.get_output_embeddings().weight.data[letter]
-            neuron.gate_proj.weight.data[7] = neuron.gate_proj.weight.data[0]
-            neuron.up_proj.weight.data[7] = neuron.gate_proj.weight.data[0]  # gate and up agree: never below zero
+        direction = float(np.sign(active[0, neuron])) * model.get_output_embeddings().weight[letter]
+        with torch.no_grad():
+            model.model.layers[-1].mlp.down_proj.weight[:, neuron] = 40 * direction
 
     model = changed(tmp_path, plant)
     store = stored(tmp_path, ["en", "de"], model, prompts)
-    claims, curves, _, pairs = run(store, model, value="zero", shares="0.03,1")
-    claims = claims.table.set_index(["claim", "language_a"])
-    remove = next(c for c in claims.index.levels[0] if c.startswith(MODES["remove"]) and "random" in c)
-    assert claims.loc[(remove, "*"), "estimate"] > claims.loc[(remove, "*"), "null"]
-    first = curves.table.query("size == 1 and mode == 'remove' and language == 'en'").set_index("neurons")
-    print(
-        claims.drop(columns=["group", "site", "layer", "language_b"]).to_string(),
-        first.to_string(),
-        pairs.table.to_string(),
-    )
-    assert claims.loc[(FOREIGN, "*"), "estimate"] > 5 * abs(claims.loc[(FOREIGN, "*"), "null"])
+    claims, curves, areas, pairs = (r.table for r in run(store, model, value="zero", shares="0.03,1"))
+    claims = claims.set_index(["claim", "language_a"])
+    for mode, says in MODES.items():
+        for control in CONTROLS.values():
+            assert claims.loc[(f"{says} {control}", "*"), "verdict"] == SUPPORTED
+        at = curves[(curves["size"] == 1) & (curves["mode"] == mode)].set_index(["neurons", "language"])["faithfulness"]
+        kept = 1 if mode == "keep" else 0
+        for language in ("en", "de"):
+            for control in ("random", "matched"):
+                assert at[control, language] == pytest.approx(1 - kept, abs=0.2)
+                assert (2 * kept - 1) * (at["chosen", language] - at[control, language]) > 0.4
+    assert claims.loc[(FOREIGN, "*"), "verdict"] == SUPPORTED
+    assert claims.loc[(OWN, "*"), "verdict"] == NOT_DISTINGUISHABLE  # it is the same neuron
+    assert set(zip(pairs["language_chosen"], pairs["language"], strict=True)) == {("en", "de"), ("de", "en")}
+    assert (pairs["low"] > pairs["null"]).all()
+    assert len(areas) == 2 * 2 * 3
+
+
+def test_neurons_that_write_nothing_have_no_advantage_and_no_faithfulness(tmp_path):
+    def silence(model, _):
+        with torch.no_grad():
+            for layer in model.model.layers:
+                layer.mlp.down_proj.weight.zero_()
+
+    model = changed(tmp_path, silence)
+    claims, curves, areas, pairs = (r.table for r in run(stored(tmp_path, ["en"], model, limit=60), model, shares="5"))
+    assert set(claims["verdict"]) == {NOT_DISTINGUISHABLE}
+    np.testing.assert_allclose(claims[["estimate", "null"]], 0, atol=1e-4)
+    assert curves["faithfulness"].isna().all()
+    assert areas["faithfulness"].isna().all()
+    assert pairs.empty
+
+
+@pytest.mark.parametrize(
+    ("score", "value"), [("gradient", "resample"), ("direct_logit", "mean"), ("integrated_gradients", "zero")]
+)
+def test_every_score_and_value_names_neurons_of_the_organism_that_keep_more_than_random_ones(small, score, value):
+    claims, curves, *_ = run(small, score=score, value=value, shares="3", steps=2)
+    table = claims.table.set_index(["claim", "language_a"])
+    row = table.loc[(f"{MODES['remove']} {CONTROLS['random']}", "en")]
+    assert row["estimate"] > row["null"]
+    assert row["n"] + claims.provenance["n_dropped"]["all"] <= 20
+    assert np.isnan(row["stability"])
+    if value == "resample":
+        again = run(small, score=score, value=value, shares="3", steps=2)
+        pd.testing.assert_frame_equal(again[0].table, claims.table)
+    assert curves.table["size"].eq(81).all()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return stored(tmp_path_factory.mktemp("small"), ["en"], limit=20)
+
+
+def test_what_is_answered_in_no_language_is_dropped_and_too_little_refused(tmp_path):
+    whole = bs.generate("knowledge", languages=["en"]).select(limit=12)
+    wrong = PromptSet("wrong", tuple(replace(p, gold=(p.gold + 1) % 4) for p in whole.prompts))
+    with pytest.raises(BabelScopeError, match="answered in some language, fewer than 8"):
+        run(stored(tmp_path, ["en"], prompts=wrong))
