@@ -41,7 +41,7 @@ wheel: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/capture.py
-	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/analyses.py
 	$(BIN)/python benchmarks/store.py
 
 clean:

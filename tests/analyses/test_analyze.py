@@ -189,11 +189,11 @@ def test_rows_that_are_read_first_are_corrected_together(values, tmp_path):
     three = ["a", "b", "c"] * 8
     found = results(write_store(tmp_path / "three.acts", values, demand=three), ["cs"], mode="corrected")
     overall = rows(found["cs"], layer=None, language_a="*")
-    assert len(overall) == 2 * 3  # variants x groups
+    assert len(overall) == 3 * 3  # variants x groups
     np.testing.assert_allclose(overall["q"], stats.false_discovery_control(overall["p"]))
     contrasts = found["contrast"]
     overall = rows(contrasts, layer=None)
-    assert len(overall) == 2 * 3  # variants x pairs of groups
+    assert len(overall) == 3 * 3  # variants x pairs of groups
     np.testing.assert_allclose(overall["q"], stats.false_discovery_control(overall["p"]))
     layers = contrasts.table[contrasts.table["layer"].notna() & contrasts.table["variant"].eq("raw")]
     assert len(layers) == 2 * 3  # layers x pairs of groups

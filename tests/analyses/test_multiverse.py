@@ -85,8 +85,8 @@ def test_a_universe_says_what_the_analysis_with_its_choices_says(planted, null):
 def test_every_choice_is_combined_with_every_other(planted):
     _, table, results, _ = multiverse(planted)
     gaps = table[(table["of_claim"] == GAP) & (table["group"] == "knowledge")]
-    # Two nulls, two variants, four bands; and the published definition over all items.
-    assert len(gaps) == 2 * 2 * 4 + 4
+    # Two nulls, three variants, four bands; and the published definition over all items.
+    assert len(gaps) == 2 * 3 * 4 + 4
     assert results[0].provenance["universes"] == len(gaps)
     assert set(gaps[gaps["mode"] == "paper"]["null_level"]) == {ALL_ITEMS}
     peaks = table[(table["of_claim"] == PEAK) & (table["group"] == "knowledge")]
@@ -145,7 +145,7 @@ def test_without_an_effect_universes_do_not_gang_up(tmp_path):
 def test_a_limit_draws_universes_by_the_seed(planted):
     _, table, results, _ = multiverse(planted, limit=5)
     assert len(table[(table["of_claim"] == GAP) & (table["group"] == "knowledge")]) == 5
-    assert results[0].provenance["universes"] == 20
+    assert results[0].provenance["universes"] == 28
     assert results[0].provenance["universes_analyzed"] == 5
     _, again, _, _ = multiverse(planted, limit=5)
     pd.testing.assert_frame_equal(table, again)

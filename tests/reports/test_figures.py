@@ -14,8 +14,8 @@ from tests.reports.conftest import FREE, KNOWLEDGE
 
 def test_corrected_figures_come_before_published_ones(analysis: Analysis) -> None:
     drawn = figures(analysis.results)
-    assert [f.kind for f in drawn if f.mode == "corrected"] == ["layers"] * 3 + ["threshold"] + ["pairs"] * 3
-    assert [f.mode for f in drawn] == ["corrected"] * 7 + ["paper"] * 4
+    assert [f.kind for f in drawn if f.mode == "corrected"] == ["layers"] * 4 + ["threshold"] + ["pairs"] * 4
+    assert [f.mode for f in drawn] == ["corrected"] * 9 + ["paper"] * 4
 
 
 def test_layer_curves_hold_every_layer_of_every_group(analysis: Analysis) -> None:

@@ -97,8 +97,8 @@ def test_no_specification_can_end_its_script(report: Path) -> None:
 def test_shows_the_number_of_every_row_of_the_headline(analysis: Analysis, report: Path) -> None:
     text = report.read_text("utf-8")
     rows = analysis.headline()
-    # Two metrics (cs raw and centered, nao), two groups and their contrast.
-    assert len(rows) == 9
+    # Two metrics (cs raw, centered and zscored, nao), two groups and their contrast.
+    assert len(rows) == 12
     assert set(rows["threshold"].dropna()) == {0.4}
     for gap in rows["gap"]:
         assert f"<td>{gap:.3f}</td>" in text
@@ -171,9 +171,9 @@ def test_every_figure_is_drawn_in_a_browser_that_finds_nothing_to_complain_about
     marks = drawn.evaluate(
         "[...document.querySelectorAll('figure')].map(f => f.querySelectorAll('.role-mark path').length)"
     )
-    # By layer: cs raw and centered, nao overlap, and the two published ones; thresholds: overlap, macro-layer, pooled;
-    # language pairs: cs twice, nao once.
-    assert len(marks) == 11
+    # By layer: cs in three variants, nao overlap, and the two published ones; thresholds: overlap, macro-layer, pooled;
+    # language pairs: cs three times, nao once.
+    assert len(marks) == 13
     assert min(marks) >= 6
     titles = drawn.evaluate("[...document.querySelectorAll('.role-axis-title text')].map(t => t.textContent)")
     assert {"layer", "similarity", "threshold", "overlap", "gap over the null", "language"} <= set(titles)
