@@ -68,9 +68,8 @@ def test_integrated_gradients_and_what_they_say_is_missing_make_up_the_ablation(
         without = iv.answered(loaded, PROMPTS, {site: (range(baseline.shape[1]), np.zeros(baseline.shape[1]))})
         together = path.attribution[:, layer].sum(1) + path.missing[:, layer]
         np.testing.assert_allclose(together, found.margin - without.margin, atol=1e-4)
-    # Where the better spelling of a label changes on the way, the slope jumps, and the error falls with steps alone.
-    assert np.median(np.abs(path.missing)) < 1e-3
-    assert np.abs(path.missing).max() < 0.1
+    # Where the better spelling of a label changes on the way, the slope jumps, and the error falls as 1 / steps.
+    assert np.abs(path.missing).max() < 0.05
 
 
 def test_own_values_of_the_whole_shape_change_nothing(loaded, sites, found):
