@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from babelscope.analyses.dissociation import matched_neurons
+from babelscope.analyses.rankings import shuffled_within_layers
 from babelscope.analyses.statistics import (
     MIN_ITEMS,
     Floats,
@@ -155,3 +157,35 @@ def replaced_units(chosen: NDArray[np.int64], keep: bool, n_layers: int, width: 
     is_chosen = np.zeros(n_layers * width, dtype=bool)
     is_chosen[chosen] = True
     return [np.flatnonzero(layer != keep) for layer in is_chosen.reshape(n_layers, width)]
+
+
+def control_sets(
+    score: Floats, activity: Floats, size: int, width: int, n_draws: int, rng: np.random.Generator
+) -> dict[str, list[NDArray[np.int64]]]:
+    """The neurons of highest score, and draws of control sets with as many neurons of each layer.
+
+    Parameters
+    ----------
+    score, activity : ndarray
+        (layer x neuron,): by which neurons are chosen, and mean |activation|, by which others are matched.
+    width : int
+        Neurons of a layer.
+
+    Returns
+    -------
+    dict of list of ndarray of int64
+        `chosen` (once), `random` and `matched`; places in (layer, neuron), flattened. A matched set is smaller where a
+        layer has too few other neurons.
+    """
+    chosen = _top(score, size)
+    # Scores shuffled within layers have as many neurons of each layer on top.
+    shuffled = [shuffled_within_layers(score[None], width, rng)[0] for _ in range(n_draws)]
+    return {
+        "chosen": [chosen],
+        "random": [_top(other, size) for other in shuffled],
+        "matched": [matched_neurons(chosen, activity, width, chosen, rng) for _ in range(n_draws)],
+    }
+
+
+def _top(score: Floats, size: int) -> NDArray[np.int64]:
+    return np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:size]

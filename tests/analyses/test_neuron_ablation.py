@@ -11,9 +11,24 @@ import torch
 
 import babelscope as bs
 from babelscope import workflows
-from babelscope.analyses.faithfulness import Frame, advantage, log_weights, ratio, replaced_units, set_sizes
+from babelscope.analyses.directed import directed_verdicts
+from babelscope.analyses.faithfulness import (
+    Frame,
+    advantage,
+    control_sets,
+    log_weights,
+    ratio,
+    replaced_units,
+    set_sizes,
+)
 from babelscope.analyses.recipes.neuron_ablation import CONTROLS, FOREIGN, MODES, OWN, NeuronAblation
-from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, SUPPORTED, bootstrap_weights
+from babelscope.analyses.statistics import (
+    NOT_DISTINGUISHABLE,
+    NOT_TESTABLE,
+    SUPPORTED,
+    THRESHOLD_DEPENDENT,
+    bootstrap_weights,
+)
 from babelscope.analyses.study import make_study
 from babelscope.errors import BabelScopeError
 from babelscope.hooks import interventions as iv
@@ -93,6 +108,41 @@ def test_what_is_replaced_is_the_chosen_or_the_rest():
     assert [u.tolist() for u in rest] == [[1, 2, 3], [0, 2]]
 
 
+def test_claims_have_a_direction_and_need_most_of_the_sizes():
+    estimate, low = [1.0, -1.0, 1.0, 1.0, np.nan], [0.5, -1.5, 0.5, -0.1, np.nan]
+    high = [1.5, -0.5, 1.5, 2.0, np.nan]
+    claims = pd.DataFrame(
+        {
+            "estimate": estimate,
+            "low": low,
+            "high": high,
+            "null": 0.1,
+            "q": 0.01,
+            "n": 9,
+            "stability": [np.nan, 1.0, 0.5, 1.0, 1.0],
+        }
+    )
+    assert directed_verdicts(claims).tolist() == [
+        SUPPORTED, NOT_DISTINGUISHABLE, THRESHOLD_DEPENDENT, NOT_DISTINGUISHABLE, NOT_TESTABLE
+    ]  # fmt: skip
+
+
+def test_control_sets_have_as_many_neurons_of_each_layer_as_the_chosen():
+    rng = np.random.default_rng(0)
+    score, activity = rng.normal(size=90) + np.repeat([0.0, 1.0, 2.0], 30), rng.exponential(size=90)
+    found = control_sets(score, activity, 12, 30, 3, rng)
+    (chosen,) = found["chosen"]
+    assert set(chosen) == set(np.argsort(score)[-12:])
+    layers = np.bincount(chosen // 30, minlength=3)
+    for kind in ("random", "matched"):
+        assert len(found[kind]) == 3
+        for other in found[kind]:
+            np.testing.assert_array_equal(np.bincount(other // 30, minlength=3), layers)
+    assert not any(set(other) & set(chosen) for other in found["matched"])
+    crowded = control_sets(score, activity, 60, 30, 1, rng)
+    assert len(crowded["matched"][0]) < 60  # a layer of which more than half is chosen has not enough others
+
+
 def stored(folder, languages, model="organism", prompts=None, limit=20):
     chosen = prompts or bs.generate("knowledge", languages=languages).select(limit=limit)
     return bs.capture(
@@ -161,7 +211,7 @@ def test_neurons_that_write_nothing_have_no_advantage_and_no_faithfulness(tmp_pa
                 layer.mlp.down_proj.weight.zero_()
 
     model = changed(tmp_path, silence)
-    claims, curves, areas, pairs = (r.table for r in run(stored(tmp_path, ["en"], model, limit=60), model, shares="5"))
+    claims, curves, areas, pairs = (r.table for r in run(stored(tmp_path, ["en"], model, limit=36), model, shares="5"))
     assert set(claims["verdict"]) == {NOT_DISTINGUISHABLE}
     np.testing.assert_allclose(claims[["estimate", "null"]], 0, atol=1e-4)
     assert curves["faithfulness"].isna().all()
@@ -173,21 +223,21 @@ def test_neurons_that_write_nothing_have_no_advantage_and_no_faithfulness(tmp_pa
     ("score", "value"), [("gradient", "resample"), ("direct_logit", "mean"), ("integrated_gradients", "zero")]
 )
 def test_every_score_and_value_names_neurons_of_the_organism_that_keep_more_than_random_ones(small, score, value):
-    claims, curves, *_ = run(small, score=score, value=value, shares="3", steps=2)
+    claims, curves, *_ = run(small, score=score, value=value, shares="3", steps=1)
     table = claims.table.set_index(["claim", "language_a"])
     row = table.loc[(f"{MODES['remove']} {CONTROLS['random']}", "en")]
     assert row["estimate"] > row["null"]
-    assert row["n"] + claims.provenance["n_dropped"]["all"] <= 20
+    assert row["n"] + claims.provenance["n_dropped"]["all"] <= 14
     assert np.isnan(row["stability"])
     if value == "resample":
-        again = run(small, score=score, value=value, shares="3", steps=2)
+        again = run(small, score=score, value=value, shares="3", steps=1)
         pd.testing.assert_frame_equal(again[0].table, claims.table)
     assert curves.table["size"].eq(81).all()
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return stored(tmp_path_factory.mktemp("small"), ["en"], limit=20)
+    return stored(tmp_path_factory.mktemp("small"), ["en"], limit=14)
 
 
 def test_what_is_answered_in_no_language_is_dropped_and_too_little_refused(tmp_path):

@@ -9,17 +9,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope.analyses.active import has_finite_rows
+from babelscope.analyses.directed import directed_verdicts
 from babelscope.analyses.patching import Pairing, follows, language_said, two_sources
 from babelscope.analyses.recipe import RecipeInfo, claims_table
 from babelscope.analyses.statistics import (
     EXPLAINED,
     MIN_ITEMS,
-    NOT_DISTINGUISHABLE,
     SUPPORTED,
     benjamini_hochberg,
     bootstrap_weights,
     stream,
-    verdicts,
 )
 from babelscope.analyses.study import Study
 from babelscope.errors import BabelScopeError
@@ -89,10 +88,7 @@ class LanguagePatching:
 
 def _judged(rows: Sequence[Mapping[str, Any]], lettered: set[str]) -> pd.DataFrame:
     table = claims_table(rows, family=("claim",))
-    above = [table[name] - table["null"] for name in ("estimate", "low", "high")]
-    words = verdicts(above[0], above[1], above[2], table["q"], table["n"])
-    # Every claim has a direction: the opposite of it is no support.
-    words = words.mask((words == SUPPORTED) & (above[0] < 0), NOT_DISTINGUISHABLE)
+    words = directed_verdicts(table)
     # A letter is the same in every language: a state that holds nothing else would do.
     letters = (words == SUPPORTED) & table["group"].isin(lettered)
     table["verdict"] = words.mask(letters, EXPLAINED)

@@ -8,21 +8,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.analyses.dissociation import N_FOLDS, folds, matched_neurons
-from babelscope.analyses.faithfulness import Frame, advantage, log_weights, ratio, replaced_units, set_sizes
-from babelscope.analyses.rankings import shuffled_within_layers
+from babelscope.analyses.directed import directed_verdicts
+from babelscope.analyses.dissociation import N_FOLDS, folds
+from babelscope.analyses.faithfulness import (
+    Frame,
+    advantage,
+    control_sets,
+    log_weights,
+    ratio,
+    replaced_units,
+    set_sizes,
+)
 from babelscope.analyses.recipe import RecipeInfo, claims_table
 from babelscope.analyses.statistics import (
     MIN_ITEMS,
-    NOT_DISTINGUISHABLE,
-    STABLE_SHARE,
-    SUPPORTED,
-    THRESHOLD_DEPENDENT,
     Floats,
     benjamini_hochberg,
     bootstrap_weights,
     stream,
-    verdicts,
 )
 from babelscope.analyses.study import Study
 from babelscope.errors import BabelScopeError
@@ -98,10 +101,12 @@ class NeuronAblation:
             "interval": "bootstrap over items of the difference from the null, drawn around the null, 95%",
             "p": "chosen and control swapped, item by item, two-sided",
         }  # fmt: skip
+        table = claims_table(claims, family=("claim",))
+        table["verdict"] = directed_verdicts(table)
         by_pair = pd.DataFrame(pairs, columns=list(PAIR_COLUMNS))
         by_pair["q"] = by_pair.groupby("group")["p"].transform(benjamini_hochberg)
         return [
-            Result("neuron_ablation", _judged(claims), about),
+            Result("neuron_ablation", table, about),
             Result("neuron_ablation_curves", pd.DataFrame(curves), about),
             Result("neuron_ablation_areas", pd.DataFrame(areas), about),
             Result("neuron_ablation_languages", by_pair, about),
@@ -109,16 +114,6 @@ class NeuronAblation:
 
 
 PAIR_COLUMNS = ("group", "language_chosen", "language", "size", "n", "taken", "low", "high", "null", "p")
-
-
-def _judged(claims: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    table = claims_table(claims, family=("claim",))
-    above = [table[name] - table["null"] for name in ("estimate", "low", "high")]
-    words = verdicts(above[0], above[1], above[2], table["q"], table["n"])
-    # Every claim has a direction: the opposite of it is no support.
-    words = words.mask((words == SUPPORTED) & (above[0] < 0), NOT_DISTINGUISHABLE)
-    table["verdict"] = words.mask((words == SUPPORTED) & (table["stability"] < STABLE_SHARE), THRESHOLD_DEPENDENT)
-    return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,17 +198,8 @@ class _Group:
         return np.concatenate(found)
 
     def _sets(self, language: str, size: int) -> dict[str, list[NDArray[np.int64]]]:
-        """The neurons of highest score, and controls of as many neurons of each layer."""
         own = self.languages[language]
-        chosen = _top(own.score, size)
-        draws = range(min(DRAWS, self.n))
-        # Scores shuffled within layers have as many neurons of each layer on top.
-        shuffled = [shuffled_within_layers(own.score[None], self.width, self.rng)[0] for _ in draws]
-        return {
-            "chosen": [chosen],
-            "random": [_top(score, size) for score in shuffled],
-            "matched": [matched_neurons(chosen, own.size, self.width, chosen, self.rng) for _ in draws],
-        }
+        return control_sets(own.score, own.size, size, self.width, min(DRAWS, self.n), self.rng)
 
     def _curves(self, language: str) -> dict[tuple[str, str], Floats]:
         """Margins (size, item) by mode and kind of set; NaN where a layer has too few other neurons to match."""
@@ -307,10 +293,6 @@ class _Group:
                     "faithfulness": value.estimate, "low": value.low, "high": value.high,
                     "null": found[mode, "random"].estimate,
                 }  # fmt: skip
-
-
-def _top(score: Floats, size: int) -> NDArray[np.int64]:
-    return np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:size]
 
 
 recipe = NeuronAblation()
