@@ -76,6 +76,8 @@ def chosen_recipes(names: Sequence[str], settings: Mapping[str, Any]) -> dict[st
         For an unknown recipe, a setting that none of them has, or a value that it cannot take.
     """
     found: dict[str, Recipe] = {name.replace("_", "-"): plugins.load("recipe", name) for name in names}
+    if settings and not found:
+        raise BabelScopeError(f"--set {next(iter(settings))}: there is no recipe to set", "name one with --recipe")
     known = {f.name: f.type for recipe in found.values() for f in fields(recipe)}  # type: ignore[arg-type]
     for name in settings:
         if name not in known:

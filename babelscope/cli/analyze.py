@@ -27,6 +27,7 @@ from babelscope.cli.options import (
     sweep_grids,
 )  # fmt: skip
 from babelscope.cli.progress import bar, note
+from babelscope.errors import BabelScopeError
 
 
 def run(
@@ -69,6 +70,10 @@ def run(
         "by": None if by == "none" else by, "within": within or (), "mode": mode, "marked": marked, "seed": seed,
         "jobs": jobs,
     }  # fmt: skip
+    if (len(stores) > 1 or workflows.is_steps(store)) and (recipe or setting or model or baseline != "none"):
+        raise BabelScopeError(
+            "--recipe, --set, --model and --baseline are for one store", "analyze each store by itself"
+        )
     if len(stores) > 1:
         _compare(stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite)
         return

@@ -118,6 +118,8 @@ def analyze(
         "jobs": jobs, "progress": progress,
     }  # fmt: skip
     chosen = analyses.chosen_recipes([recipes] if isinstance(recipes, str) else recipes, settings or {})
+    if chosen and wanted is None:
+        _refuse_unread({"sweep": sweep, "within": within, "baseline": baseline != "none", "mode": mode != "both"})
     results: list[Result] = []
     study = None
     if chosen or baseline == "random-init":
@@ -135,6 +137,15 @@ def analyze(
     if opened.answers["correct"].notna().any():
         results = [_accuracy_in(opened, languages), *results]
     return Analysis(opened, tuple(results))
+
+
+def _refuse_unread(options: Mapping[str, Any]) -> None:
+    """Refuse options that metrics read and recipes do not, where there are recipes alone."""
+    unread = [name for name, value in options.items() if value]
+    if unread:
+        raise BabelScopeError(
+            f"recipes do not read --{unread[0]}", "name a metric for it with --metric, or set parameters with --set"
+        )
 
 
 def _references(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from babelscope import workflows
 from babelscope.analyses.covariates import length_bins
 from babelscope.analyses.recipe import chosen_recipes
 from babelscope.analyses.recipes.null_ladder import NullLadder
@@ -94,6 +95,15 @@ def test_items_of_one_length_are_in_one_bin():
     bins = length_bins(SimpleNamespace(answers=pd.DataFrame(rows, columns=["item", "language", "n_tokens"])))
     assert {bins[f"q{i}"] for i in range(15)} == {1}
     assert {bins[f"q{i}"] for i in range(15, 20)} == {4}
+
+
+def test_options_that_recipes_do_not_read_are_refused(tmp_path):
+    store = store_of(tmp_path, by_rule=1.0, by_item=1.0)
+    for option in ({"within": "rule"}, {"sweep": {"threshold": [0.1]}}, {"baseline": "random-init"}, {"mode": "paper"}):
+        with pytest.raises(BabelScopeError, match=f"recipes do not read --{next(iter(option))}"):
+            workflows.analyze(store, recipes="null-ladder", **option)
+    with pytest.raises(BabelScopeError, match="no recipe to set"):
+        workflows.analyze(store, "cs", settings={"top": "3"})
 
 
 def test_settings_are_checked_by_name_and_by_type():

@@ -234,11 +234,13 @@ class _Group:
 
     def scripts(self) -> dict[str, Any]:
         """Overlap of LAPE neurons of languages of one script minus that of different scripts."""
+        place = self._place("overlap of LAPE neurons: same script minus other scripts")
+        if not self.study.store.has_texts:
+            return {**place, "verdict": NOT_TESTABLE}
         prompts = self.study.prompts
         scripts = [main_script(p.text for p in prompts.of(language)) for language in self.study.languages]
         rng = stream(self.study.seed, "scripts", self.name)
         found = script_contrast(self.chosen, scripts, self.study.n_perm, rng)
-        place = self._place("overlap of LAPE neurons: same script minus other scripts")
         if found is None:
             return {**place, "verdict": NOT_TESTABLE}
         observed, null, p = found
