@@ -34,7 +34,7 @@ def test_the_readme_names_every_command_and_only_options_that_exist():
     table = readme().partition("## Commands")[2].partition("## ")[0]
     for name in commands:
         assert f"`{name}" in table, name
-    options = {option for parameter in commands["capture"].params for option in parameter.opts}
+    options = {o for name in ("capture", "analyze") for parameter in commands[name].params for o in parameter.opts}
     named = set(re.findall(r"`(--[a-z-]+)`", table))
     assert {"--adapter", "--device-map", "--chat-template", "--backend", "--position", "--answers", "--part"} <= named
     assert named <= options

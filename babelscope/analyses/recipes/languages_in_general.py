@@ -77,9 +77,15 @@ class LanguagesInGeneral:
             yield {
                 "claim": f"{claim}: gaps of two groups differ by less than {self.smallest:g}", "group": f"{a} - {b}",
                 "site": site, "language_a": "*", "language_b": "*", "n": int(found.n),
-                "estimate": float(found.estimate), "low": float(found.low), "high": float(found.high), "null": self.smallest, "p": p,
-                "verdict": NOT_TESTABLE if np.isnan(p) else SUPPORTED if p < ALPHA else NOT_DISTINGUISHABLE,
+                "estimate": float(found.estimate), "low": float(found.low), "high": float(found.high),
+                "null": self.smallest, "p": p, "verdict": _word(p, supported=p < ALPHA),
             }  # fmt: skip
+
+
+def _word(p: float, *, supported: bool) -> str:
+    if np.isnan(p):
+        return NOT_TESTABLE
+    return SUPPORTED if supported else NOT_DISTINGUISHABLE
 
 
 def _row(study: Study, claim: str, site: str, group: str, gaps: Floats) -> dict[str, Any]:
@@ -94,12 +100,12 @@ def _row(study: Study, claim: str, site: str, group: str, gaps: Floats) -> dict[
     defined = drawn[~np.isnan(drawn)]
     tail = min((defined <= 0).sum(), (defined >= 0).sum())
     p = float(min(1.0, 2 * (1 + tail) / (1 + len(defined)))) if n_languages >= MIN_LANGUAGES else float("nan")
-    supported = p < ALPHA and (low[0] > 0 or high[0] < 0)
+    supported = p < ALPHA and bool(low[0] > 0 or high[0] < 0)
     return {
         "claim": f"{claim} (items alone: [{alone[0][0]:.3f}, {alone[1][0]:.3f}])", "group": group, "site": site,
         "language_a": "*", "language_b": "*", "n": n_items,
-        "estimate": float(mean_of_defined(mean_of_defined(gaps, axis=0))), "low": float(low[0]), "high": float(high[0]), "null": 0.0, "p": p,
-        "verdict": NOT_TESTABLE if np.isnan(p) else SUPPORTED if supported else NOT_DISTINGUISHABLE,
+        "estimate": float(mean_of_defined(mean_of_defined(gaps, axis=0))), "low": float(low[0]), "high": float(high[0]),
+        "null": 0.0, "p": p, "verdict": _word(p, supported=supported),
     }  # fmt: skip
 
 
