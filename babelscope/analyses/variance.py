@@ -65,6 +65,64 @@ def squares(x: Floats) -> tuple[Squares, Squares]:
     return whole, without
 
 
+# Shuffles of languages whose sums are formed in one product.
+CHUNK = 16
+
+
+def of_shuffled_items(x: Floats, orders: NDArray[np.integer]) -> Squares:
+    """Sums of squares, (permutation,), with the items of every language in another order.
+
+    Languages keep their means, and the squares of items are sums of dot products of two languages, so that a shuffle
+    is a look-up in them.
+
+    Parameters
+    ----------
+    x : ndarray
+        (language, item, unit).
+    orders : ndarray of int
+        (permutation, language, item): which item of a language takes each place.
+    """
+    n_languages, n_items, _ = x.shape
+    means = x.mean(axis=1, keepdims=True)
+    y = x - means
+    own = float(np.einsum("lqd,lqd->", y, y))
+    crossed = np.zeros(len(orders))
+    for a in range(n_languages):
+        for b in range(a + 1, n_languages):
+            crossed += (y[a] @ y[b].T)[orders[:, a], orders[:, b]].sum(axis=1)
+    item = (own + 2 * crossed) / n_languages
+    language = n_items * float(((means - means.mean(axis=0)) ** 2).sum())
+    return Squares(item, np.asarray(language), own - item, n_items, n_languages)
+
+
+def of_shuffled_languages(x: Floats, orders: NDArray[np.integer]) -> Squares:
+    """Sums of squares, (permutation,), with the languages of every item in another order.
+
+    Items keep their means; only the sums of languages are formed anew.
+
+    Parameters
+    ----------
+    x : ndarray
+        (language, item, unit).
+    orders : ndarray of int
+        (permutation, language, item): which language of an item takes each place.
+    """
+    n_languages, n_items, n_units = x.shape
+    means = x.mean(axis=0)
+    within = x - means
+    own = float(np.einsum("lqd,lqd->", within, within))
+    rows = within.reshape(n_languages * n_items, n_units)
+    language = np.empty(len(orders))
+    for start in range(0, len(orders), CHUNK):
+        cells = orders[start : start + CHUNK] * n_items + np.arange(n_items)
+        chosen = np.zeros((*cells.shape[:2], len(rows)))
+        np.put_along_axis(chosen, cells, 1.0, axis=-1)
+        sums = chosen.reshape(-1, len(rows)) @ rows
+        language[start : start + CHUNK] = (sums**2).sum(axis=1).reshape(len(cells), -1).sum(axis=1) / n_items
+    item = n_languages * float(((means - means.mean(axis=0)) ** 2).sum())
+    return Squares(np.asarray(item), language, own - language, n_items, n_languages)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Explained:
     """Share of each unit's variance that items and languages explain, and whether languages differ at all.

@@ -8,7 +8,7 @@ from statsmodels.stats.anova import anova_lm
 from babelscope.analyses.recipes.variance_budget import VarianceBudget
 from babelscope.analyses.statistics import SUPPORTED
 from babelscope.analyses.study import make_study
-from babelscope.analyses.variance import explained, squares
+from babelscope.analyses.variance import explained, of_shuffled_items, of_shuffled_languages, squares
 from babelscope.errors import BabelScopeError
 
 from .planted import write_store
@@ -48,6 +48,20 @@ def test_sums_without_an_item_are_those_of_the_other_items():
     for q in range(x.shape[1]):
         expected = by_loops(np.delete(x, q, axis=1))
         assert_allclose([without.item[q], without.language[q], without.rest[q]], expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_shuffled_sums_are_those_of_the_reordered_cells(axis):
+    x = grid() + 100 * np.arange(3)[:, None, None]  # means of languages far from 0 cost no digits
+    rng = np.random.default_rng(1)
+    places = np.indices(x.shape[:2])[axis]
+    orders = np.array([rng.permuted(places, axis=axis) for _ in range(18)])  # more than one chunk
+    found = (of_shuffled_languages, of_shuffled_items)[axis](x, orders)
+    for p, order in enumerate(orders):
+        item, language, rest = by_loops(np.take_along_axis(x, order[..., None], axis=axis))
+        sums = np.broadcast_arrays(found.item, found.language, found.rest)
+        assert_allclose([v[p] for v in sums[:2]], [item, language], rtol=1e-9)
+        assert found.rest[p] == pytest.approx(rest, rel=1e-7)
 
 
 def test_components_are_unbiased():

@@ -69,12 +69,16 @@ class UnitCorrelation:
         kept = np.flatnonzero(a.varies & b.varies)
         if not len(kept):
             return np.full(len(order), np.nan)
+        if not self.absolute:
+            # Without sizes, the sum over units is a dot product of two items.
+            cells = a.values[:, kept].astype(np.float64) @ b.values[:, kept].astype(np.float64).T
+            return np.asarray(np.take_along_axis(cells, order.T, axis=1).mean(axis=0) / len(kept))
         totals = np.zeros(len(order))
         for start in range(0, len(kept), CHUNK):
             x, y = (np.ascontiguousarray(z.values[:, kept[start : start + CHUNK]]) for z in (a, b))
             for p, row in enumerate(order):
                 r = np.einsum("ik,ik->k", x, y[row]) / len(x)
-                totals[p] += np.abs(r).sum() if self.absolute else r.sum()
+                totals[p] += np.abs(r).sum()
         return totals / len(kept)
 
     def _mean(self, correlations: Floats) -> Floats:

@@ -25,14 +25,14 @@ from babelscope.analyses.statistics import (
     verdicts,
 )
 from babelscope.analyses.study import Study
-from babelscope.analyses.variance import PARTS, explained, squares
+from babelscope.analyses.variance import PARTS, explained, of_shuffled_items, of_shuffled_languages, squares
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Result, Site
 
 NEURONS = ("mlp.act", "mlp.neurons")
 SCALES = ("summed", "standardized")
 
-# Of a share, as each needs the whole block again; the first of n_perm.
+# Of a share; the first of n_perm.
 PERMUTATIONS = 99
 
 
@@ -133,11 +133,12 @@ def _cells(x: Floats, whole: NDArray[np.bool_], site: Site, group: str, study: S
         pseudo[:, whole] = shares[:, None] + (n - 1) * (left.mean(axis=1, keepdims=True) - left)
         # The same shuffles in every layer, so that means over layers have shuffles too.
         rng = stream(study.seed, "variance", group)
-        of_items = [_shuffled(values, rng, items=True)[0] for _ in range(n_perm)]
-        of_languages = [_shuffled(values, rng, items=False)[1] for _ in range(n_perm)]
-        nothing = [float("nan")] * n_perm
-        for k, (part, shuffled) in enumerate(zip(PARTS, (of_items, of_languages, nothing), strict=True)):
-            yield _Cell(part, scale, site.name, site.layer, group, pseudo[k], np.array(shuffled))
+        items = _orders(rng, n_perm, len(x), n, axis=1)
+        languages = _orders(rng, n_perm, len(x), n, axis=0)
+        meaning = of_shuffled_items(values, items).shares()[0]
+        language = of_shuffled_languages(values, languages).shares()[1]
+        for k, (part, shuffled) in enumerate(zip(PARTS, (meaning, language, np.full(n_perm, np.nan)), strict=True)):
+            yield _Cell(part, scale, site.name, site.layer, group, pseudo[k], shuffled)
 
 
 def _alike(cells: list[_Cell]) -> list[list[_Cell]]:
@@ -161,14 +162,10 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _shuffled(values: Floats, rng: np.random.Generator, *, items: bool) -> Floats:
-    """Shares with the items of each language, or the languages of each item, in another order."""
-    n_languages, n_items, _ = values.shape
-    if items:
-        order = rng.permuted(np.tile(np.arange(n_items), (n_languages, 1)), axis=1)
-        return squares(values[np.arange(n_languages)[:, None], order])[0].shares()
-    order = rng.permuted(np.tile(np.arange(n_languages)[:, None], (1, n_items)), axis=0)
-    return squares(values[order, np.arange(n_items)])[0].shares()
+def _orders(rng: np.random.Generator, n_perm: int, n_languages: int, n_items: int, axis: int) -> NDArray[np.int64]:
+    """(permutation, language, item): places along the axis, 0 for languages and 1 for items, in another order."""
+    places = np.indices((n_languages, n_items))[axis]
+    return np.array([rng.permuted(places, axis=axis) for _ in range(n_perm)]).reshape(-1, n_languages, n_items)
 
 
 def _neurons(x: Floats, site: Site, group: str) -> pd.DataFrame:
