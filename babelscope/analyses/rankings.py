@@ -25,12 +25,18 @@ class Compared:
 def top_overlap(scores: Floats, k: int) -> float:
     """Mean over language pairs of the share of the top k that two languages have in common; (language, neuron).
 
-    By chance k / neurons, where all layers are alike.
+    By chance k / neurons, where all layers are alike. Neurons that tie for the last places share them: of weights that
+    are mostly zero the order of the neurons would otherwise make the same top in every language. NaN for undefined
+    scores.
     """
-    tops = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    member = np.zeros(scores.shape, dtype=bool)
-    np.put_along_axis(member, tops, True, axis=1)
-    shared = member.astype(np.float64) @ member.T.astype(np.float64) / k
+    if np.isnan(scores).any():
+        return float("nan")
+    n = scores.shape[1]
+    last = np.partition(scores, n - k, axis=1)[:, n - k, None]
+    above, tied = scores > last, scores == last
+    places = (k - above.sum(axis=1, keepdims=True)) / tied.sum(axis=1, keepdims=True)
+    member = np.where(above, 1.0, np.where(tied, places, 0.0))
+    shared = member @ member.T / k
     return float(shared[np.triu_indices(len(scores), 1)].mean())
 
 
@@ -100,10 +106,14 @@ def probeless(x: NDArray[np.generic], labels: NDArray[np.int64]) -> Floats:
 def probe_weights(x: NDArray[np.generic], labels: NDArray[np.int64]) -> Floats:
     """Mean size over classes of the weights of a linear classifier on standardized units, (row, unit) -> (unit,).
 
+    NaN where there is one class alone.
+
     References
     ----------
     Dalvi et al. (2019), arXiv:1812.09355: linguistic correlation analysis, with elastic net.
     """
+    if len(np.unique(labels)) < 2:
+        return np.full(x.shape[1], np.nan)
     probe = LogisticRegression(C=0.1, l1_ratio=0.5, solver="saga", max_iter=200, tol=1e-2, random_state=0)
     probe.fit(standardized(x), labels)
     return np.asarray(np.abs(probe.coef_).mean(axis=0))

@@ -22,6 +22,18 @@ def test_overlap_and_correlation_are_means_over_pairs_of_languages():
     assert rank_correlation(scores) == pytest.approx(expected)
 
 
+def test_ties_share_the_last_places():
+    scores = np.zeros((3, 40))
+    assert top_overlap(scores, 10) == pytest.approx(10 / 40)
+    scores[:, 5] = 1.0
+    assert top_overlap(scores, 1) == 1
+    assert np.isnan(top_overlap(np.full((2, 5), np.nan), 2))
+
+
+def test_one_class_has_no_weights():
+    assert np.isnan(probe_weights(np.ones((6, 3)), np.zeros(6, dtype=int))).all()
+
+
 def test_shuffles_keep_every_neuron_in_its_layer():
     scores = np.arange(24.0).reshape(2, 12)
     shuffled = shuffled_within_layers(scores, 4, np.random.default_rng(0))

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from babelscope.analyses.recipes.ablation_selectivity import _claims, dominance
-from babelscope.analyses.recipes.language_heads import _heads, _in_all, _relative
+from babelscope.analyses.recipes.ablation_selectivity import AblationSelectivity, _claims, dominance
+from babelscope.analyses.recipes.language_heads import LanguageHeads, _heads, _in_all, _relative
+from babelscope.analyses.recipes.language_neurons import LanguageNeurons
+from babelscope.analyses.recipes.neuron_attribution import NeuronAttribution
+from babelscope.errors import BabelScopeError
 
 
 class Small:
@@ -54,6 +57,25 @@ def test_heads_of_a_language_stand_out_and_shares_are_of_all_heads():
     signed = table[(table["language"] == "en") & (table["layer"] == 0) & (table["head"] == 0)].iloc[0]
     assert signed["signed_mean"] == pytest.approx(x[0, :, 0, 0].mean())
     assert signed["sign_consistency"] == pytest.approx(abs(np.sign(x[0, :, 0, 0]).mean()))
+
+
+def test_a_head_of_one_language_is_of_no_other(rng_seeds=20):
+    wrong = 0
+    for seed in range(rng_seeds):
+        x = np.random.default_rng(seed).lognormal(0, 0.5, (3, 30, 4, 8))
+        x[1, :, 0, 0] *= 40
+        table = _heads(x, ("en", "de", "zh"))
+        more = table[(table["q"] < 0.05) & (table["auroc"] > 0.5)]
+        assert "de" in set(more["language"])
+        wrong += bool(set(more["language"]) - {"de"})
+    assert wrong <= 4  # 0.997 quantile of 20 at a rate of 0.05 for each of two languages
+
+
+def test_settings_out_of_range_are_refused():
+    for recipe, settings in ((LanguageHeads, {"top_share": -1}), (LanguageNeurons, {"top_rate": 0}),
+                             (NeuronAttribution, {"top": 0}), (AblationSelectivity, {"top": 0})):  # fmt: skip
+        with pytest.raises(BabelScopeError):
+            recipe(**settings)
 
 
 def test_heads_in_the_top_of_all_languages_are_counted():

@@ -45,6 +45,10 @@ class AblationSelectivity:
     top: int = 30
     value: Literal["mean", "zero"] = "mean"
 
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise BabelScopeError(f"top={self.top} neurons are none", "set top=30")
+
     info: ClassVar[RecipeInfo] = RecipeInfo(
         title="Ablation selectivity",
         question="Are the neurons that detect a language needed by that language, and by no other?",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -58,10 +58,17 @@ class LanguageNeurons:
         Detectors listed per language, from either end.
     """
 
-    site: str = "mlp.act"
+    site: Literal["mlp.act", "mlp.neurons"] = "mlp.act"
     top_rate: float = 0.01
     percentile: float = 95.0
     top: int = 20
+
+    def __post_init__(self) -> None:
+        if not (0 < self.top_rate <= 0.5 and 0 < self.percentile < 100 and self.top >= 1):
+            raise BabelScopeError(
+                f"top_rate={self.top_rate}, percentile={self.percentile}, top={self.top} choose no neurons",
+                "set a rate above 0, to .5 at most, a percentile below 100, and 1 or more to list",
+            )
 
     info: ClassVar[RecipeInfo] = RecipeInfo(
         title="Language neurons",
@@ -156,7 +163,9 @@ class _Group:
         self.kinds, self.expected, self.shuffled = kinds, expected, shuffled
         self.chosen = self._lape(self.rates)
         self.detectors = pd.concat(self.tables, ignore_index=True)
-        self.detectors["q"] = benjamini_hochberg(self.detectors["p"])
+        # By language: effects in one must not lower the bar for another.
+        by_language = self.detectors.groupby("language", sort=False)["p"]
+        self.detectors["q"] = by_language.transform(benjamini_hochberg)
 
     def _lape(self, rates: Floats) -> NDArray[np.bool_]:
         return lape(rates, self.recipe.top_rate, self.recipe.percentile)

@@ -57,6 +57,10 @@ class NeuronAttribution:
     top: int = 50
     steps: int = 8
 
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.steps < 1:
+            raise BabelScopeError(f"top={self.top}, steps={self.steps}: both count from 1", "set top=50, steps=8")
+
     info: ClassVar[RecipeInfo] = RecipeInfo(
         title="Neuron attribution",
         question="Do answers rest on the same neurons in every language?",

@@ -112,6 +112,7 @@ def _rows(found: Mapping[str, Estimated | str]) -> Iterator[dict[str, Any]]:
     base = {_key(e): e for estimates in free.estimates.values() for e in estimates if e.layer is None}
     weights = {group.name: group.resamples.weights for group in free.groups}
     established = {}
+    parts: list[dict[str, Any]] = []
     for name, rung in found.items():
         if isinstance(rung, str):
             yield from ({**_place(e, k, f"gap over {name}"), "n": 0, "verdict": NOT_TESTABLE} for e, k in _cells(base))
@@ -125,12 +126,14 @@ def _rows(found: Mapping[str, Estimated | str]) -> Iterator[dict[str, Any]]:
             established = dict(zip(_cells_named(own), rows["verdict"], strict=True))
         else:
             before = pd.Series([established[cell] for cell in _cells_named(own)], index=rows.index)
+            parts = [_explained(base[_key(e)], e, k, weights[e.group], f"explained by {name}") for e, k in _cells(own)]
             lost = (before == SUPPORTED) & ~rows["verdict"].isin([SUPPORTED, NOT_TESTABLE])
+            # A gap that is as large as before over fewer items has lost its items and nothing else.
+            lost &= np.array([part["low"] > 0 for part in parts])
             rows.loc[lost, "verdict"] = EXPLAINED
         yield from ({str(c): v for c, v in row.items()} for row in rows.to_dict("records"))
         if not is_first:
-            for e, k in _cells(own):
-                yield _explained(base[_key(e)], e, k, weights[e.group], f"explained by {name}")
+            yield from parts
 
 
 def _key(e: Estimates) -> tuple[object, ...]:

@@ -65,11 +65,17 @@ class VarianceBudget:
                 block = study.block(site, items=items)
                 x = np.asarray(block.reshape(*block.shape[:2], -1), dtype=np.float64)
                 whole = np.asarray(has_finite_rows(x).all(axis=0))
-                if whole.sum() >= MIN_ITEMS:
+                if whole.sum() < MIN_ITEMS:
+                    study.note(f"{site}, {group}: {whole.sum()} items are finite, fewer than {MIN_ITEMS}: left out")
+                else:
                     cells += _cells(x[:, whole], whole, site, group, study)
                     if site.kind in NEURONS:
                         neurons.append(_neurons(x[:, whole], site, group))
             study.progress(done, len(sites), f"variance {site}")
+        if not cells:
+            raise BabelScopeError(
+                f"no group of {study.store.path} has {MIN_ITEMS} items with finite values", "capture in float32"
+            )
         layers = _table([cell.row(study) for cell in cells])
         overall = _table([_over_layers(alike).row(study) for alike in _alike(cells)])
         about = {
