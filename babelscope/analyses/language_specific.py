@@ -63,7 +63,9 @@ class Detectors:
     auroc : ndarray
         Chance that a row of the language is above one of another language, ties counting half.
     average_precision : ndarray
-        Mean precision at the rows of the language, from the highest activation down; by chance 1 / languages.
+        Mean precision at the rows of the language, from the highest activation down; by chance about 1 / languages.
+        Equal activations are passed together, as scikit-learn does: in any order of their own, the languages read first
+        would win wherever neurons are silent.
     z, p : ndarray
         Of the mean rank of the language among all languages of the same item, two-sided: languages of one item are
         exchangeable where a neuron does not care about language (Friedman 1937, JASA 32, 675-701).
@@ -94,11 +96,15 @@ def detectors(x: NDArray[np.generic]) -> Detectors:
 def _average_precision(flat: Floats, n_languages: int) -> Floats:
     order = np.argsort(-flat, axis=0, kind="stable")
     language = order // (len(flat) // n_languages)
-    places = np.arange(1, len(flat) + 1)[:, None]
+    ordered = np.take_along_axis(flat, order, axis=0)
+    is_last = np.vstack([ordered[:-1] != ordered[1:], np.ones((1, flat.shape[1]), dtype=bool)])
+    last = np.where(is_last, np.arange(len(flat))[:, None], len(flat))
+    last = np.minimum.accumulate(last[::-1], axis=0)[::-1]
     found = []
     for own in range(n_languages):
         hit = language == own
-        found.append(np.where(hit, np.cumsum(hit, axis=0) / places, 0.0).sum(axis=0) / hit.sum(axis=0))
+        precision = np.take_along_axis(np.cumsum(hit, axis=0), last, axis=0) / (last + 1)
+        found.append(np.where(hit, precision, 0.0).sum(axis=0) / hit.sum(axis=0))
     return np.array(found)
 
 

@@ -43,7 +43,8 @@ def top_overlap(scores: Floats, k: int) -> float:
 def rank_correlation(scores: Floats) -> float:
     """Mean over language pairs of Spearman's correlation of their scores; (language, neuron)."""
     ranks = stats.rankdata(scores, axis=1)
-    correlations: Floats = np.asarray(np.corrcoef(ranks), dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):  # scores that are all equal rank nothing
+        correlations: Floats = np.asarray(np.corrcoef(ranks), dtype=np.float64)
     return float(correlations[np.triu_indices(len(scores), 1)].mean())
 
 

@@ -54,13 +54,14 @@ def test_detectors_are_those_of_scikit_learn():
         for k in range(4):
             scores = x[:, :, k].ravel()
             assert found.auroc[own, k] == pytest.approx(roc_auc_score(label, scores))
-    distinct = np.random.default_rng(1).normal(size=(3, 10, 2))
-    found = detectors(distinct)
-    for own in range(3):
-        label = np.repeat(np.arange(3) == own, 10)
-        for k in range(2):
-            scores = distinct[:, :, k].ravel()
             assert found.average_precision[own, k] == pytest.approx(average_precision_score(label, scores))
+
+
+def test_average_precision_of_silent_rows_does_not_depend_on_the_order_of_languages():
+    x = np.random.default_rng(0).normal(size=(3, 20, 50)).clip(0)
+    found, turned = detectors(x).average_precision, detectors(x[::-1]).average_precision
+    assert_allclose(found, turned[::-1])
+    assert_allclose(detectors(np.zeros((3, 8, 1))).average_precision, 1 / 3)
 
 
 def test_ranks_within_items_hold_their_level_where_items_differ_and_languages_do_not():
@@ -126,6 +127,10 @@ def test_planted_neurons_are_found_in_their_language_and_layer(tmp_path):
     table = found["language_neurons"].set_index(["claim", "language_a"])
     assert table.loc[("specificity of LAPE neurons (nats)", "de"), "verdict"] == SUPPORTED
     assert table.loc[("LAPE neurons (paper)", "de"), "estimate"] >= 20
+    stability = table.loc["LAPE neurons (paper)", "stability"]
+    assert stability["de"] > 0.8
+    found_in = table.loc["LAPE neurons (paper)", "estimate"] > 0
+    assert (stability.notna() == found_in).all()
     for other in ("en", "sw"):
         assert table.loc[("specificity of LAPE neurons (nats)", other), "verdict"] != SUPPORTED
     listed = found["language_neurons_detectors"]

@@ -33,7 +33,7 @@ def test_head_importance_is_minus_the_first_order_effect_of_masking_a_head():
 
 
 def test_heads_and_selectivity_run_on_a_store_and_every_row_has_its_null_and_n(store):
-    settings = {"top": "10"}
+    settings = {"top": "10", "draws": "2"}
     found = workflows.analyze(store, recipes=["language-heads", "ablation-selectivity"], settings=settings)
     for name in ("language_heads", "ablation_selectivity"):
         table = found[name].table
@@ -44,6 +44,11 @@ def test_heads_and_selectivity_run_on_a_store_and_every_row_has_its_null_and_n(s
     assert len(matrix) == 4
     assert matrix[["damage", "low", "high"]].notna().all().all()
     assert len(found["language_heads_all"].table) == 2 * 6 * 5
+
+
+def test_sets_that_leave_no_controls_are_refused(store):
+    with pytest.raises(BabelScopeError, match="too few others"):
+        workflows.analyze(store, recipes="ablation-selectivity", settings={"top": "1300"})
 
 
 def test_missing_layers_are_named(store):

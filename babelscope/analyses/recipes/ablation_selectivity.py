@@ -39,11 +39,14 @@ class AblationSelectivity:
         Neurons of a set.
     value : str
         `mean` over all languages, which takes the language away and nothing else, or `zero`.
+    draws : int
+        Matched random sets beside each set.
     """
 
     site: Literal["mlp.act", "mlp.neurons"] = "mlp.act"
     top: int = 30
     value: Literal["mean", "zero"] = "mean"
+    draws: int = 9
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -61,6 +64,8 @@ class AblationSelectivity:
         """`ablation_selectivity`, then the matrix of damages."""
         if len(study.languages) < 2:
             raise BabelScopeError("one language cannot be selective", "name two or more with --languages")
+        if self.draws < 1:
+            raise BabelScopeError(f"draws is {self.draws}", "draw one matched random set or more")
         rows: list[dict[str, Any]] = []
         tables: list[pd.DataFrame] = []
         for group, items in study.groups.items():
@@ -68,12 +73,12 @@ class AblationSelectivity:
                 raise BabelScopeError(
                     f"group {group!r} has {len(items)} items, fewer than {2 * MIN_ITEMS}", "capture more"
                 )
-            damages = self._damages(study, group, items)
-            rows += [{"group": group, **row} for row in _claims(damages, study, group)]
-            tables.append(_matrix(damages, study.languages).assign(group=group))
+            drops = self._drops(study, group, items)
+            rows += [{"group": group, **row} for row in _claims(drops, study, group)]
+            tables.append(_matrix(_above_random(drops), study.languages).assign(group=group))
         about = {
             **study.provenance(), "title": self.info.title, "site": self.site, "top": self.top, "value": self.value,
-            "null": "matched random neurons; labels of sets permuted within items",
+            "draws": self.draws, "null": "each set in turn replaced by its matched random ones",
         }  # fmt: skip
         table = claims_table(rows, family=("claim",))
         table["verdict"] = verdicts(table["estimate"], table["low"], table["high"], table["q"], table["n"])
@@ -82,8 +87,8 @@ class AblationSelectivity:
             Result("ablation_selectivity_matrix", pd.concat(tables, ignore_index=True), about),
         ]
 
-    def _damages(self, study: Study, group: str, items: tuple[str, ...]) -> Floats:
-        """(set, language, item): drop of the margin by a set less the drop by matched random neurons."""
+    def _drops(self, study: Study, group: str, items: tuple[str, ...]) -> Floats:
+        """(draw, set, language, item): drop of the margin by a set (first) and by its matched random ones."""
         from babelscope.hooks import interventions as iv
 
         rng = stream(study.seed, "selectivity", group)
@@ -105,12 +110,16 @@ class AblationSelectivity:
         if self.value == "zero":
             means = np.zeros_like(means)
         ablations, every = Ablations(loaded, sites, study.progress), np.concatenate(sets)
-        found = np.zeros((len(sets), len(study.languages), len(tested)))
+        found = np.zeros((1 + self.draws, len(sets), len(study.languages), len(tested)))
         for k, neurons in enumerate(sets):
-            random = matched_neurons(neurons, size, means.shape[1], every, rng)
-            for m, language in enumerate(study.languages):
-                own, other = (ablations.drop(language, prompts[language], n, means) for n in (neurons, random))
-                found[k, m] = own - other
+            random = [matched_neurons(neurons, size, means.shape[1], every, rng) for _ in range(self.draws)]
+            if len(random[0]) < len(neurons):
+                raise BabelScopeError(
+                    f"{self.top} neurons of each language leave a layer too few others to compare with", "lower top"
+                )
+            for r, removed in enumerate((neurons, *random)):
+                for m, language in enumerate(study.languages):
+                    found[r, k, m] = ablations.drop(language, prompts[language], removed, means)
         return found
 
     def _sets(self, study: Study, items: tuple[str, ...]) -> list[NDArray[np.int64]]:
@@ -129,46 +138,51 @@ class AblationSelectivity:
         return [np.argsort(-row, kind="stable")[: self.top] for row in flat]
 
 
+def own_and_others(damages: Floats) -> tuple[Floats, Floats]:
+    """Damage of each set in its own language, and its mean in the others.
+
+    (..., set, language, item) -> twice (..., set, item).
+    """
+    own = np.moveaxis(np.diagonal(damages, axis1=-3, axis2=-2), -1, -2)
+    return own, (damages.sum(axis=-2) - own) / (damages.shape[-2] - 1)
+
+
 def dominance(damages: Floats) -> Floats:
     """Damage in the own language less that in the others, (item,)."""
-    n = len(damages)
-    own = damages[np.arange(n), np.arange(n)].mean(axis=0)
-    return np.asarray(own - (damages.sum(axis=(0, 1)) - n * own) / (n * (n - 1)))
+    own, others = own_and_others(damages)
+    return np.asarray((own - others).mean(axis=-2))
 
 
-def _claims(damages: Floats, study: Study, group: str) -> list[dict[str, Any]]:
-    n_sets, n_languages, n_items = damages.shape
+def _above_random(drops: Floats) -> Floats:
+    return np.asarray(drops[0] - drops[1:].mean(axis=0))
+
+
+def _claims(drops: Floats, study: Study, group: str) -> list[dict[str, Any]]:
+    n_draws, n_sets, _, n_items = drops.shape
     weights = bootstrap_weights(n_items, study.n_boot, stream(study.seed, "bootstrap", group))
     rng = stream(study.seed, "selectivity", group, "labels")
-    base = np.tile(np.arange(n_sets)[:, None], (1, n_items))
-    shuffled = []
-    for _ in range(study.n_perm):
-        order = rng.permuted(base, axis=0)
-        again = damages[order[:, None, :], np.arange(n_languages)[None, :, None], np.arange(n_items)]
-        shuffled.append(dominance(again).mean())
-    own = damages[np.arange(n_sets), np.arange(n_sets)].mean(axis=0)
-    others = (damages.sum(axis=(0, 1)) - n_sets * own) / (n_sets * (n_sets - 1))
+    # Any neurons hurt some languages more than others, in all items alike, so that sets and not items are exchanged:
+    # what was chosen for a language must stand out among its matched random sets.
+    picked = rng.integers(n_draws, size=(study.n_perm, n_sets))
+    own, others = own_and_others(drops)
     rows = []
-    for claim, values in (
-        ("damage in the own language less that in others (nats)", dominance(damages)),
+    for claim, by_set in (
+        ("damage in the own language less that in others (nats)", own - others),
         ("damage in the own language over matched random neurons (nats)", own),
         ("damage in other languages over matched random neurons (nats)", others),
     ):
+        values = _above_random(by_set).mean(axis=0)
         low, high = interval(resampled_means(values[None], weights), 0.95)
-        draws = np.array(shuffled) if "less" in claim else _flipped(values, study.n_perm, rng)
+        means = by_set.mean(axis=2)
+        shuffled = means[picked, np.arange(n_sets)].mean(axis=1)
         rows.append(
             {
                 "claim": claim, "site": "mlp.neurons", "language_a": "*", "language_b": "*", "n": n_items,
                 "estimate": float(values.mean()), "low": float(low[0]), "high": float(high[0]), "null": 0.0,
-                "p": float(permutation_p(np.array(float(values.mean())), draws)),
+                "p": float(permutation_p(np.array(means[0].mean()), shuffled)),
             }
         )  # fmt: skip
     return rows
-
-
-def _flipped(values: Floats, n_perm: int, rng: np.random.Generator) -> Floats:
-    """Means with the signs of the items flipped at random: chosen and random neurons change places."""
-    return np.asarray((rng.choice([-1.0, 1.0], size=(n_perm, len(values))) * values).mean(axis=1))
 
 
 def _matrix(damages: Floats, languages: tuple[str, ...]) -> pd.DataFrame:

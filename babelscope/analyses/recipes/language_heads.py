@@ -43,9 +43,7 @@ class LanguageHeads:
 
     def __post_init__(self) -> None:
         if not 0 < self.top_share <= 0.5:
-            raise BabelScopeError(
-                f"top_share={self.top_share} is no share of the heads", "set it above 0, to .5 at most"
-            )
+            raise BabelScopeError(f"top_share={self.top_share} is no share of heads", "set it above 0, to .5 at most")
 
     info: ClassVar[RecipeInfo] = RecipeInfo(
         title="Language heads",
@@ -116,6 +114,16 @@ def _relative(x: Floats) -> Floats:
     return share(size, size.sum(axis=(2, 3), keepdims=True))
 
 
+def _robust(x: Floats) -> Floats:
+    """Sizes as multiples of the median head of a prompt, (language, item, layer, head).
+
+    Languages are compared by these: shares sum to one, so that a head that gains in one language would make every other
+    head one of the remaining languages.
+    """
+    size = np.abs(x)
+    return share(size, np.median(size, axis=(2, 3), keepdims=True))
+
+
 def _in_all(scores: Floats, top: int) -> float:
     """Heads that are among the top ones of every language."""
     tops = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in scores]
@@ -125,11 +133,9 @@ def _in_all(scores: Floats, top: int) -> float:
 def _heads(x: Floats, languages: tuple[str, ...]) -> pd.DataFrame:
     n_languages, n_items, n_layers, n_heads = x.shape
     relative = _relative(x).reshape(n_languages, n_items, -1)
-    kept = ~np.isnan(relative).any(axis=(0, 2))
-    # A head that grows takes from the shares of all others; beside the median of its prompt it does not.
-    with np.errstate(divide="ignore"):
-        sizes = np.log(np.maximum(relative[:, kept], np.finfo(np.float64).tiny))
-    found = detectors(sizes - np.median(sizes, axis=2, keepdims=True))
+    compared = _robust(x).reshape(n_languages, n_items, -1)
+    kept = ~np.isnan(compared).any(axis=(0, 2))
+    found = detectors(compared[:, kept])
     signed = x.reshape(n_languages, n_items, -1)[:, kept]
     table = pd.DataFrame(
         {

@@ -30,6 +30,7 @@ from babelscope.analyses.statistics import (
     interval,
     permutation_p,
     resampled_means,
+    share,
     stream,
     verdicts,
 )
@@ -191,14 +192,18 @@ class _Group:
     def counted(self) -> Iterator[dict[str, Any]]:
         """LAPE neurons of each language beside those of permuted labels."""
         null = np.stack([self._lape(rates).sum(axis=0) for rates in self.permuted])
-        spread = np.stack([self._lape(rates).sum(axis=0) for rates in self.drawn]).std(axis=0, ddof=1)
+        again = [self._lape(rates) for rates in self.drawn]
+        spread = np.stack([found.sum(axis=0) for found in again]).std(axis=0, ddof=1)
         observed = self.chosen.sum(axis=0)
+        # Of the neurons found, the mean share of resamples of items in which each is found again.
+        stability = share((np.mean(again, axis=0) * self.chosen).sum(axis=0), observed.astype(np.float64))
         for k, language in enumerate(self.study.languages):
             yield {
                 **self._place("LAPE neurons (paper)", language), "estimate": float(observed[k]),
                 "low": observed[k] - 1.96 * spread[k], "high": observed[k] + 1.96 * spread[k],
                 "null": float(null[:, k].mean()),
                 "p": float(permutation_p(np.array(float(observed[k])), null[:, k].astype(np.float64))),
+                "stability": float(stability[k]),
             }  # fmt: skip
 
     def specific(self) -> Iterator[dict[str, Any]]:
@@ -220,10 +225,10 @@ class _Group:
     def detected(self) -> Iterator[dict[str, Any]]:
         """Share of neurons whose ranks tell a language, after correction; p is the q of the best."""
         for language, part in self.detectors.groupby("language", sort=False):
-            share = float((part["q"] < ALPHA).mean())
+            detecting = float((part["q"] < ALPHA).mean())
             yield {
                 **self._place("share of neurons that detect the language, q < 0.05", str(language)),
-                "estimate": share, "null": 0.0, "p": float(part["q"].min()),
+                "estimate": detecting, "null": 0.0, "p": float(part["q"].min()),
             }  # fmt: skip
 
     def shared(self) -> Iterator[dict[str, Any]]:
