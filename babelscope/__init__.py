@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from babelscope.workflows import evaluate as evaluate
     from babelscope.workflows import generate as generate
     from babelscope.workflows import load_analysis as load_analysis
+    from babelscope.workflows import load_probes as load_probes
     from babelscope.workflows import open_steps as open_steps
     from babelscope.workflows import open_store as open
+    from babelscope.workflows import probe as probe
     from babelscope.workflows import prompts_of as prompts
     from babelscope.workflows import train as train
     from babelscope.workflows import train_chain as train_chain
@@ -44,8 +46,10 @@ _PUBLIC = {
     "evaluate": "babelscope.workflows:evaluate",
     "generate": "babelscope.workflows:generate",
     "load_analysis": "babelscope.workflows:load_analysis",
+    "load_probes": "babelscope.workflows:load_probes",
     "open": "babelscope.workflows:open_store",
     "open_steps": "babelscope.workflows:open_steps",
+    "probe": "babelscope.workflows:probe",
     "prompts": "babelscope.workflows:prompts_of",
     "train": "babelscope.workflows:train",
     "train_chain": "babelscope.workflows:train_chain",
@@ -65,8 +69,10 @@ __all__ = [
     "evaluate",
     "generate",
     "load_analysis",
+    "load_probes",
     "open",
     "open_steps",
+    "probe",
     "prompts",
     "train",
     "train_chain",

@@ -29,6 +29,7 @@ KINDS: Mapping[str, PluginKind] = MappingProxyType(
         "dataset": PluginKind("babelscope.datasets.generators", "dataset", "cli.py data ls"),
         "loader": PluginKind("babelscope.datasets.loaders", "loader", "cli.py ls loaders"),
         "metric": PluginKind("babelscope.analyses.metrics", "metric", "cli.py ls metrics"),
+        "probe": PluginKind("babelscope.probes.estimators", "probe", "cli.py ls probes"),
         "recipe": PluginKind("babelscope.analyses.recipes", "recipe", "cli.py ls recipes"),
         "similarity": PluginKind("babelscope.analyses.similarities", "similarity", "cli.py ls similarities"),
         "backend": PluginKind("babelscope.hooks.backends", "backend", "cli.py ls backends"),

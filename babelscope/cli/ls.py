@@ -18,6 +18,7 @@ class Kind(StrEnum):
     metrics = "metrics"
     recipes = "recipes"
     similarities = "similarities"
+    probes = "probes"
     sites = "sites"
     positions = "positions"
     datasets = "datasets"
@@ -37,7 +38,7 @@ def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
             rows = dict(POSITION_KINDS)
         case Kind.models:
             rows = dict.fromkeys(workflows.models(), "embedded")
-        case Kind.metrics | Kind.recipes | Kind.datasets:
+        case Kind.metrics | Kind.recipes | Kind.datasets | Kind.probes:
             singular = kind.value.removesuffix("s")
             rows = {name: plugins.load(singular, name).info.title for name in plugins.names(singular)}
         case Kind.similarities:

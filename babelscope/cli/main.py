@@ -23,6 +23,7 @@ from babelscope.cli import (
     ls,
     merge,
     pack,
+    probe,
     repair,
     report,
     sweep,
@@ -41,8 +42,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS = (
-    capture, analyze, sweep, evaluate, classify, report, inspect, verify, repair, pack, unpack, merge, export, import_,
-    doctor, ls, demo,
+    capture, analyze, sweep, probe, evaluate, classify, report, inspect, verify, repair, pack, unpack, merge, export,
+    import_, doctor, ls, demo,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)

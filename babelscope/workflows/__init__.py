@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
+    from babelscope.workflows.probing import Probing, load_probes, probe
     from babelscope.workflows.prompts import (
         audit_prompts,
         generate,
@@ -44,6 +45,7 @@ _PUBLIC = {
     "Examination": "examination",
     "Note": "signals",
     "Part": "parts",
+    "Probing": "probing",
     "Progress": "signals",
     "StepAnalysis": "steps",
     "Steps": "steps",
@@ -70,12 +72,14 @@ _PUBLIC = {
     "is_silent": "parts",
     "is_steps": "steps",
     "load_analysis": "analysis",
+    "load_probes": "probing",
     "model_path": "model_folders",
     "models": "model_folders",
     "new_folder": "outputs",
     "open_steps": "steps",
     "open_store": "analysis",
     "part_of": "parts",
+    "probe": "probing",
     "presets": "training",
     "prompts_of": "prompts",
     "read_config": "training",
@@ -100,6 +104,7 @@ __all__ = [
     "Examination",
     "Note",
     "Part",
+    "Probing",
     "Progress",
     "StepAnalysis",
     "Steps",
@@ -124,6 +129,7 @@ __all__ = [
     "is_silent",
     "is_steps",
     "load_analysis",
+    "load_probes",
     "merge",
     "mixed_corpus",
     "model_path",
@@ -134,6 +140,7 @@ __all__ = [
     "pack",
     "part_of",
     "presets",
+    "probe",
     "prompts_of",
     "read_config",
     "repair",

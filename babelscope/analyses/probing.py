@@ -1,0 +1,213 @@
+"""What probes find in every layer, as tables: each score beside shuffled labels, a control task and an interval."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from babelscope.analyses.statistics import (
+    Floats,
+    benjamini_hochberg,
+    bootstrap_weights,
+    interval,
+    max_t,
+    mean_of_defined,
+    permutation_p,
+    resampled_means,
+    share,
+    stream,
+    verdicts,
+)  # fmt: skip
+from babelscope.probes.grid import Answered, Question, balanced_accuracy
+from babelscope.schema import Site
+
+COLUMNS = (
+    "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_classes",
+    "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority", "control",
+    "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p", "q",
+    "p_max", "verdict",
+)  # fmt: skip
+
+# Rows that are corrected together: layers and pairs of languages of one kind.
+FAMILY = ["variant", "site", "position", "pairs"]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where activations were read."""
+
+    site: Site
+    position: str
+
+
+def probe_table(
+    found: Mapping[Place, Sequence[Answered]], question: Question, *, probe: str, n_boot: int, seed: int
+) -> pd.DataFrame:
+    """Scores of a probe in every layer, variant and pair of languages.
+
+    Score is balanced accuracy, the mean over classes of the share predicted right, on items that the probe was not
+    fitted on, in any language. `pairs` says what a row is: "one" pair of the language of the fit and that of the test,
+    the mean "within" languages or "across" two, or "all" languages fitted at once. `null` is the score with shuffled
+    labels, to which the probe was fitted anew; `control` that of random labels that items, or types of them, have in
+    all languages (Hewitt and Liang 2019, arXiv:1909.03368), of items that the probe was fitted on in another language;
+    `selectivity` is score less control. `transfer` is (score - chance) across over that within the language of the
+    test, NaN where the latter is not above chance.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`. Intervals resample items; p is that of the score among shuffled labels, q Benjamini-Hochberg and
+        p_max the family-wise one over the layers and pairs of a kind.
+    """
+    weights = bootstrap_weights(question.target.codes.shape[1], n_boot, stream(seed, "probe", "bootstrap"))
+    about = {"target": question.target.name, "probe": probe}
+    rows: list[dict[str, Any]] = []
+    drawn: list[Floats] = []
+    for place, answers in found.items():
+        for answer in answers:
+            where = {
+                **about, "variant": answer.variant, "site": place.site.name, "layer": place.site.layer,
+                "position": place.position,
+            }  # fmt: skip
+            for cells, shuffled in _cells(answer, question, weights):
+                rows.append({**where, **cells})
+                drawn.append(shuffled)
+    table = pd.DataFrame(rows)
+    table["layer"] = pd.array(table["layer"].tolist(), dtype="Int64")
+    table["p"] = [float(permutation_p(s, d)) for s, d in zip(table["score"].to_numpy(float), drawn, strict=True)]
+    keys = [table[name] for name in FAMILY]
+    table["q"] = table.groupby(keys, sort=False)["p"].transform(benjamini_hochberg)
+    table["p_max"] = np.nan
+    for _, places in table.groupby(keys, sort=False).indices.items():
+        stacked = np.stack([drawn[i] for i in places])
+        table.loc[places, "p_max"] = max_t(table["score"].to_numpy(float)[places], stacked)
+    table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["q"], table["n"])
+    return table[list(COLUMNS)]
+
+
+def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[dict[str, Any], Floats]]:
+    """Rows of one layer with their scores by shuffled labels (permutation,)."""
+    labels, n_classes = question.target.codes, len(question.target.classes)
+    chance = 1 / n_classes
+    of_language = question.target.scope == "language"
+    right = (answer.predicted == labels).astype(np.float64)  # (trained, language, item)
+    ones = np.ones((1, labels.shape[1]))
+    score, resampled = (_scores(answer.predicted, labels, n_classes, w, of_language) for w in (ones, weights))
+    controls = resampled_means(answer.control, weights)
+    control = mean_of_defined(answer.control)
+    places = [(a, b) for a in range(len(question.trained)) for b in range(len(question.languages))]
+    kinds = {("one", *_named(question, a, b)): [(a, b)] for a, b in places}
+    if not of_language:
+        kinds[("within", "*", "*")] = [(a, b) for a, b in places if a == b]
+        if len(question.languages) > 1:
+            kinds[("across", "*", "*")] = [(a, b) for a, b in places if a != b]
+    found = []
+    within = {b: (score[b, b, 0], resampled[b, b]) for b in range(len(question.languages))} if not of_language else {}
+    for (pairs, name_a, name_b), cells in kinds.items():
+        a, b = (np.array(x) for x in zip(*cells, strict=True))
+        shuffled = answer.shuffled[a, b].mean(axis=0)
+        row = _row(score[a, b, 0].mean(), resampled[a, b].mean(axis=0), shuffled, chance)
+        row |= _selectivity(row["score"], resampled[a, b].mean(axis=0), mean_of_defined(control[a, b]),
+                            mean_of_defined(controls[a, b], axis=0))  # fmt: skip
+        if pairs == "across" or (pairs == "one" and name_a != name_b and not of_language):
+            own = [within[k] for k in b.tolist()]
+            row |= _transfer(score[a, b, 0].mean(), resampled[a, b].mean(axis=0), own, chance)
+        row |= {"pairs": pairs, "language_a": name_a, "language_b": name_b, "n": labels.shape[1],
+                "n_classes": n_classes, "accuracy": right[a, b].mean(), "majority": _majority(labels[b])}  # fmt: skip
+        found.append((row, shuffled))
+    if of_language:
+        found.append(_together(answer, question, weights))
+    return found
+
+
+def _named(question: Question, a: int, b: int) -> tuple[str, str]:
+    return question.trained[a], question.languages[b]
+
+
+def _scores(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], n_classes: int, weights: Floats, of_language: bool
+) -> Floats:
+    """(trained, language, resample): balanced accuracy, or the share right where a language is one class."""
+    if of_language:
+        return resampled_means((predicted == labels).astype(np.float64), weights)
+    return balanced_accuracy(predicted, labels, n_classes, weights)
+
+
+def _row(score: float, resampled: Floats, shuffled: Floats, chance: float) -> dict[str, Any]:
+    low, high = interval(resampled[None], LEVEL)
+    null = float(shuffled.mean())
+    return {
+        "score": float(score), "low": low[0], "high": high[0], "chance": chance, "null": null, "gap": score - null,
+        "gap_low": low[0] - null, "gap_high": high[0] - null,
+    }  # fmt: skip
+
+
+def _selectivity(score: float, resampled: Floats, control: Floats, controls: Floats) -> dict[str, Any]:
+    low, high = interval((resampled - controls)[None], LEVEL)
+    return {
+        "control": float(control), "selectivity": score - float(control), "selectivity_low": low[0],
+        "selectivity_high": high[0],
+    }  # fmt: skip
+
+
+def _transfer(score: float, resampled: Floats, own: Sequence[tuple[float, Floats]], chance: float) -> dict[str, Any]:
+    """(score - chance) across over within, where the language of the test can be read in that language at all."""
+    within, boot = np.mean([s for s, _ in own]), np.mean([r for _, r in own], axis=0)
+    if not interval(boot[None], LEVEL)[0][0] > chance:
+        return {}
+    low, high = interval(share(resampled - chance, boot - chance)[None], LEVEL)
+    ratio = (score - chance) / (within - chance)
+    return {"transfer": float(ratio), "transfer_low": low[0], "transfer_high": high[0]}
+
+
+def _together(answer: Answered, question: Question, weights: Floats) -> tuple[dict[str, Any], Floats]:
+    """The row of all languages: items are resampled, each with its rows in all of them."""
+    labels, n_classes = question.target.codes, len(question.target.classes)
+    n_languages = len(question.languages)
+    flat = answer.predicted[0].reshape(1, -1), labels.reshape(1, -1)
+    score = float(balanced_accuracy(*flat, n_classes)[0])
+    resampled = balanced_accuracy(*flat, n_classes, np.tile(weights, (1, n_languages)))[0]
+    row = _row(score, resampled, answer.shuffled_all[0], 1 / n_classes)
+    right = answer.predicted[0] == labels
+    row |= {"pairs": "all", "language_a": "*", "language_b": "*", "n": labels.shape[1], "n_classes": n_classes,
+            "accuracy": float(right.mean()), "majority": _majority(labels)}  # fmt: skip
+    return row, answer.shuffled_all[0]
+
+
+def _majority(labels: NDArray[np.int64]) -> float:
+    return float(np.bincount(labels.ravel()).max() / labels.size)
+
+
+def item_table(
+    found: Mapping[Place, Sequence[Answered]], question: Question, items: Sequence[str]
+) -> pd.DataFrame:  # fmt: skip
+    """What the probes said of every item, to be joined with answers and with gaps of similarity.
+
+    Returns
+    -------
+    DataFrame
+        item, language, site, layer, position, variant; `label` and `predicted` by the probe of the language itself
+        ("*" where one was fitted in all); `within`, whether that is right, and `across`, the share of the probes of
+        other languages that are. Every prediction is of an item that the probe was not fitted on.
+    """
+    parts = []
+    classes = np.array(question.target.classes, dtype=object)
+    for place, answers in found.items():
+        for answer in answers:
+            right = (answer.predicted == question.target.codes).astype(np.float64)
+            single = len(question.trained) == 1
+            for k, language in enumerate(question.languages):
+                own = 0 if single else k
+                others = np.delete(right[:, k], own, axis=0)
+                parts.append(pd.DataFrame({
+                    "item": list(items), "language": language, "site": place.site.name,
+                    "layer": pd.array([place.site.layer] * len(items), dtype="Int64"), "position": place.position,
+                    "variant": answer.variant, "label": classes[question.target.codes[k]],
+                    "predicted": classes[answer.predicted[own, k]], "within": right[own, k],
+                    "across": others.mean(axis=0) if len(others) else np.nan,
+                }))  # fmt: skip
+    return pd.concat(parts, ignore_index=True)

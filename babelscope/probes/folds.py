@@ -1,0 +1,105 @@
+"""Folds of items: all languages of an item, and all items that belong together, are tested in the same one."""
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from babelscope.errors import BabelScopeError
+from babelscope.probes.probe import Codes
+
+
+def item_groups(n_items: int, shared: Sequence[Sequence[Hashable]]) -> Codes:
+    """Group of each item (item,): items with an equal value anywhere are in one group, and so are theirs.
+
+    Parameters
+    ----------
+    n_items : int
+    shared : sequence of sequences
+        Each (item,): values that tie items, as their texts in a language, or a covariate; None ties nothing.
+    """
+    rows, columns = [], []
+    for k, values in enumerate(shared):
+        first: dict[Hashable, int] = {}
+        for item, value in enumerate(values):
+            if value is not None:
+                rows.append(item)
+                columns.append(first.setdefault((k, value), item))
+    edges = coo_array((np.ones(len(rows)), (rows, columns)), shape=(n_items, n_items))
+    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
+
+
+def item_folds(groups: Codes, labels: Codes, n_folds: int, seed: int) -> Codes:
+    """Fold in which each item is tested (item,), the labels spread evenly; groups are never split.
+
+    A fold is of items, not of rows: whatever the language in which a probe is fitted and the one in which it is
+    tested, it has never seen the items that it is tested on, in any language.
+
+    Parameters
+    ----------
+    groups : ndarray of int64
+        (item,): of `item_groups`.
+    labels : ndarray of int64
+        (item,): what is to be spread evenly.
+    n_folds, seed : int
+
+    Raises
+    ------
+    BabelScopeError
+        If there are fewer groups than folds.
+    """
+    n_groups = len(np.unique(groups))
+    if n_folds < 2:
+        raise BabelScopeError(f"{n_folds} folds leave nothing to test on", "ask for --folds 2 or more")
+    if n_groups < n_folds:
+        raise BabelScopeError(
+            f"{len(groups)} items form {n_groups} groups that may not be split, fewer than {n_folds} folds",
+            "capture more items, ask for fewer --folds, or group by a finer covariate",
+        )
+    folds = np.empty(len(groups), dtype=np.int64)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    for k, (_, tested) in enumerate(_quietly(splitter, labels, groups)):
+        folds[tested] = k
+    return folds
+
+
+def _quietly(splitter: StratifiedGroupKFold, labels: Codes, groups: Codes) -> list[tuple[Codes, Codes]]:
+    """The splits, without a warning that a class is rarer than the folds are many: it is then absent from some."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        return list(splitter.split(np.zeros(len(labels)), labels, groups))
+
+
+def shuffled_labels(labels: Codes, n_perm: int, rng: np.random.Generator, *, of_items: bool) -> Codes:
+    """Shuffled labels (permutation, language, item).
+
+    Parameters
+    ----------
+    labels : ndarray of int64
+        (language, item).
+    n_perm : int
+    rng : Generator
+    of_items : bool
+        Whether items swap their labels, in all languages alike, so that what languages have in common stays; else
+        the languages of each item do, as for labels that tell languages apart.
+    """
+    n_languages, n_items = labels.shape
+    found = np.empty((n_perm, n_languages, n_items), dtype=np.int64)
+    for k in range(n_perm):
+        found[k] = labels[:, rng.permutation(n_items)] if of_items else rng.permuted(labels, axis=0)
+    return found
+
+
+def type_labels(types: Sequence[Hashable], labels: Codes, n: int, rng: np.random.Generator) -> Codes:
+    """Random labels per type, shared across languages, (labeling, language, item): a control task.
+
+    Types draw from the labels of items, so that classes are about as frequent as those of the task (Hewitt and Liang
+    2019, arXiv:1909.03368, section 2).
+    """
+    names: Mapping[Hashable, int] = {name: i for i, name in enumerate(dict.fromkeys(types))}
+    place = np.array([names[name] for name in types])
+    drawn = rng.choice(labels.ravel(), size=(n, len(names)))[:, None, place]
+    return np.broadcast_to(drawn, (n, *labels.shape)).astype(np.int64)

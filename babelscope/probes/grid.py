@@ -1,0 +1,237 @@
+"""One layer asked one question: a probe fitted in each language and tested in all, on items that it has not seen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babelscope.errors import BabelScopeError
+from babelscope.probes.erasure import fit_eraser
+from babelscope.probes.probe import Codes, Floats, Probe
+from babelscope.probes.targets import Target
+
+Variant = str
+VARIANTS = ("raw", "centered", "erased")
+
+# Fitted in all languages at once, a probe sees at most so many rows: a decomposition costs their cube.
+MOST_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of every layer, with the folds and shuffled labels that all layers share.
+
+    Parameters
+    ----------
+    target : Target
+        With a label for every row.
+    languages : tuple of str
+    folds : ndarray of int64
+        (item,): fold in which an item is tested.
+    shuffled : ndarray of int64
+        (permutation, language, item).
+    controls : ndarray of int64
+        (labeling, language, item): random labels per type, whose types occur in training and test; none where the
+        type is the item itself.
+    n_seen : int
+        So many of the shuffled labelings are the control task of items: they are asked for again in other languages
+        on the items that the probe was fitted on.
+    """
+
+    target: Target
+    languages: tuple[str, ...]
+    folds: Codes
+    shuffled: Codes
+    controls: Codes
+    n_seen: int
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Languages that a probe is fitted in: each, or "*", all at once, where labels tell languages apart."""
+        return ("*",) if self.target.scope == "language" else self.languages
+
+    @property
+    def labelings(self) -> Codes:
+        """The labels, the shuffled ones and the controls, (labeling, language, item)."""
+        return np.concatenate([self.target.codes[None], self.shuffled, self.controls])
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a question at one site, layer and position.
+
+    Parameters
+    ----------
+    variant : str
+        "raw", "centered" (each language about its own mean) or "erased" (language erased).
+    predicted : ndarray of int64
+        (trained in, language, item): predicted class of each item in the fold in which it is tested.
+    shuffled : ndarray of float64
+        (trained in, language, permutation): score with shuffled labels, fitted and tested with them.
+    shuffled_all : ndarray of float64
+        (trained in, permutation): the same over the rows of all languages at once.
+    control : ndarray of float64
+        (trained in, language, item): share of control labels that were predicted right; NaN where that says nothing.
+    """
+
+    variant: str
+    predicted: Codes
+    shuffled: Floats
+    shuffled_all: Floats
+    control: Floats
+
+
+def balanced_accuracy(predicted: Codes, labels: Codes, n_classes: int, weights: Floats | None = None) -> Floats:
+    """Mean over classes of the share of their rows that is predicted right; chance is 1 / classes.
+
+    Parameters
+    ----------
+    predicted, labels : ndarray of int64
+        (..., row), broadcast.
+    n_classes : int
+    weights : ndarray of float64, optional
+        (resample, row): how often a row counts. Then the result has a last axis of resamples.
+
+    Returns
+    -------
+    ndarray of float64
+        (...) or (..., resample); NaN where a class has no row.
+    """
+    right = predicted == labels
+    found = []
+    for k in range(n_classes):
+        of_class = np.broadcast_to(labels == k, right.shape)
+        if weights is None:
+            hits, total = (right & of_class).sum(axis=-1), of_class.sum(axis=-1)
+        else:
+            hits, total = (x.astype(np.float64) @ weights.T for x in (right & of_class, of_class))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append(np.true_divide(hits, total))
+    mean: Floats = np.mean(found, axis=0)
+    return mean
+
+
+def answered(X: NDArray[np.generic], question: Question, probe: Probe, variants: Sequence[Variant]) -> list[Answered]:
+    """A question put to one layer.
+
+    Parameters
+    ----------
+    X : ndarray
+        (language, item, dim).
+    question : Question
+    probe : Probe
+    variants : sequence of str
+        Of `VARIANTS`. What a variant takes from the rows (means, what to erase) is taken from the items that the probe
+        is fitted on, in the languages that it is tested in as well, but no label is.
+
+    Raises
+    ------
+    BabelScopeError
+        If a value is not finite.
+    """
+    values = np.asarray(X, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise BabelScopeError(
+            "activations hold values that are not finite, which no probe can be fitted to",
+            "--marked drop leaves their items out; or capture with --store-dtype float32",
+        )
+    return [_one_variant(values, question, probe, variant) for variant in variants]
+
+
+def _one_variant(X: Floats, question: Question, probe: Probe, variant: Variant) -> Answered:
+    labelings, trained = question.labelings, question.trained
+    n_languages, n_items = question.target.codes.shape
+    found = np.full((len(trained), len(labelings), n_languages, n_items), -1, dtype=np.int16)
+    seen = np.zeros((len(trained), n_languages, n_items))
+    controls = question.shuffled[: question.n_seen]
+    for fold in np.unique(question.folds):
+        fitted_on = question.folds != fold
+        rows = _transform(variant)(X, fitted_on)
+        for a in range(len(trained)):
+            languages = np.arange(n_languages) if trained == ("*",) else np.array([a])
+            fit = _Fit(rows, languages, fitted_on, probe, len(question.target.classes))
+            found[a][:, :, ~fitted_on] = fit.predictions(labelings, ~fitted_on)
+            if len(controls):
+                again = fit.predictions(controls, fitted_on) == controls[:, :, fitted_on]
+                seen[a][:, fitted_on] += again.mean(axis=0)
+    return _summed_up(variant, question, found, seen / (len(np.unique(question.folds)) - 1))
+
+
+def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], seen: Floats) -> Answered:
+    """Scores of the shuffled labels, and the control: types that were seen, or items that were."""
+    n_classes, n_shuffled = len(question.target.classes), len(question.shuffled)
+    predicted, labels = found[:, 1 : 1 + n_shuffled].astype(np.int64), question.shuffled
+    if question.target.scope == "language":
+        by_language = (predicted == labels).mean(axis=-1)  # a language is one class: its rows are right or not
+    else:
+        by_language = balanced_accuracy(predicted, labels, n_classes)
+    together = balanced_accuracy(
+        predicted.reshape(*predicted.shape[:2], -1), labels.reshape(len(labels), -1), n_classes
+    )
+    if len(question.controls):
+        control = (found[:, 1 + n_shuffled :] == question.controls).mean(axis=1)
+    else:
+        control = seen if question.n_seen else np.full_like(seen, np.nan)
+        # Asked about the rows that it was fitted on, a probe repeats them: that says nothing.
+        places = range(len(question.trained))
+        if question.target.scope == "language":
+            control[:] = np.nan
+        else:
+            control[places, places] = np.nan
+    return Answered(variant, found[:, 0].astype(np.int64), by_language.transpose(0, 2, 1), together, control)
+
+
+class _Fit:
+    """Rows of some languages and items that a probe is fitted to, and all rows as it sees them."""
+
+    def __init__(
+        self, rows: Floats, languages: Codes, fitted_on: NDArray[np.bool_], probe: Probe, n_classes: int
+    ) -> None:
+        self._languages, self._chosen = languages, _spread(np.flatnonzero(fitted_on), MOST_ROWS // len(languages))
+        self._probe, self._n_classes = probe, n_classes
+        train = rows[languages][:, self._chosen].reshape(-1, rows.shape[-1])
+        mean, scale = standards(train)
+        self._train, self._rows = (train - mean) / scale, (rows - mean) / scale
+        if probe.info.rotates and train.shape[1] > len(train):
+            basis = np.linalg.qr(self._train.T)[0]
+            self._train, self._rows = self._train @ basis, self._rows @ basis
+
+    def predictions(self, labelings: Codes, items: NDArray[np.bool_]) -> Codes:
+        """Predicted class of every row of some items after a fit to each labeling, (labeling, language, item)."""
+        tests = self._rows[:, items]
+        labels = labelings[:, self._languages][:, :, self._chosen].reshape(len(labelings), -1)
+        predicted = self._probe.predictions(self._train, labels, self._n_classes, tests.reshape(-1, tests.shape[-1]))
+        return predicted.reshape(len(labelings), *tests.shape[:2])
+
+
+def standards(train: Floats) -> tuple[Floats, Floats]:
+    """Mean and deviation of each dimension (dim,); 1 for a dimension that does not vary."""
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    return mean, np.where(deviation > 1e-12 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
+
+
+def _spread(places: Codes, most: int) -> Codes:
+    """At most so many of the places, evenly."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, max(most, 1)).round().astype(np.int64)]
+
+
+def _transform(variant: Variant) -> Callable[[Floats, NDArray[np.bool_]], Floats]:
+    return {"raw": lambda X, _: X, "centered": centered, "erased": erased}[variant]
+
+
+def centered(X: Floats, fitted_on: NDArray[np.bool_]) -> Floats:
+    """Each language about the mean of its own items that a probe is fitted on, (language, item, dim)."""
+    found: Floats = X - X[:, fitted_on].mean(axis=1, keepdims=True)
+    return found
+
+
+def erased(X: Floats, fitted_on: NDArray[np.bool_]) -> Floats:
+    """Rows without what tells languages apart linearly, as found in the items that a probe is fitted on (LEACE)."""
+    n_languages, _, dim = X.shape
+    train = X[:, fitted_on]
+    labels = np.repeat(np.arange(n_languages), train.shape[1])
+    eraser = fit_eraser(train.reshape(-1, dim), labels)
+    return np.asarray(eraser(X.reshape(-1, dim)), np.float64).reshape(X.shape)

@@ -1,0 +1,264 @@
+"""The verb `probe`: what can be read off the layers of a captured model, in one language and across languages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from babelscope.activations_store import ActivationStore
+from babelscope.analyses.probing import Place, item_table, probe_table
+from babelscope.analyses.statistics import stream
+from babelscope.analyses.study import Study, make_study
+from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.probes.folds import item_folds, item_groups, shuffled_labels, type_labels
+from babelscope.probes.grid import VARIANTS, Answered, Question, answered
+from babelscope.probes.probe import Probe, chosen_probe
+from babelscope.probes.saved import FittedProbe, FittedProbes, fitted_probe, load_probes
+from babelscope.probes.targets import Target, target_of
+from babelscope.schema import Result, Site
+from babelscope.workflows.analysis import Marked, open_store
+from babelscope.workflows.outputs import reported
+from babelscope.workflows.signals import Note, Progress
+
+__all__ = ["Probing", "load_probes", "probe"]
+
+# What `cli.py probe` writes to its folder.
+PARTS = ("tables", "probes.npz", "probes.json")
+
+# Labelings of the control task; an average over more changes little.
+CONTROLS = 20
+
+# What a reader sees first.
+SHOWN = ("variant", "site", "layer", "pairs", "n", "score", "low", "high", "null", "control", "selectivity",
+         "transfer", "q", "verdict")  # fmt: skip
+
+
+def probe(
+    store: str | Path | ActivationStore,
+    target: str,
+    *,
+    probe: str = "ridge",
+    settings: Mapping[str, Any] | None = None,
+    sites: Sequence[str] | None = None,
+    positions: Sequence[str] | None = None,
+    languages: Sequence[str] | None = None,
+    group: str | None = None,
+    control: str | None = None,
+    folds: int = 5,
+    permutations: int = 99,
+    variants: Sequence[str] | None = None,
+    marked: Marked = "refuse",
+    seed: int = 0,
+    n_boot: int = 2000,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    note: Note = lambda _: None,
+) -> "Probing":
+    """Fit a probe in every language and layer, and test it in all languages, on items that it has not seen.
+
+    Parameters
+    ----------
+    store : path or ActivationStore
+    target : str
+        What is asked for: `language`, `script`, `correct`, or a covariate of the items, as `gold-letter` or `rule`.
+    probe : str
+        Name as `cli.py ls probes` prints it.
+    settings : mapping, optional
+        Parameters of the probe.
+    sites : sequence of str, optional
+        As `resid.post@0:4`. Default: all that are stored.
+    positions : sequence of str, optional
+        Stored positions with one row an item. Default: `last` where it was captured.
+    languages : sequence of str, optional
+        Default: all.
+    group : str, optional
+        Item covariate, as `fact`: items that share it are tested in the same fold. Items with the same text always are.
+    control : str, optional
+        Item covariate whose values are the types of the control task. Default: the item.
+    folds : int
+    permutations : int
+        Shuffled labels, to which the probe is fitted anew.
+    variants : sequence of str, optional
+        Of "raw", "centered" and "erased". Default: raw, and centered where labels do not tell languages apart.
+    marked, seed, n_boot, jobs, progress, note
+        As in `analyze`.
+
+    Raises
+    ------
+    BabelScopeError
+        For anything that the user can fix.
+    """
+    opened = store if isinstance(store, ActivationStore) else open_store(store)
+    estimator = chosen_probe(probe, settings)
+    where = list(positions) if positions else [None]
+    studies = [
+        make_study(opened, sites=sites, languages=languages, position=p, by=None, marked=marked, seed=seed,
+                   n_boot=n_boot, n_perm=permutations, jobs=jobs, progress=progress, note=note)
+        for p in where
+    ]  # fmt: skip
+    study = studies[0]
+    asked, items = _labeled(study, target, folds)
+    if asked.note:
+        note(f"target {asked.name}: {asked.note}")
+    question = _question(study, asked, items, group=group, control=control, folds=folds, permutations=permutations)
+    kinds = _variants(variants, asked)
+    found, fitted = _all_layers(studies, question, items, estimator, kinds)
+    about = {
+        **study.provenance(), "items": len(items), "target": asked.name, "classes": asked.classes, "note": asked.note,
+        "probe": probe, "parameters": asdict(estimator), "source": estimator.info.source,  # type: ignore[call-overload]
+        "folds": folds, "permutations": permutations, "group": group, "control": control or "item",
+        "split": "by item, the same folds in all languages; items with equal text together",
+        "score": "balanced accuracy on items that the probe was not fitted on, in any language",
+        "null": "the probe fitted anew to shuffled labels", "interval": "bootstrap over items, 95 %",
+    }  # fmt: skip
+    table = probe_table(found, question, probe=probe, n_boot=n_boot, seed=seed)
+    results = (Result("probe", table, about), Result("probe-items", item_table(found, question, items), about))
+    kept = {"model": opened.plan.model.weights_sha256, "version": version("babelscope"), **about}
+    return Probing(opened, results, FittedProbes(asked.classes, kept, fitted))
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """The tables of one `probe`, and the probes fitted on all items."""
+
+    store: ActivationStore
+    results: tuple[Result, ...]
+    fitted: FittedProbes
+
+    def __getitem__(self, name: str) -> Result:
+        """A result by its name."""
+        for result in self.results:
+            if result.name == name:
+                return result
+        raise unknown_name("result", name, [r.name for r in self.results])
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """What the probes said of every item (`analyses.probing.item_table`)."""
+        return self["probe-items"].table
+
+    def matrix(
+        self, layer: int, *, site: str | None = None, variant: str = "raw", value: str = "score"
+    ) -> pd.DataFrame:
+        """A column of the table as (language of the fit, language of the test) at one layer."""
+        table = self["probe"].table
+        names = table["site"].unique() if site is None else [site]
+        rows = table[(table["pairs"] == "one") & (table["layer"] == layer) & (table["variant"] == variant)]
+        rows = rows[rows["site"] == names[0]]
+        if rows.empty:
+            raise BabelScopeError(f"no {variant} probe of layer {layer}", "see the columns of the table `probe`")
+        first = rows[rows["position"] == rows["position"].iloc[0]]
+        wide = first.pivot(index="language_a", columns="language_b", values=value)
+        return wide.reindex(index=first["language_a"].unique(), columns=first["language_b"].unique())
+
+    def summary(self) -> str:
+        """The mean over languages of every layer as text."""
+        table = self["probe"].table
+        shown = table[table["pairs"] != "one"][list(SHOWN)].dropna(axis=1, how="all")
+        return str(shown.round(3).to_string(index=False, na_rep="–"))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the tables (Parquet, CSV, JSON provenance) and the probes (arrays and JSON)."""
+        place = Path(folder)
+        with reported(place):
+            written = [path for result in self.results for path in result.save(place / "tables")]
+            return written + self.fitted.save(place)
+
+
+def _labeled(study: Study, target: str, folds: int) -> tuple[Target, tuple[str, ...]]:
+    """The target with a label for every row, and the items that have one in all languages."""
+    items = tuple(sorted(study.items))
+    asked = target_of(study.store, target, study.languages, items, fewest=folds)
+    known: NDArray[np.bool_] = np.all(asked.codes >= 0, axis=0)
+    if known.sum() < folds:
+        raise BabelScopeError(
+            f"{int(known.sum())} items have a label {asked.name} in all languages, fewer than {folds} folds",
+            "capture more items, or probe for another column",
+        )
+    if not known.all():
+        study.note(f"{int((~known).sum())} of {len(items)} items are left out, without a label {asked.name}")
+    kept = tuple(item for item, is_known in zip(items, known.tolist(), strict=True) if is_known)
+    return Target(asked.name, asked.scope, asked.classes, asked.codes[:, known], asked.note), kept
+
+
+def _question(
+    study: Study, asked: Target, items: tuple[str, ...], *, group: str | None, control: str | None, folds: int,
+    permutations: int,
+) -> Question:  # fmt: skip
+    ties = [_column(study, group, items)] if group else []
+    if study.store.has_texts:
+        by_key = {(p.language, p.item): p.text for p in study.store.prompts.prompts}
+        ties += [[by_key[language, item] for item in items] for language in study.languages]
+    groups = item_groups(len(items), ties)
+    # Only an item has one label that could be spread evenly; that of its first language stands for the others.
+    tested = item_folds(groups, asked.codes[0], folds, study.seed)
+    rng = stream(study.seed, "probe", asked.name)
+    shuffled = shuffled_labels(asked.codes, permutations, rng, of_items=asked.scope != "language")
+    controls = np.empty((0, *asked.codes.shape), dtype=np.int64)
+    if control and control != "item":
+        controls = type_labels(_column(study, control, items), asked.codes, CONTROLS, rng)
+    seen = 0 if len(controls) or asked.scope == "language" else min(CONTROLS, permutations)
+    return Question(asked, study.languages, tested, shuffled, controls, seen)
+
+
+def _column(study: Study, name: str, items: tuple[str, ...]) -> list[object]:
+    covariates = study.store.covariates
+    if name.replace("-", "_") not in covariates:
+        raise unknown_name("covariate", name, map(str, covariates.columns))
+    values = covariates[name.replace("-", "_")].loc[list(items)]
+    return [None if pd.isna(v) else v for v in values]
+
+
+def _variants(variants: Sequence[str] | None, asked: Target) -> tuple[str, ...]:
+    for variant in variants or ():
+        if variant not in VARIANTS:
+            raise unknown_name("variant", variant, VARIANTS)
+    default = ("raw",) if asked.scope == "language" else ("raw", "centered")
+    return tuple(dict.fromkeys(variants or default))
+
+
+def _all_layers(
+    studies: Sequence[Study], question: Question, items: tuple[str, ...], estimator: Probe, variants: Sequence[str]
+) -> tuple[dict[Place, list[Answered]], dict[tuple[str, str, str], FittedProbe]]:
+    """Answers of every layer and position, and the probes fitted on all items; layers in parallel."""
+    work = [(study, site) for study in studies for site in _sites(study)]
+    jobs = Parallel(n_jobs=studies[0].jobs, return_as="generator")(
+        delayed(_one_layer)(study.store.path, site, study.languages, items, str(study.position), question, estimator,
+                            variants)
+        for study, site in work
+    )  # fmt: skip
+    found: dict[Place, list[Answered]] = {}
+    fitted: dict[tuple[str, str, str], FittedProbe] = {}
+    for done, ((study, site), (answers, probes)) in enumerate(zip(work, jobs, strict=True), start=1):
+        found[Place(site, str(study.position))] = answers
+        fitted |= {(str(site), str(study.position), language): p for language, p in probes.items()}
+        study.progress(done, len(work), "probe layers")
+    return found, fitted
+
+
+def _sites(study: Study) -> list[Site]:
+    names = dict.fromkeys(text.split("@")[0] for text in study.sites or map(str, study.store.plan.sites))
+    return [site for name in names for site in study.layers(name)]
+
+
+def _one_layer(
+    path: Path, site: Site, languages: tuple[str, ...], items: tuple[str, ...], position: str, question: Question,
+    estimator: Probe, variants: Sequence[str],
+) -> tuple[list[Answered], dict[str, FittedProbe]]:  # fmt: skip
+    with ActivationStore.open(path) as store:
+        block = store.select(str(site), languages=languages, items=items, position=position).numpy()
+    X = block.reshape(*block.shape[:2], -1)
+    answers = answered(X, question, estimator, variants)
+    codes, n_classes = question.target.codes, len(question.target.classes)
+    fitted = {}
+    for k, language in enumerate(question.trained):
+        rows, labels = (X.reshape(-1, X.shape[-1]), codes.ravel()) if language == "*" else (X[k], codes[k])
+        if len(np.unique(labels)) == n_classes:  # where all is right, there is nothing to tell apart
+            fitted[language] = fitted_probe(rows, labels, n_classes, estimator)
+    return answers, fitted
