@@ -86,7 +86,8 @@ def probe_table(
         stacked = np.stack([drawn[i] for i in places])
         table.loc[places, "p_max"] = max_t(table["score"].to_numpy(float)[places], stacked)
     table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["q"], table["n"])
-    return table[list(COLUMNS)]
+    # Where labels tell languages apart there is no transfer, and no control.
+    return table.reindex(columns=list(COLUMNS))
 
 
 def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[dict[str, Any], Floats]]:

@@ -40,7 +40,7 @@ class Eraser:
     @property
     def rank(self) -> int:
         """Dimensions taken away: at most one less than the concept has values."""
-        return self.left.shape[1]
+        return int(self.left.shape[1])
 
     def __call__(self, X: NDArray[np.generic]) -> Floats:
         """Rows (..., unit) of any real dtype without the concept, as a new float64 array."""
@@ -100,9 +100,10 @@ def fit_eraser(X: NDArray[np.generic], labels: NDArray[np.generic], *, shrinkage
     shrinkage : float, optional
         Weight a of the identity in the covariance `(1 - a) S + a trace(S) / units I`. By default that of Ledoit and
         Wolf (2004, Journal of Multivariate Analysis 88, 365-411), which goes to 0 as rows outnumber units. 0 is the
-        formula of the paper, 1 the orthogonal projection of `fit_mean_projection`. The weight takes rows for
-        independent. Those of one item are not, and it comes out smaller than if items were counted; on planted
-        parallel data either weight led to the same change, within a tenth, and to the same held-out readers.
+        formula of the paper: with about as many rows as units, it changes new rows many times as much. 1 is the
+        orthogonal projection of `fit_mean_projection`. The weight takes rows for independent. Those of one item are
+        not, and it comes out smaller than if items were counted; on planted parallel data both weights led to nearly
+        the same change and to the same held-out readers.
 
     Raises
     ------
@@ -116,7 +117,7 @@ def fit_eraser(X: NDArray[np.generic], labels: NDArray[np.generic], *, shrinkage
     rows = values - mean
     n_rows, n_units = rows.shape
     scores, spread, axes = linalg.svd(rows, full_matrices=False)
-    kept = spread > max(rows.shape) * np.finfo(np.float64).eps * linalg.norm(values)  # what rounding adds, at most
+    kept = spread > _rounding(values)
     scores, spread, axes = scores[:, kept], spread[kept], axes[kept]
     weight = _ledoit_wolf_weight((rows**2).sum(axis=1), spread, n_units) if shrinkage is None else float(shrinkage)
     deviation = np.sqrt((1 - weight) * spread**2 / n_rows + weight * (spread**2).sum() / (n_rows * n_units))
@@ -156,8 +157,13 @@ def fit_mean_projection(X: NDArray[np.generic], labels: NDArray[np.generic], ran
     means = np.stack([values[codes == c].mean(axis=0) for c in range(n_values)])
     _, size, axes = linalg.svd(means - means.mean(axis=0), full_matrices=False)
     scale = np.sqrt(((values - mean) ** 2).sum(axis=1).mean())
-    axes = axes[size > NOTHING * scale][:rank]
+    axes = axes[size > max(NOTHING * scale, _rounding(values))][:rank]
     return Eraser(mean, axes.T.copy(), axes, 1.0)
+
+
+def _rounding(values: Floats) -> float:
+    """The size that singular values of centered rows may have by rounding alone."""
+    return float(max(values.shape) * np.finfo(np.float64).eps * linalg.norm(values))
 
 
 def _ledoit_wolf_weight(sizes: Floats, spread: Floats, n_units: int) -> float:

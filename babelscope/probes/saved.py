@@ -135,7 +135,7 @@ def load_probes(folder: Path) -> FittedProbes:
     """
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+        with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if about["format"] != FORMAT:
                 raise BabelScopeError(
                     f"{folder / ABOUT}: format {about['format']}, known is {FORMAT}", "update BabelScope"

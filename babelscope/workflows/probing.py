@@ -154,7 +154,7 @@ class Probing:
         if rows.empty:
             raise BabelScopeError(f"no {variant} probe of layer {layer}", "see the columns of the table `probe`")
         first = rows[rows["position"] == rows["position"].iloc[0]]
-        wide = first.pivot(index="language_a", columns="language_b", values=value)
+        wide: pd.DataFrame = first.pivot(index="language_a", columns="language_b", values=value)
         return wide.reindex(index=first["language_a"].unique(), columns=first["language_b"].unique())
 
     def summary(self) -> str:

@@ -1,0 +1,124 @@
+"""The verb `probe` on stores whose truth is known, and as a process on the embedded model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import babelscope as bs
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Result
+from tests.analyses.planted import write_store
+
+LANGUAGES = ("en", "de", "sw")
+
+
+def planted(folder, *, layers=3, n=90, seed=0):
+    """A store whose layer 1 holds the rule in a shared direction, layer 2 in one for each language, layer 0 nowhere."""
+    rng = np.random.default_rng(seed)
+    rule = rng.permutation(np.arange(n) % 3)
+    values = rng.normal(size=(layers, 3, n, 16))
+    values[1] += 2 * rng.normal(size=(3, 16))[rule]
+    for k in range(3):
+        values[2, k] += 2 * rng.normal(size=(3, 16))[rule]
+    values += 0.7 * rng.normal(size=(1, 3, 1, 16))
+    facts = [{"rule": "abc"[r], "fact": f"f{i // 2}"} for i, r in enumerate(rule)]
+    return write_store(folder / "s.acts", {"resid.post": values.astype(np.float32)}, covariates=facts)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    store = planted(tmp_path_factory.mktemp("p"))
+    return bs.probe(store, "rule", permutations=99, n_boot=500)
+
+
+def test_each_layer_is_judged_as_it_was_planted(found):
+    table = found["probe"].table
+    means = table[table["variant"] == "raw"].set_index(["layer", "pairs"])
+    assert (means.loc[0].loc[["within", "across"], "verdict"] == "not distinguishable from the null").all()
+    assert (means.loc[1].loc[["within", "across"], "verdict"] == "supported").all()
+    assert means.loc[(2, "within"), "verdict"] == "supported"
+    assert means.loc[(2, "across"), "score"] < means.loc[(2, "within"), "score"] - 0.2
+    assert means.loc[(1, "across"), "transfer"] == pytest.approx(1, abs=0.1)
+    assert np.isnan(means.loc[(0, "across"), "transfer"])  # nothing within, so no share of it
+
+
+def test_every_pair_stands_beside_its_null_its_interval_and_its_n(found):
+    table = found["probe"].table
+    assert len(table) == 3 * 2 * (9 + 2)
+    one = table[table["pairs"] == "one"]
+    assert one[["score", "low", "high", "null", "gap", "p", "q", "p_max"]].notna().all(axis=None)
+    assert (one["n"] == 90).all()
+    assert one["null"].mean() == pytest.approx(1 / 3, abs=0.02)
+    assert (one["low"] <= one["score"]).all()
+    assert (one["score"] <= one["high"]).all()
+    assert one["control"].notna().equals(one["language_a"] != one["language_b"])
+    assert (table["q"] >= table["p"] - 1e-12).all()
+
+
+def test_a_matrix_is_one_layer(found):
+    matrix = found.matrix(1)
+    assert matrix.index.tolist() == matrix.columns.tolist() == list(LANGUAGES)
+    assert matrix.to_numpy().min() > 0.8
+    with pytest.raises(BabelScopeError, match="layer 9"):
+        found.matrix(9)
+
+
+def test_the_rows_of_items_agree_with_the_table(found):
+    items = found.items
+    assert set(items["item"]) == set(found.store.items)
+    part = items[(items["layer"] == 1) & (items["variant"] == "raw")]
+    cell = found["probe"].table.query("layer == 1 and variant == 'raw' and pairs == 'within'")
+    assert part["within"].mean() == pytest.approx(cell["accuracy"].iloc[0])
+    assert (part["within"] == (part["label"] == part["predicted"])).all()
+
+
+def test_what_was_saved_predicts_and_names_its_store(found, tmp_path):
+    found.save(tmp_path / "out")
+    again = bs.load_probes(tmp_path / "out")
+    assert again.about["store"] == found.store.fingerprint
+    rows = found.store.select("resid.post@1", languages=["sw"]).numpy()[0]
+    said = again.at("resid.post@1", "last", "en").predict(rows)
+    rules = found.store.covariates["rule"].to_numpy()
+    assert (np.array(again.classes)[said] == rules).mean() > 0.9
+    table = Result.load(tmp_path / "out" / "tables" / "probe").table
+    pd.testing.assert_frame_equal(table, found["probe"].table, check_dtype=False)
+
+
+def test_numbers_do_not_depend_on_workers_nor_on_the_order_of_items(tmp_path):
+    store = planted(tmp_path, n=30)
+    a, b = (bs.probe(store, "rule", permutations=19, n_boot=50, jobs=jobs)["probe"].table for jobs in (1, 2))
+    pd.testing.assert_frame_equal(a, b)
+
+
+def test_items_of_a_group_are_tested_together_and_controls_have_types(tmp_path):
+    store = planted(tmp_path, n=60)
+    found = bs.probe(store, "rule", group="fact", control="fact", permutations=19, n_boot=50)
+    assert found["probe"].provenance["group"] == "fact"
+    assert found["probe"].table["control"].notna().all()
+
+
+def test_languages_are_told_apart_by_one_probe_for_all(tmp_path):
+    store = planted(tmp_path, n=60)
+    found = bs.probe(store, "language", variants=["raw", "erased"], permutations=39, n_boot=100)
+    table = found["probe"].table.query("pairs == 'all'").set_index(["variant", "layer"])
+    assert (table.loc["raw", "score"] > 0.9).all()
+    assert (table.loc["raw", "verdict"] == "supported").all()
+    assert (table.loc["erased", "score"] < 0.45).all()
+    assert list(found.fitted.probes) == [(f"resid.post@{k}", "last", "*") for k in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target": "rulz"}, "target"),
+        ({"target": "rule", "probe": "rigde"}, "ridge"),
+        ({"target": "rule", "variants": ["Raw"]}, "variant"),
+        ({"target": "rule", "group": "facts"}, "fact"),
+        ({"target": "rule", "settings": {"alpha": 1}}, "alpha"),
+        ({"target": "fact"}, "0 classes"),
+        ({"target": "rule", "sites": ["mlp.act"]}, "mlp.act"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused_in_a_line(tmp_path, options, said):
+    with pytest.raises(BabelScopeError, match=said):
+        bs.probe(planted(tmp_path, n=30), **options)
