@@ -117,7 +117,7 @@ def fit_eraser(X: NDArray[np.generic], labels: NDArray[np.generic], *, shrinkage
     rows = values - mean
     n_rows, n_units = rows.shape
     scores, spread, axes = linalg.svd(rows, full_matrices=False)
-    kept = spread > max(rows.shape) * np.finfo(np.float64).eps * linalg.norm(values)  # what rounding adds, at most
+    kept = spread > _rounding(values)
     scores, spread, axes = scores[:, kept], spread[kept], axes[kept]
     weight = _ledoit_wolf_weight((rows**2).sum(axis=1), spread, n_units) if shrinkage is None else float(shrinkage)
     deviation = np.sqrt((1 - weight) * spread**2 / n_rows + weight * (spread**2).sum() / (n_rows * n_units))
@@ -157,8 +157,13 @@ def fit_mean_projection(X: NDArray[np.generic], labels: NDArray[np.generic], ran
     means = np.stack([values[codes == c].mean(axis=0) for c in range(n_values)])
     _, size, axes = linalg.svd(means - means.mean(axis=0), full_matrices=False)
     scale = np.sqrt(((values - mean) ** 2).sum(axis=1).mean())
-    axes = axes[size > NOTHING * scale][:rank]
+    axes = axes[size > max(NOTHING * scale, _rounding(values))][:rank]
     return Eraser(mean, axes.T.copy(), axes, 1.0)
+
+
+def _rounding(values: Floats) -> float:
+    """The size that singular values of centered rows may have by rounding alone."""
+    return float(max(values.shape) * np.finfo(np.float64).eps * linalg.norm(values))
 
 
 def _ledoit_wolf_weight(sizes: Floats, spread: Floats, n_units: int) -> float:

@@ -111,9 +111,12 @@ def test_nothing_changes_where_nothing_covaries(shrinkage, scale):
 
 
 def test_rows_that_do_not_vary_stay_as_they_are():
-    X, labels = np.full((6, 4), 0.1), np.arange(6) % 2
-    assert_allclose(fit_eraser(X, labels)(X), X)
-    assert_allclose(fit_mean_projection(X, labels)(X), X)
+    labels = np.arange(6) % 2
+    rounded = np.where(labels[:, None] == 0, 0.1 + 0.2, 0.3) * np.ones(4)  # differs with the label in the last digit
+    for X in (np.full((6, 4), 0.1), rounded):
+        for eraser in (fit_eraser(X, labels), fit_mean_projection(X, labels)):
+            assert eraser.rank == 0
+            assert (eraser(X) == X).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -172,6 +175,13 @@ def test_rotated_rows_are_erased_alike(seed, items):
         assert_allclose(fit(X @ rotation, labels)(X @ rotation), fit(X, labels)(X) @ rotation, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("fit", [fit_eraser, fit_mean_projection])
+def test_rows_of_another_scale_are_erased_alike(fit, scale):
+    X, labels = parallel()
+    assert_allclose(fit(X * scale, labels)(X * scale) / scale, fit(X, labels)(X), rtol=1e-9)
+
+
 def test_without_shrinkage_units_of_another_scale_are_erased_alike():
     X, labels = parallel()
     scales = np.geomspace(1e-3, 1e3, X.shape[1])
@@ -218,6 +228,13 @@ def test_a_lower_rank_takes_the_directions_in_which_means_differ_most():
     assert_allclose(fit_mean_projection(X, labels)(X), X * [0, 0, 1], atol=1e-12)
 
 
+def test_values_of_a_concept_count_alike_however_many_rows_they_have():
+    X, labels = parallel()
+    more = np.r_[0 : len(X), np.tile(np.flatnonzero(labels == 1), 9)]
+    once, often = (fit_mean_projection(X[r], labels[r], rank=1) for r in (slice(None), more))
+    assert_allclose(once.left @ once.right, often.left @ often.right, atol=1e-12)
+
+
 def test_float16_rows_are_summed_in_float64():
     X, labels = parallel(items=300)
     low = (X + 500).astype(np.float16)
@@ -253,6 +270,8 @@ def test_an_eraser_survives_a_file_without_pickle(tmp_path):
         Eraser.from_arrays({"mean": eraser.mean})
     with pytest.raises(BabelScopeError, match="not an eraser"):
         Eraser.from_arrays({**eraser.arrays(), "left": eraser.left[:-1]})
+    with pytest.raises(BabelScopeError, match="not an eraser"):
+        Eraser.from_arrays({**eraser.arrays(), "right": eraser.right[:, :-1]})
 
 
 @pytest.mark.parametrize(
