@@ -33,6 +33,7 @@ def run(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds of items.")] = 5,
     permutations: Annotated[int, typer.Option(min=19, help="Shuffled labels, fitted anew.")] = 99,
+    mdl: Annotated[bool, typer.Option("--mdl", help="Description lengths as well, by the online code.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and probes. Default: STORE.probes.")] = None,
     marked: Marked = "refuse",
     seed: Seed = 0,
@@ -49,7 +50,7 @@ def run(
             found = workflows.probe(
                 store, target, probe=probe, settings=settings_of(setting), sites=site, positions=position,
                 languages=split_codes(languages), variants=variant, group=group, control=control, folds=folds,
-                permutations=permutations, marked=marked, seed=seed, jobs=jobs, progress=progress, note=note,
+                permutations=permutations, mdl=mdl, marked=marked, seed=seed, jobs=jobs, progress=progress, note=note,
             )  # fmt: skip
         found.save(building)
     print(found.summary())

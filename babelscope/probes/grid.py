@@ -1,6 +1,6 @@
 """One layer asked one question: a probe fitted in each language and tested in all, on items that it has not seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,7 +147,7 @@ def _one_variant(X: Floats, question: Question, probe: Probe, variant: Variant) 
     controls = question.shuffled[: question.n_seen]
     for fold in np.unique(question.folds):
         fitted_on = question.folds != fold
-        rows = _transform(variant)(X, fitted_on)
+        rows = transformed(X, fitted_on, variant)
         for a in range(len(trained)):
             languages = np.arange(n_languages) if trained == ("*",) else np.array([a])
             fit = _Fit(rows, languages, fitted_on, probe, len(question.target.classes))
@@ -166,8 +166,9 @@ def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], s
         by_language = (predicted == labels).mean(axis=-1)  # a language is one class: its rows are right or not
     else:
         by_language = balanced_accuracy(predicted, labels, n_classes)
+    size = labels.shape[1] * labels.shape[2]
     together = balanced_accuracy(
-        predicted.reshape(*predicted.shape[:2], -1), labels.reshape(len(labels), -1), n_classes
+        predicted.reshape(*predicted.shape[:2], size), labels.reshape(len(labels), size), n_classes
     )
     if len(question.controls):
         control = (found[:, 1 + n_shuffled :] == question.controls).mean(axis=1)
@@ -218,8 +219,11 @@ def _spread(places: Codes, most: int) -> Codes:
     return places[np.linspace(0, len(places) - 1, max(most, 1)).round().astype(np.int64)]
 
 
-def _transform(variant: Variant) -> Callable[[Floats, NDArray[np.bool_]], Floats]:
-    return {"raw": lambda X, _: X, "centered": centered, "erased": erased}[variant]
+def transformed(X: Floats, fitted_on: NDArray[np.bool_], variant: Variant) -> Floats:
+    """Rows (language, item, dim) as a variant has them, fitted on some items (item,)."""
+    if variant == "centered":
+        return centered(X, fitted_on)
+    return erased(X, fitted_on) if variant == "erased" else X
 
 
 def centered(X: Floats, fitted_on: NDArray[np.bool_]) -> Floats:

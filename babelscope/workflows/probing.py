@@ -12,24 +12,24 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from babelscope.activations_store import ActivationStore
+from babelscope.analyses.description import description_table
+from babelscope.analyses.erasing import erasure_table
 from babelscope.analyses.probing import Place, item_table, probe_table
 from babelscope.analyses.statistics import stream
 from babelscope.analyses.study import Study, make_study
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.probes.folds import item_folds, item_groups, shuffled_labels, type_labels
-from babelscope.probes.grid import VARIANTS, Answered, Question, answered
-from babelscope.probes.probe import Probe, chosen_probe
-from babelscope.probes.saved import FittedProbe, FittedProbes, fitted_probe, load_probes
+from babelscope.probes.grid import VARIANTS, Question
+from babelscope.probes.probe import chosen_probe
+from babelscope.probes.saved import FittedProbes, load_probes
 from babelscope.probes.targets import Target, target_of
 from babelscope.schema import Result, Site
 from babelscope.workflows.analysis import Marked, open_store
 from babelscope.workflows.outputs import reported
+from babelscope.workflows.probed_layers import Asked, Probed, probed
 from babelscope.workflows.signals import Note, Progress
 
 __all__ = ["Probing", "load_probes", "probe"]
-
-# What `cli.py probe` writes to its folder.
-PARTS = ("tables", "probes.npz", "probes.json")
 
 # Labelings of the control task; an average over more changes little.
 CONTROLS = 20
@@ -53,6 +53,7 @@ def probe(
     folds: int = 5,
     permutations: int = 99,
     variants: Sequence[str] | None = None,
+    mdl: bool = False,
     marked: Marked = "refuse",
     seed: int = 0,
     n_boot: int = 2000,
@@ -85,7 +86,10 @@ def probe(
     permutations : int
         Shuffled labels, to which the probe is fitted anew.
     variants : sequence of str, optional
-        Of "raw", "centered" and "erased". Default: raw, and centered where labels do not tell languages apart.
+        Of "raw", "centered" (each language about its own mean) and "erased" (language erased by LEACE, with a table of
+        before and after). Default: raw, and centered where labels do not tell languages apart.
+    mdl : bool
+        Description lengths of the labels in each language as well, by the online code.
     marked, seed, n_boot, jobs, progress, note
         As in `analyze`.
 
@@ -99,7 +103,7 @@ def probe(
     where = list(positions) if positions else [None]
     studies = [
         make_study(opened, sites=sites, languages=languages, position=p, by=None, marked=marked, seed=seed,
-                   n_boot=n_boot, n_perm=permutations, jobs=jobs, progress=progress, note=note)
+                   n_boot=n_boot, jobs=jobs, progress=progress, note=note)
         for p in where
     ]  # fmt: skip
     study = studies[0]
@@ -108,7 +112,8 @@ def probe(
         note(f"target {asked.name}: {asked.note}")
     question = _question(study, asked, items, group=group, control=control, folds=folds, permutations=permutations)
     kinds = _variants(variants, asked)
-    found, fitted = _all_layers(studies, question, items, estimator, kinds)
+    language = _language_question(question) if "erased" in kinds and asked.scope != "language" else None
+    found = _all_layers(studies, Asked(question, language, estimator, kinds, items, mdl, seed))
     about = {
         **study.provenance(), "items": len(items), "target": asked.name, "classes": asked.classes, "note": asked.note,
         "probe": probe, "parameters": asdict(estimator), "source": estimator.info.source,  # type: ignore[call-overload]
@@ -117,9 +122,20 @@ def probe(
         "score": "balanced accuracy on items that the probe was not fitted on, in any language",
         "null": "the probe fitted anew to shuffled labels", "interval": "bootstrap over items, 95 %",
     }  # fmt: skip
-    table = probe_table(found, question, probe=probe, n_boot=n_boot, seed=seed)
-    results = (Result("probe", table, about), Result("probe-items", item_table(found, question, items), about))
+    answers = {place: one.answers for place, one in found.items()}
+    tables = {
+        "probe": probe_table(answers, question, probe=probe, n_boot=n_boot, seed=seed),
+        "probe-items": item_table(answers, question, items),
+    }
+    if language is not None:
+        layers = {place: one.erased for place, one in found.items() if one.erased is not None}
+        tables["erasure"] = erasure_table(layers, question, language, n_boot=n_boot, n_perm=study.n_perm, seed=seed)
+    if mdl:
+        lengths = {(place, code): length for place, one in found.items() for code, length in one.described.items()}
+        tables["description-length"] = description_table(lengths)
+    fitted = {(str(p.site), p.position, code): x for p, one in found.items() for code, x in one.fitted.items()}
     kept = {"model": opened.plan.model.weights_sha256, "version": version("babelscope"), **about}
+    results = tuple(Result(name, table, about) for name, table in tables.items())
     return Probing(opened, results, FittedProbes(asked.classes, kept, fitted))
 
 
@@ -223,42 +239,28 @@ def _variants(variants: Sequence[str] | None, asked: Target) -> tuple[str, ...]:
     return tuple(dict.fromkeys(variants or default))
 
 
-def _all_layers(
-    studies: Sequence[Study], question: Question, items: tuple[str, ...], estimator: Probe, variants: Sequence[str]
-) -> tuple[dict[Place, list[Answered]], dict[tuple[str, str, str], FittedProbe]]:
-    """Answers of every layer and position, and the probes fitted on all items; layers in parallel."""
+def _language_question(question: Question) -> Question:
+    """Which language a row is in, of the same items on the same folds."""
+    n = len(question.languages)
+    codes = np.repeat(np.arange(n)[:, None], len(question.folds), axis=1)
+    nothing = np.empty((0, *codes.shape), dtype=np.int64)
+    target = Target("language", "language", question.languages, codes)
+    return Question(target, question.languages, question.folds, nothing, nothing, 0)
+
+
+def _all_layers(studies: Sequence[Study], asked: Asked) -> dict[Place, Probed]:
+    """Answers of every layer and position, layers in parallel."""
     work = [(study, site) for study in studies for site in _sites(study)]
     jobs = Parallel(n_jobs=studies[0].jobs, return_as="generator")(
-        delayed(_one_layer)(study.store.path, site, study.languages, items, str(study.position), question, estimator,
-                            variants)
-        for study, site in work
-    )  # fmt: skip
-    found: dict[Place, list[Answered]] = {}
-    fitted: dict[tuple[str, str, str], FittedProbe] = {}
-    for done, ((study, site), (answers, probes)) in enumerate(zip(work, jobs, strict=True), start=1):
-        found[Place(site, str(study.position))] = answers
-        fitted |= {(str(site), str(study.position), language): p for language, p in probes.items()}
+        delayed(probed)(study.store.path, site, str(study.position), asked) for study, site in work
+    )
+    found = {}
+    for done, ((study, site), one) in enumerate(zip(work, jobs, strict=True), start=1):
+        found[Place(site, str(study.position))] = one
         study.progress(done, len(work), "probe layers")
-    return found, fitted
+    return found
 
 
 def _sites(study: Study) -> list[Site]:
     names = dict.fromkeys(text.split("@")[0] for text in study.sites or map(str, study.store.plan.sites))
     return [site for name in names for site in study.layers(name)]
-
-
-def _one_layer(
-    path: Path, site: Site, languages: tuple[str, ...], items: tuple[str, ...], position: str, question: Question,
-    estimator: Probe, variants: Sequence[str],
-) -> tuple[list[Answered], dict[str, FittedProbe]]:  # fmt: skip
-    with ActivationStore.open(path) as store:
-        block = store.select(str(site), languages=languages, items=items, position=position).numpy()
-    X = block.reshape(*block.shape[:2], -1)
-    answers = answered(X, question, estimator, variants)
-    codes, n_classes = question.target.codes, len(question.target.classes)
-    fitted = {}
-    for k, language in enumerate(question.trained):
-        rows, labels = (X.reshape(-1, X.shape[-1]), codes.ravel()) if language == "*" else (X[k], codes[k])
-        if len(np.unique(labels)) == n_classes:  # where all is right, there is nothing to tell apart
-            fitted[language] = fitted_probe(rows, labels, n_classes, estimator)
-    return answers, fitted

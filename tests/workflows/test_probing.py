@@ -122,3 +122,27 @@ def test_languages_are_told_apart_by_one_probe_for_all(tmp_path):
 def test_what_cannot_be_probed_is_refused_in_a_line(tmp_path, options, said):
     with pytest.raises(BabelScopeError, match=said):
         bs.probe(planted(tmp_path, n=30), **options)
+
+
+def test_erasing_language_is_shown_before_and_after(tmp_path):
+    store = planted(tmp_path, n=120)
+    found = bs.probe(store, "rule", variants=["raw", "erased"], permutations=19, n_boot=200)
+    table = found["erasure"].table.set_index(["value", "layer"])
+    assert (table.loc["language", "before"] > 0.9).all()
+    assert (table.loc["language", "after"] < 0.5).all()
+    assert (table.loc["language", "verdict"] == "supported").all()
+    assert table.loc[("target within", 1), "after"] > 0.9  # the rule stays
+    assert table.loc[("cosine gap", 1), ["before", "after"]].notna().all()
+    assert (table["n"] == 120).all()
+    assert table.loc[("retrieval", 0), "chance"] == pytest.approx(1 / 24)
+
+
+def test_description_lengths_tell_the_layers_apart(tmp_path):
+    store = planted(tmp_path, n=64)
+    options = {"languages": ["en", "de"], "sites": ["resid.post@0:2"], "permutations": 19, "n_boot": 50}
+    found = bs.probe(store, "rule", mdl=True, **options)
+    table = found["description-length"].table.set_index(["layer", "language"])
+    assert table.loc[0, "compression"].max() < 1.1
+    assert table.loc[1, "saved"].min() > 0.15
+    assert table.loc[(1, "en"), "p"] == pytest.approx(0.05)
+    assert (table["low"] <= table["compression"]).all()
