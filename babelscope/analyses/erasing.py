@@ -11,7 +11,7 @@ from babelscope.analyses.probing import Place
 from babelscope.analyses.statistics import Floats, benjamini_hochberg, bootstrap_weights, paired, stream, verdicts
 from babelscope.probes.grid import Answered, Question
 
-COLUMNS = ("site", "layer", "position", "value", "n", "before", "after", "chance", "change", "low", "high", "p", "q",
+COLUMNS = ("site", "layer", "position", "value", "n", "n_units", "before", "after", "chance", "change", "low", "high", "p", "q",
            "verdict")  # fmt: skip
 
 
@@ -25,12 +25,15 @@ class Erased:
         The target and the language, asked of the raw rows and of the erased ones.
     gaps, found : tuple of ndarray of float64
         (item,) each, of the raw rows and of the erased ones (`held_out.held_out_gaps`).
+    n_units : int
+        Dimensions of a row.
     """
 
     target: tuple[Answered, Answered]
     language: tuple[Answered, Answered]
     gaps: tuple[Floats, Floats]
     found: tuple[Floats, Floats]
+    n_units: int
 
 
 def erasure_table(
@@ -43,7 +46,8 @@ def erasure_table(
     DataFrame
         One row per layer and value. `language`, `target within` and `target across` are shares predicted right;
         `change` is after less before, over the same items: interval by bootstrap over items, p by flipping signs
-        item by item, q over the layers of a value.
+        item by item, q over the layers of a value. For `language` the eraser is fitted on one half of the items and the
+        probe on the other, before and after: with fewer items than units it finds some of the language again.
     """
     weights = bootstrap_weights(len(target.folds), n_boot, stream(seed, "erasure", "bootstrap"))
     n_classes, n_languages = len(target.target.classes), len(target.languages)
@@ -61,7 +65,7 @@ def erasure_table(
             found = paired(before, after, weights, n_perm=n_perm, level=0.95, rng=stream(seed, "erasure", name))
             rows.append({
                 "site": place.site.name, "layer": place.site.layer, "position": place.position, "value": name,
-                "n": int(found.n_a), "before": np.nanmean(before), "after": np.nanmean(after), "chance": chance,
+                "n": int(found.n_a), "n_units": layer.n_units, "before": np.nanmean(before), "after": np.nanmean(after), "chance": chance,
                 "change": float(found.estimate), "low": float(found.low), "high": float(found.high),
                 "p": float(found.p),
             })  # fmt: skip

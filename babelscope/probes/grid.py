@@ -37,6 +37,10 @@ class Question:
     n_seen : int
         So many of the shuffled labelings are the control task of items: they are asked for again in other languages
         on the items that the probe was fitted on.
+    halves : bool
+        Whether what a variant takes from the rows is taken from one half of the items and the probe is fitted on the
+        other. Language that was erased from the very rows that a probe is fitted on is hidden from it by construction;
+        whether it can be found again, only other items tell.
     """
 
     target: Target
@@ -45,6 +49,7 @@ class Question:
     shuffled: Codes
     controls: Codes
     n_seen: int
+    halves: bool = False
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -146,12 +151,15 @@ def _one_variant(X: Floats, question: Question, probe: Probe, variant: Variant) 
     seen = np.zeros((len(trained), n_languages, n_items))
     controls = question.shuffled[: question.n_seen]
     for fold in np.unique(question.folds):
-        fitted_on = question.folds != fold
-        rows = transformed(X, fitted_on, variant)
+        fitted_on = taken_from = question.folds != fold
+        if question.halves:
+            taken_from, fitted_on = _halves(fitted_on)
+        rows = transformed(X, taken_from, variant)
         for a in range(len(trained)):
             languages = np.arange(n_languages) if trained == ("*",) else np.array([a])
             fit = _Fit(rows, languages, fitted_on, probe, len(question.target.classes))
-            found[a][:, :, ~fitted_on] = fit.predictions(labelings, ~fitted_on)
+            tested = question.folds == fold
+            found[a][:, :, tested] = fit.predictions(labelings, tested)
             if len(controls):
                 again = fit.predictions(controls, fitted_on) == controls[:, :, fitted_on]
                 seen[a][:, fitted_on] += again.mean(axis=0)
@@ -217,6 +225,14 @@ def _spread(places: Codes, most: int) -> Codes:
     if len(places) <= most:
         return places
     return places[np.linspace(0, len(places) - 1, max(most, 1)).round().astype(np.int64)]
+
+
+def _halves(fitted_on: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Every other one of some items, and the rest."""
+    first, second = np.zeros_like(fitted_on), np.zeros_like(fitted_on)
+    places = np.flatnonzero(fitted_on)
+    first[places[::2]] = second[places[1::2]] = True
+    return first, second
 
 
 def transformed(X: Floats, fitted_on: NDArray[np.bool_], variant: Variant) -> Floats:

@@ -1,5 +1,6 @@
 """What `probe` does at one layer: a job that needs the store and nothing that another layer found."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,8 +95,9 @@ def _erased(X: NDArray[np.generic], answers: list[Answered], asked: Asked) -> Er
     spoken = answered(X, asked.language, asked.probe, ["raw", "erased"])
     before, after = (held_out_gaps(values, asked.question.folds, v) for v in ("raw", "erased"))
     return Erased(
-        (by_variant["raw"], by_variant["erased"]), (spoken[0], spoken[1]), (before[0], after[0]), (before[1], after[1])
-    )
+        (by_variant["raw"], by_variant["erased"]), (spoken[0], spoken[1]), (before[0], after[0]),
+        (before[1], after[1]), X.shape[-1],
+    )  # fmt: skip
 
 
 def _described(X: NDArray[np.generic], question: Question, seed: int) -> dict[str, DescriptionLength]:
@@ -115,4 +117,8 @@ def _described(X: NDArray[np.generic], question: Question, seed: int) -> dict[st
 
 
 def _logistic(X: Floats, labels: Codes) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=DESCRIPTION_C, max_iter=1000)).fit(X, labels)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=DESCRIPTION_C, max_iter=1000))
+    with warnings.catch_warnings():
+        # The first blocks have hardly more rows than classes: that is how the code begins.
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        return model.fit(X, labels)

@@ -1,7 +1,7 @@
 """The verb `probe`: what can be read off the layers of a captured model, in one language and across languages."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,11 @@ def probe(
         note(f"target {asked.name}: {asked.note}")
     question = _question(study, asked, items, group=group, control=control, folds=folds, permutations=permutations)
     kinds = _variants(variants, asked)
-    language = _language_question(question) if "erased" in kinds and asked.scope != "language" else None
+    language = None
+    if "erased" in kinds and asked.scope == "language":
+        question = replace(question, halves=True)
+    elif "erased" in kinds:
+        language = _language_question(question)
     found = _all_layers(studies, Asked(question, language, estimator, kinds, items, mdl, seed))
     about = {
         **study.provenance(), "items": len(items), "target": asked.name, "classes": asked.classes, "note": asked.note,
@@ -245,7 +249,7 @@ def _language_question(question: Question) -> Question:
     codes = np.repeat(np.arange(n)[:, None], len(question.folds), axis=1)
     nothing = np.empty((0, *codes.shape), dtype=np.int64)
     target = Target("language", "language", question.languages, codes)
-    return Question(target, question.languages, question.folds, nothing, nothing, 0)
+    return Question(target, question.languages, question.folds, nothing, nothing, 0, halves=True)
 
 
 def _all_layers(studies: Sequence[Study], asked: Asked) -> dict[Place, Probed]:
