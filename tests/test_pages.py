@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"
 
 
-@pytest.mark.parametrize("name", ["positions", "answers", "exchange", "interventions", "storing", "qcross", "training"])
+@pytest.mark.parametrize(
+    "name", ["positions", "answers", "exchange", "interventions", "storing", "qcross", "training", "probing"]
+)
 def test_the_example_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (PAGES / f"{name}.md").read_text("utf-8"), re.DOTALL)

@@ -11,8 +11,10 @@ from babelscope.analyses.probing import Place
 from babelscope.analyses.statistics import Floats, benjamini_hochberg, bootstrap_weights, paired, stream, verdicts
 from babelscope.probes.grid import Answered, Question
 
-COLUMNS = ("site", "layer", "position", "value", "n", "n_units", "before", "after", "chance", "change", "low", "high", "p", "q",
-           "verdict")  # fmt: skip
+COLUMNS = (
+    "site", "layer", "position", "value", "n", "n_units", "before", "after", "chance", "change", "low", "high", "p",
+    "q", "verdict",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ def erasure_table(
             found = paired(before, after, weights, n_perm=n_perm, level=0.95, rng=stream(seed, "erasure", name))
             rows.append({
                 "site": place.site.name, "layer": place.site.layer, "position": place.position, "value": name,
-                "n": int(found.n_a), "n_units": layer.n_units, "before": np.nanmean(before), "after": np.nanmean(after), "chance": chance,
-                "change": float(found.estimate), "low": float(found.low), "high": float(found.high),
-                "p": float(found.p),
+                "n": int(found.n_a), "n_units": layer.n_units, "before": np.nanmean(before),
+                "after": np.nanmean(after), "chance": chance, "change": float(found.estimate),
+                "low": float(found.low), "high": float(found.high), "p": float(found.p),
             })  # fmt: skip
     table = pd.DataFrame(rows)
     table["layer"] = pd.array(table["layer"].tolist(), dtype="Int64")

@@ -103,7 +103,7 @@ def test_languages_are_told_apart_by_one_probe_for_all(tmp_path):
     table = found["probe"].table.query("pairs == 'all'").set_index(["variant", "layer"])
     assert (table.loc["raw", "score"] > 0.9).all()
     assert (table.loc["raw", "verdict"] == "supported").all()
-    assert (table.loc["erased", "score"] < 0.6).all()
+    assert (table.loc["erased", "score"] < 0.7).all()
     assert list(found.fitted.probes) == [(f"resid.post@{k}", "last", "*") for k in range(3)]
 
 
