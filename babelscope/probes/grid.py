@@ -192,26 +192,36 @@ def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], s
 
 
 class _Fit:
-    """Rows of some languages and items that a probe is fitted to, and all rows as it sees them."""
+    """Rows of some languages and items that a probe is fitted to, and how it sees other rows."""
 
     def __init__(
         self, rows: Floats, languages: Codes, fitted_on: NDArray[np.bool_], probe: Probe, n_classes: int
     ) -> None:
         self._languages, self._chosen = languages, _spread(np.flatnonzero(fitted_on), MOST_ROWS // len(languages))
-        self._probe, self._n_classes = probe, n_classes
+        self._rows, self._probe, self._n_classes = rows, probe, n_classes
         train = rows[languages][:, self._chosen].reshape(-1, rows.shape[-1])
-        mean, scale = standards(train)
-        self._train, self._rows = (train - mean) / scale, (rows - mean) / scale
-        if probe.info.rotates and train.shape[1] > len(train):
-            basis = np.linalg.qr(self._train.T)[0]
-            self._train, self._rows = self._train @ basis, self._rows @ basis
+        self._mean, self._scale = standards(train)
+        self._train = (train - self._mean) / self._scale
+        self._basis = basis_of(self._train, probe)
+        if self._basis is not None:
+            self._train = self._train @ self._basis
 
     def predictions(self, labelings: Codes, items: NDArray[np.bool_]) -> Codes:
         """Predicted class of every row of some items after a fit to each labeling, (labeling, language, item)."""
-        tests = self._rows[:, items]
+        asked = self._rows[:, items]
+        tests = (asked.reshape(-1, asked.shape[-1]) - self._mean) / self._scale
+        if self._basis is not None:
+            tests = tests @ self._basis
         labels = labelings[:, self._languages][:, :, self._chosen].reshape(len(labelings), -1)
-        predicted = self._probe.predictions(self._train, labels, self._n_classes, tests.reshape(-1, tests.shape[-1]))
-        return predicted.reshape(len(labelings), *tests.shape[:2])
+        predicted = self._probe.predictions(self._train, labels, self._n_classes, tests)
+        return predicted.reshape(len(labelings), *asked.shape[:2])
+
+
+def basis_of(train: Floats, probe: Probe) -> Floats | None:
+    """Orthonormal basis (dim, row) of standardized training rows, for a probe that gains from it; else None."""
+    if not probe.info.rotates or train.shape[1] <= len(train):
+        return None
+    return np.asarray(np.linalg.qr(train.T)[0], np.float64)
 
 
 def standards(train: Floats) -> tuple[Floats, Floats]:

@@ -24,18 +24,15 @@ class ProbeInfo:
     ----------
     title : str
     rotates : bool
-        Whether its predictions are the same in any orthonormal basis that spans the training rows, as those of every
-        probe that is linear and penalizes the Euclidean norm of its weights are. It is then fitted in such a basis,
-        which has as many dimensions as there are rows.
-    shares : bool
-        Whether one fit serves many labelings of the same rows, so that shuffled labels cost little.
+        Whether it is fitted in an orthonormal basis of the training rows where these are fewer than the dimensions. Its
+        predictions have to be the same there, as those of every linear probe are that penalizes the Euclidean norm of
+        its weights.
     source : str
         Definition, or paper and section.
     """
 
     title: str
     rotates: bool
-    shares: bool
     source: str
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babelscope.errors import BabelScopeError, unknown_name
-from babelscope.probes.grid import standards
+from babelscope.probes.grid import basis_of, standards
 from babelscope.probes.probe import Codes, Floats, Layers, Probe
 
 ARRAYS, ABOUT = "probes.npz", "probes.json"
@@ -64,11 +64,11 @@ def fitted_probe(X: NDArray[np.generic], labels: Codes, n_classes: int, probe: P
     values = np.asarray(X, np.float64)
     mean, scale = standards(values)
     train = (values - mean) / scale
-    if probe.info.rotates and train.shape[1] > len(train):
-        basis = np.linalg.qr(train.T)[0]
-        layers = probe.fit(train @ basis, labels, n_classes)
-        return FittedProbe(mean, scale, Layers((basis @ layers.weights[0], *layers.weights[1:]), layers.biases))
-    return FittedProbe(mean, scale, probe.fit(train, labels, n_classes))
+    basis = basis_of(train, probe)
+    if basis is None:
+        return FittedProbe(mean, scale, probe.fit(train, labels, n_classes))
+    layers = probe.fit(train @ basis, labels, n_classes)
+    return FittedProbe(mean, scale, Layers((basis @ layers.weights[0], *layers.weights[1:]), layers.biases))
 
 
 @dataclass(frozen=True, slots=True)

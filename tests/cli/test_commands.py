@@ -125,6 +125,27 @@ def test_the_languages_of_an_analysis_are_those_of_its_accuracy(store: Path) -> 
     assert set(analysis["accuracy"].table["language"]) == {"en", "sw"}
 
 
+def test_probe_writes_what_python_finds(cli: Cli, store: Path) -> None:
+    options = ["--target", "task", "--probe", "mass-mean", "--folds", 3, "--permutations", 19, "--jobs", 1]
+    done = cli("probe", store, *options, "--variant", "raw", "--out", "probed")
+    assert done.code == 0, done.err
+    found = bs.probe(store, "task", probe="mass-mean", folds=3, permutations=19, variants=["raw"])
+    assert found.summary() in done.out
+    saved = pd.read_parquet("probed/tables/probe.parquet")
+    pd.testing.assert_frame_equal(saved, found["probe"].table, check_exact=True)
+    assert bs.load_probes(Path("probed")).classes == found.fitted.classes
+    again = cli("probe", store, *options, "--out", "probed")
+    assert again.code == 1
+    assert "exists already" in again.err
+
+
+def test_probe_names_what_is_wrong_and_leaves_nothing_behind(cli: Cli, store: Path) -> None:
+    done = cli("probe", store, "--target", "tsk", "--out", "probed")
+    assert done.code == 1
+    assert "did you mean task" in done.err
+    assert not Path("probed").exists()
+
+
 def test_inspect_tells_accuracy_and_provenance(cli: Cli, store: Path) -> None:
     done = cli("inspect", store, "--accuracy", "--provenance")
     assert done.code == 0, done.err
@@ -139,6 +160,7 @@ def test_inspect_tells_accuracy_and_provenance(cli: Cli, store: Path) -> None:
     [
         ("metrics", "nao"), ("similarities", "cosine"), ("sites", "resid.post"), ("positions", "segment"),
         ("datasets", "kfrd-arithmetic"), ("loaders", "jsonl"), ("backends", "torch"), ("models", ""),
+        ("probes", "mass-mean"),
     ],
 )  # fmt: skip
 def test_ls_prints_one_name_a_line(cli: Cli, kind: str, expected: str) -> None:

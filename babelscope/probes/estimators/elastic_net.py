@@ -28,7 +28,6 @@ class ElasticNet:
     info: ClassVar[ProbeInfo] = ProbeInfo(
         title="Logistic regression with an elastic-net penalty",
         rotates=False,
-        shares=False,
         source="Zou and Hastie (2005); Dalvi et al. (2019), section 3.1; scikit-learn's LogisticRegression",
     )
 

@@ -25,7 +25,6 @@ class Logistic:
     info: ClassVar[ProbeInfo] = ProbeInfo(
         title="Logistic regression with an L2 penalty",
         rotates=True,
-        shares=False,
         source="Alain and Bengio (2016), arXiv:1610.01644, section 3; scikit-learn's LogisticRegression",
     )
 

@@ -18,8 +18,7 @@ class MassMean:
 
     info: ClassVar[ProbeInfo] = ProbeInfo(
         title="Nearest class mean (difference of means)",
-        rotates=True,
-        shares=True,
+        rotates=False,
         source="Marks and Tegmark (2023), arXiv:2310.06824, section 5",
     )
 

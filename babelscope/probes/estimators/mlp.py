@@ -28,7 +28,6 @@ class Perceptron:
     info: ClassVar[ProbeInfo] = ProbeInfo(
         title="Perceptron with one small hidden layer",
         rotates=False,  # its weights start along the axes of the rows it sees
-        shares=False,
         source="Hewitt and Liang (2019), arXiv:1909.03368, section 3.2; scikit-learn's MLPClassifier",
     )
 

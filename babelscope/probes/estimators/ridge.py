@@ -29,8 +29,7 @@ class Ridge:
 
     info: ClassVar[ProbeInfo] = ProbeInfo(
         title="Ridge regression on class indicators, penalty by leave-one-out",
-        rotates=True,
-        shares=True,
+        rotates=False,
         source="Hastie, Buja and Tibshirani (1995), section 3; leave-one-out: Golub, Heath and Wahba (1979)",
     )
 
@@ -46,7 +45,10 @@ class Ridge:
     def predictions(self, X: Floats, labelings: Codes, n_classes: int, tests: Floats) -> Codes:
         """As `Probe.predictions`, by one decomposition of the rows for all labelings."""
         center, basis, weights, biases = self._solved(X, labelings, n_classes)
-        scores = ((tests - center) @ basis @ weights).reshape(len(tests), *biases.shape) + biases
+        centered = tests - center
+        few = weights.shape[1] < len(tests)  # whichever product is the smaller one
+        scores = centered @ (basis @ weights) if few else (centered @ basis) @ weights
+        scores = scores.reshape(len(tests), *biases.shape) + biases
         found: Codes = scores.argmax(axis=-1).T
         return found
 
