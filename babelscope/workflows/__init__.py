@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         generate,
         inference_pairs,
         mixed_corpus,
+        perturbed_prompts,
         prompts_of,
         write_prompts,
         write_published,
@@ -86,6 +87,7 @@ _PUBLIC = {
     "verify": "verification",
     "mixed_corpus": "prompts",
     "inference_pairs": "prompts",
+    "perturbed_prompts": "prompts",
     "write_prompts": "prompts",
     "write_published": "prompts",
 }
@@ -133,6 +135,7 @@ __all__ = [
     "open_store",
     "pack",
     "part_of",
+    "perturbed_prompts",
     "presets",
     "prompts_of",
     "read_config",
