@@ -64,7 +64,7 @@ def test_a_mixed_text_that_stays_closer_is_found_to(tmp_path):
 
 def test_a_mixed_text_as_far_away_as_the_controls_is_not_closer(tmp_path):
     wrong = 0
-    for seed in range(4):
+    for seed in range(3):
         claims, _ = run(planted(tmp_path / f"{seed}.acts", {}, seed=seed, positions=("last",)))
         wrong += (claims["verdict"] == SUPPORTED).sum()
     assert wrong <= 1
