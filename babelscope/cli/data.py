@@ -165,6 +165,29 @@ def perturb(
 
 
 @app.command()
+def translation(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    pairs: Annotated[str, typer.Option(help="Comma-separated directions, as en-de,de-en.")],
+    shots: Annotated[int, typer.Option(min=0, help="Demonstrations in each prompt.")] = 4,
+    segment: Annotated[str, typer.Option(help="Name of the segment that is translated. Default: the text.")] = "",
+    seed: Annotated[int, typer.Option(help="Another seed shows other demonstrations.")] = 0,
+    mapping: Mapping = None,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write prompts that ask for translations of the parallel texts of SOURCE to OUT."""
+    workflows.check_output(out, overwrite=overwrite)
+    made, notes = workflows.translations(
+        source, split_codes(pairs) or [], shots=shots, segment=segment, seed=seed, mapping=mapping, limit=limit
+    )
+    for text in notes:
+        note(text)
+    workflows.write_prompts(made, out)
+    print(f"{out}: {len(made.items)} items in {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
+
+
+@app.command()
 def audit(source: Source, languages: Languages = None, limit: Limit = None, mapping: Mapping = None) -> None:
     """Measure how far heuristics that never solve the task get on SOURCE."""
     table, notes = workflows.audit_prompts(source, languages=split_codes(languages), limit=limit, mapping=mapping)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         mixed_corpus,
         perturbed_prompts,
         prompts_of,
+        translations,
         write_prompts,
         write_published,
     )
@@ -88,6 +89,7 @@ _PUBLIC = {
     "mixed_corpus": "prompts",
     "inference_pairs": "prompts",
     "perturbed_prompts": "prompts",
+    "translations": "prompts",
     "write_prompts": "prompts",
     "write_published": "prompts",
 }
@@ -143,6 +145,7 @@ __all__ = [
     "train",
     "train_chain",
     "train_organism",
+    "translations",
     "unpack",
     "verify",
     "write_prompts",

@@ -20,6 +20,7 @@ from babelscope.datasets.native import write_prompts
 from babelscope.datasets.nli_pairs import nli_pairs
 from babelscope.datasets.perturbed import RATE, perturbed
 from babelscope.datasets.published_statements import write_published
+from babelscope.datasets.translation import translation_prompts
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
 from babelscope.workflows.model_folders import model_path
@@ -34,6 +35,7 @@ __all__ = [
     "mixed_corpus",
     "perturbed_prompts",
     "prompts_of",
+    "translations",
     "write_prompts",
     "write_published",
 ]
@@ -243,3 +245,26 @@ def perturbed_prompts(
     if vocabulary is None:
         notes.append("random-token: random words of these texts; --vocabulary MODEL draws tokens of its vocabulary")
     return made, notes
+
+
+def translations(
+    source: str | Path | PromptSet,
+    pairs: Sequence[str],
+    *,
+    shots: int = 4,
+    segment: str = "",
+    seed: int = 0,
+    mapping: AnyMapping = None,
+    limit: int | None = None,
+) -> tuple[PromptSet, list[str]]:
+    """Prompts that ask for translations of parallel texts (`datasets.translation`), and notes.
+
+    `limit` counts items with different texts, and leaves demonstrations to be drawn from all of them.
+    """
+    languages = list(dict.fromkeys(part for pair in pairs for part in parts_of(pair) or (pair,)))
+    prompts, notes = prompts_of([source], languages=languages, mapping=mapping)
+    made = translation_prompts(prompts, pairs, shots=shots, segment=segment, seed=seed)
+    if len(made.items) < len(prompts.items):
+        notes.append(f"{len(prompts.items) - len(made.items)} of {len(prompts.items)} items repeat a text, or a "
+                     "language lacks them: left out")  # fmt: skip
+    return made.select(limit=limit), notes
