@@ -34,7 +34,7 @@ def planted(path, noise, *, offset=None, positions=("mean", "last"), codes=CODES
 
 
 def run(store, **options):
-    study = make_study(store, n_boot=300, n_perm=499, **options)
+    study = make_study(store, n_boot=200, n_perm=199, **options)
     results = {r.name: r for r in EmbeddingShift().run(study)}
     return results["embedding_shift"].table.set_index("claim"), results
 

@@ -21,7 +21,19 @@ from tests.store.stores import make_block, make_plan
 
 N = 24
 WORDS = {
-    "en": ["house", "river", "window", "garden", "winter", "mother", "orange", "letter", "silver", "mountain", "yellow"],
+    "en": [
+        "house",
+        "river",
+        "window",
+        "garden",
+        "winter",
+        "mother",
+        "orange",
+        "letter",
+        "silver",
+        "mountain",
+        "yellow",
+    ],
     "de": ["Haus", "Fluss", "Fenster", "Garten", "Winter", "Mutter", "Orange", "Brief", "Silber", "Berg", "gelb"],
     "ja": ["家家", "川川", "窓窓", "庭庭", "冬冬", "母母", "橙橙", "手紙", "銀銀", "山山", "黄黄"],
 }
@@ -46,7 +58,9 @@ def store_of(path, written, pairs=("en-de",), change=lambda p: p):
         for language, index in writer.pending():
             block = make_block(plan, language, index)
             own = [prompts.of(language)[i] for i in block.items]
-            texts = tuple(written(p.segment("question"), p.answer, int(i)) for p, i in zip(own, block.items, strict=True))
+            texts = tuple(
+                written(p.segment("question"), p.answer, int(i)) for p, i in zip(own, block.items, strict=True)
+            )
             writer.put(replace(block, answers=replace(block.answers, continuation=texts)))
     return ActivationStore.open(path)
 
@@ -94,6 +108,16 @@ def test_translations_of_other_items_are_not_distinguishable_from_the_null(tmp_p
     table, _, _ = run(store)
     assert (table["verdict"] == NOT_DISTINGUISHABLE).all()
     assert (table["p"] > 0.05).all()
+
+
+def test_a_score_that_smoothing_makes_is_at_its_null(tmp_path):
+    # Single words match and no longer ones: BLEU is not 0 then, and the smaller the corpus the higher.
+    store = store_of(tmp_path / "s.acts", lambda source, reference, i: "of all of this Winter is there")
+    row = run(store)[0].loc[("BLEU", "en-to-de")]
+    assert row["score"] > 0
+    assert row["null"] == pytest.approx(row["score"], rel=0.1)
+    assert row["p"] == 1
+    assert row["verdict"] == NOT_DISTINGUISHABLE
 
 
 def test_copies_are_counted_and_are_not_above_copying(tmp_path):

@@ -17,6 +17,7 @@ from babelscope.analyses.statistics import (
     benjamini_hochberg,
     bootstrap_weights,
     interval,
+    mean_of_defined,
     permutation_p,
     stream,
     verdicts,
@@ -111,7 +112,7 @@ def translation(
         "store": store.fingerprint, "version": version("babelscope"), "seed": seed, "n_boot": n_boot, "n_perm": n_perm,
         "swaps": SWAPS, "unit": "item", "interval": f"percentile bootstrap over items, {100 * level:g} %",
         "output": "first line of the continuation", "sacrebleu": version("sacrebleu"), "signatures": signatures,
-        "null": "the same outputs beside references of other items, over all shuffles", "copy": "the source as output",
+        "null": "the same outputs beside references of other items, mean over shuffles", "copy": "the source as output",
         "q": "Benjamini-Hochberg over the directions of a measure",
     }  # fmt: skip
     return Result("translation", _judged(pd.DataFrame(rows)), about), Result(
@@ -170,19 +171,21 @@ def _null(
     measure: Measure, score: float, outputs: Sequence[str], sources: Sequence[str], references: Sequence[str],
     n_perm: int, seed: int, code: str,
 ) -> tuple[float, float]:  # fmt: skip
-    """Score over all pairs of an output and another item's reference that shuffles made, and p of the true pairs."""
+    """Mean score of shuffled corpora, without items that a shuffle left where they were, and p of the true one.
+
+    Each shuffle is scored by itself: BLEU is smoothed by an amount that depends on the size of the corpus.
+    """
     rng = stream(seed, "translation", code, "shuffle")
     shuffled, mismatched = [], []
     for _ in range(n_perm):
         order = rng.permutation(len(outputs))
         rows = measure.rows([outputs[k] for k in order], [sources[k] for k in order], references)
         shuffled.append(measure.score(rows.sum(axis=0)))
-        mismatched.append(rows[order != np.arange(len(order))].sum(axis=0))
-    total = np.sum(mismatched, axis=0) if mismatched else np.zeros(1)
-    null = measure.score(total) if total.any() else float("nan")
+        moved = order != np.arange(len(order))
+        mismatched.append(measure.score(rows[moved].sum(axis=0)) if moved.any() else np.nan)
     # A single shuffle, of a costly measure, shows a level and tests nothing.
     p = float(permutation_p(np.asarray(score), np.array(shuffled))) if n_perm > 1 else float("nan")
-    return null, p
+    return float(mean_of_defined(np.array(mismatched))), p
 
 
 def _judged(table: pd.DataFrame) -> pd.DataFrame:
