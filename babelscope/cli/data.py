@@ -133,6 +133,61 @@ def mix(
 
 
 @app.command()
+def perturb(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    language: Annotated[str, typer.Option(help="Of the texts.")] = "en",
+    lexicon: Annotated[
+        Path | None, typer.Option(help="TSV file, a language a column. Default: our own vocabularies.")
+    ] = None,
+    translate_rate: Annotated[float, typer.Option(help="Share of the words of a text that are translated.")] = 0.16,
+    replace_rate: Annotated[
+        float | None, typer.Option(help="Share that the controls replace. Default: as many as are translated.")
+    ] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="Model whose tokens replace words. Default: random words of the texts.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed changes other words.")] = 0,
+    mapping: Mapping = None,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the texts of SOURCE mixed with words of other languages, and with the same words lost, to OUT."""
+    workflows.check_output(out, overwrite=overwrite)
+    made, notes = workflows.perturbed_prompts(
+        source, language=language, lexicon=lexicon, translate_rate=translate_rate, replace_rate=replace_rate,
+        vocabulary=vocabulary, seed=seed, mapping=mapping, limit=limit,
+    )  # fmt: skip
+    for text in notes:
+        note(text)
+    workflows.write_prompts(made, out)
+    print(f"{out}: {len(made.items)} items as {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
+
+
+@app.command()
+def translation(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    pairs: Annotated[str, typer.Option(help="Comma-separated directions, as en-de,de-en.")],
+    shots: Annotated[int, typer.Option(min=0, help="Demonstrations in each prompt.")] = 4,
+    segment: Annotated[str, typer.Option(help="Name of the segment that is translated. Default: the text.")] = "",
+    seed: Annotated[int, typer.Option(help="Another seed shows other demonstrations.")] = 0,
+    mapping: Mapping = None,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write prompts that ask for translations of the parallel texts of SOURCE to OUT."""
+    workflows.check_output(out, overwrite=overwrite)
+    made, notes = workflows.translations(
+        source, split_codes(pairs) or [], shots=shots, segment=segment, seed=seed, mapping=mapping, limit=limit
+    )
+    for text in notes:
+        note(text)
+    workflows.write_prompts(made, out)
+    print(f"{out}: {len(made.items)} items in {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
+
+
+@app.command()
 def audit(source: Source, languages: Languages = None, limit: Limit = None, mapping: Mapping = None) -> None:
     """Measure how far heuristics that never solve the task get on SOURCE."""
     table, notes = workflows.audit_prompts(source, languages=split_codes(languages), limit=limit, mapping=mapping)

@@ -24,11 +24,12 @@ def run(
         Literal["uniform", "majority"], typer.Option(help="1 / options, or the share of the commonest gold option.")
     ] = "uniform",
     mode: Mode = "both",
+    comet: Annotated[str | None, typer.Option(help="Translations: checkpoint file of COMET on this disk.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the tables. Default: STORE.evaluation.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Accuracy in each language, and XLTR beside what independent answers would give.
+    """Accuracy in each language, and XLTR beside what independent answers would give; of translations, chrF and BLEU.
 
     Example: cli.py evaluate run.acts --source en --by rule
     """
@@ -36,7 +37,7 @@ def run(
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables",)) as building:
         found = workflows.evaluate(
             store, source=source, languages=split_codes(languages), by=None if by == "none" else by, scoring=scoring,
-            chance=chance, mode=mode, seed=seed, note=note,
+            chance=chance, mode=mode, comet=comet, seed=seed, note=note,
         )  # fmt: skip
         found.save(building / "tables")
     print(found.summary())

@@ -8,6 +8,11 @@ from importlib.resources import files
 
 from babelscope.errors import BabelScopeError
 
+TERM_TABLES = (
+    "countries", "capitals", "continents", "languages", "currencies", "elements", "animals", "classes", "authors",
+    "works", "genres", "trades",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -52,6 +57,12 @@ def term(reference: str, language: str) -> str:
         return reference[1:]
     table, _, key = reference.partition(":")
     return _text(table, "key", key, language)
+
+
+@cache
+def terms() -> tuple[Mapping[str, str], ...]:
+    """Every term that facts are about, by language, in the order of the tables; the key of each stands under `key`."""
+    return tuple(row for table in TERM_TABLES for row in _rows(table))
 
 
 def fact_question(fact: Fact, language: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.datasets.translation import direction_of
 from babelscope.errors import BabelScopeError
 
 # ISO 639-1 code and the ISO 639-3 code of the same language in FLORES-200 and NLLB; ISO 639-3 has its own codes for
@@ -50,15 +51,18 @@ def source_tokens(tokenizer: PreTrainedTokenizerBase, languages: Sequence[str]) 
     return tuple(token for _, token in _spelled(tokenizer, language_ids(tokenizer, languages)))
 
 
-def language_ids(tokenizer: PreTrainedTokenizerBase, languages: Sequence[str]) -> list[int]:
+def language_ids(tokenizer: PreTrainedTokenizerBase, languages: Sequence[str], *, written: bool = False) -> list[int]:
     """Id of the token that names each of some languages, which may repeat.
+
+    Of a direction of translation (`en-to-de`) it is the language that is read, or the one that is to be written.
 
     Raises
     ------
     BabelScopeError
         As `language_token`.
     """
-    named = {language: language_token(tokenizer, language) for language in dict.fromkeys(languages)}
+    spoken = {code: (direction_of(code) or (code,))[-1 if written else 0] for code in languages}
+    named = {code: language_token(tokenizer, language) for code, language in spoken.items()}
     return [named[language] for language in languages]
 
 

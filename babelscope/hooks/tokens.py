@@ -212,7 +212,8 @@ def decoder_tokens(
             for e in encoded
         ]
     if policy == "language":
-        return [_no_text(start, named) for named in language_ids(loaded.tokenizer, [p.language for p in prompts])]
+        named = language_ids(loaded.tokenizer, [p.language for p in prompts], written=True)
+        return [_no_text(start, token) for token in named]
     return [_no_text(start) for _ in prompts]
 
 

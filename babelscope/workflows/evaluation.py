@@ -10,6 +10,8 @@ from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
 from babelscope.analyses.behavior.rankc import rank_consistency
 from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
+from babelscope.analyses.behavior.translation import has_translations, translation
+from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
 from babelscope.workflows.analysis import open_store
 from babelscope.workflows.outputs import reported
@@ -18,6 +20,10 @@ from babelscope.workflows.signals import Note
 # What a reader sees first of `transfer`.
 SHOWN = ("variant", "group", "language_a", "language_b", "n_a", "accuracy_b", "xltr", "xltr_low", "xltr_high", "null",
          "excess", "excess_low", "excess_high", "q", "verdict")  # fmt: skip
+
+
+SHOWN_TRANSLATION = ("measure", "language", "n", "n_empty", "copies", "score", "low", "high", "null", "q", "verdict",
+                     "copy", "above_copy", "q_copy", "verdict_copy")  # fmt: skip
 
 
 def evaluate(
@@ -29,6 +35,7 @@ def evaluate(
     scoring: str = "labels",
     chance: Chance = "uniform",
     mode: Mode = "both",
+    comet: str | None = None,
     seed: int = 0,
     note: Note = lambda _: None,
 ) -> "Evaluation":
@@ -40,6 +47,8 @@ def evaluate(
         The language that is transferred from. Default: en where the store has it, else its first language.
     languages, by, scoring, chance, mode, seed
         As in `analyses.behavior.transfer.transfer`.
+    comet : str, optional
+        As in `analyses.behavior.translation.translation`, which a store of translation prompts is evaluated by instead.
 
     Raises
     ------
@@ -50,6 +59,10 @@ def evaluate(
     done, planned = opened.progress
     if done < planned:
         note(f"{opened.path} is unfinished: {done} of {planned} shards; only items found in both languages count")
+    if has_translations(opened):
+        return Evaluation(opened, translation(opened, comet=comet, seed=seed))
+    if comet is not None:
+        raise BabelScopeError(f"{opened.path} holds no translations for COMET", "leave out --comet")
     origin = source or ("en" if "en" in opened.languages else opened.languages[0])
     found = [accuracy(opened, scoring)]
     if len(opened.languages) > 1:
@@ -63,7 +76,11 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The tables of one `evaluate`: `accuracy`, and `transfer` and `rankc` where the store has several languages."""
+    """The tables of one `evaluate`.
+
+    `accuracy`, and `transfer` and `rankc` where the store has several languages; `translation` and `translation_items`
+    of translation prompts.
+    """
 
     store: ActivationStore
     results: tuple[Result, ...]
@@ -77,7 +94,9 @@ class Evaluation:
 
     def summary(self) -> str:
         """Accuracy and the headline as text."""
-        parts = [self.results[0].table, self.headline()]
+        first = self.results[0]
+        shown = first.table[list(SHOWN_TRANSLATION)] if first.name == "translation" else first.table
+        parts = [shown, self.headline()]
         return "\n\n".join(part.round(3).to_string(index=False) for part in parts if len(part))
 
     def save(self, folder: str | Path) -> list[Path]:

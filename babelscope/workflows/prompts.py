@@ -12,14 +12,18 @@ from babelscope.datasets.audit import audit
 from babelscope.datasets.code_switched import in_languages
 from babelscope.datasets.language_files import PLACE
 from babelscope.datasets.language_pairs import parts_of
+from babelscope.datasets.lexicon import read_lexicon
 from babelscope.datasets.load import load_prompts
 from babelscope.datasets.mapping import PromptMapping
 from babelscope.datasets.mixed_corpus import Unit, mixed_corpus
 from babelscope.datasets.native import write_prompts
 from babelscope.datasets.nli_pairs import nli_pairs
+from babelscope.datasets.perturbed import RATE, perturbed
 from babelscope.datasets.published_statements import write_published
+from babelscope.datasets.translation import translation_prompts
 from babelscope.errors import BabelScopeError
 from babelscope.schema import PromptSet, concatenate
+from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.signals import Note
 
 __all__ = [
@@ -29,7 +33,9 @@ __all__ = [
     "generate",
     "inference_pairs",
     "mixed_corpus",
+    "perturbed_prompts",
     "prompts_of",
+    "translations",
     "write_prompts",
     "write_published",
 ]
@@ -194,3 +200,71 @@ def inference_pairs(
     languages = list(dict.fromkeys(part for code in codes for part in parts_of(code) or (code,)))
     prompts, notes = prompts_of([source], languages=languages, limit=limit, mapping=mapping)
     return nli_pairs(prompts, codes, parallel=parallel, swap=swap, seed=seed), notes
+
+
+def perturbed_prompts(
+    source: str | Path | PromptSet,
+    *,
+    language: str = "en",
+    lexicon: str | Path | None = None,
+    translate_rate: float = RATE,
+    replace_rate: float | None = None,
+    vocabulary: str | None = None,
+    seed: int = 0,
+    mapping: AnyMapping = None,
+    limit: int | None = None,
+) -> tuple[PromptSet, list[str]]:
+    """Texts mixed with words of other languages, and controls at the same places (`datasets.perturbed`); and notes.
+
+    Parameters
+    ----------
+    lexicon : str or Path, optional
+        A tab-separated file (`datasets.lexicon.read_lexicon`). Default: our own vocabularies.
+    vocabulary : str, optional
+        Model of whose tokenizer random tokens are drawn. Without one they are random words of the texts.
+    """
+    prompts, notes = prompts_of([source], languages=[language], limit=limit, mapping=mapping)
+    random_text = None
+    if vocabulary is not None:
+        from babelscope.hooks.vocabulary import load_tokenizer, random_tokens  # transformers is imported here
+
+        random_text = random_tokens(load_tokenizer(model_path(vocabulary)))
+    made, reached = perturbed(
+        prompts, language, None if lexicon is None else read_lexicon(lexicon), translate_rate=translate_rate,
+        replace_rate=replace_rate, random_text=random_text, seed=seed,
+    )  # fmt: skip
+    kept = [r for r in reached if r.translated]
+    if len(kept) < len(reached):
+        notes.append(f"{len(reached) - len(kept)} of {len(reached)} items left out: no word of them can be changed")
+    for what, asked, shares in (
+        ("translated", translate_rate, [r.translated / r.words for r in kept]),
+        ("replaced", translate_rate if replace_rate is None else replace_rate, [r.replaced / r.words for r in kept]),
+    ):
+        spread = f"{min(shares):.3f} to {max(shares):.3f} an item"
+        notes.append(f"{what}: {sum(shares) / len(shares):.3f} of the words of an item ({spread}); asked for {asked:g}")
+    if vocabulary is None:
+        notes.append("random-token: random words of these texts; --vocabulary MODEL draws tokens of its vocabulary")
+    return made, notes
+
+
+def translations(
+    source: str | Path | PromptSet,
+    pairs: Sequence[str],
+    *,
+    shots: int = 4,
+    segment: str = "",
+    seed: int = 0,
+    mapping: AnyMapping = None,
+    limit: int | None = None,
+) -> tuple[PromptSet, list[str]]:
+    """Prompts that ask for translations of parallel texts (`datasets.translation`), and notes.
+
+    `limit` counts items with different texts, and leaves demonstrations to be drawn from all of them.
+    """
+    languages = list(dict.fromkeys(part for pair in pairs for part in parts_of(pair) or (pair,)))
+    prompts, notes = prompts_of([source], languages=languages, mapping=mapping)
+    made = translation_prompts(prompts, pairs, shots=shots, segment=segment, seed=seed)
+    if len(made.items) < len(prompts.items):
+        notes.append(f"{len(prompts.items) - len(made.items)} of {len(prompts.items)} items repeat a text, or a "
+                     "language lacks them: left out")  # fmt: skip
+    return made.select(limit=limit), notes

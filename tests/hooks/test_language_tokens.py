@@ -98,6 +98,15 @@ def test_each_decoder_starts_with_the_language_of_its_prompt(load: Load, prompts
     assert names == [{"en": "eng_Latn", "sw": "swh_Latn", "zh": "zho_Hans"}[p.language] for p in prompts.prompts]
 
 
+def test_a_translation_is_read_in_the_one_language_and_written_in_the_other(load: Load) -> None:
+    loaded = replace(load("m2m100"), tokenizer=nllb())
+    asked = [Prompt("a", "en-to-sw", "one"), Prompt("a", "zh-to-en", "one")]
+    read = encode_prompts(loaded.tokenizer, asked)
+    assert loaded.tokenizer.convert_ids_to_tokens([e.ids[0] for e in read]) == ["eng_Latn", "zho_Hans"]
+    written = decoder_tokens(loaded, "language", asked, read)
+    assert loaded.tokenizer.convert_ids_to_tokens([e.ids[1] for e in written]) == ["swh_Latn", "eng_Latn"]
+
+
 def m2m100(folder: Path) -> PreTrainedTokenizerBase:
     """Its class reads a SentencePiece model, so a small one is trained."""
     sentencepiece = pytest.importorskip("sentencepiece")
