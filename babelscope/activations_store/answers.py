@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from babelscope.activations_store.encoding import STATUS
 from babelscope.activations_store.hdf5 import read_checked, strings
 from babelscope.schema import Prompt
+from babelscope.schema.captured import spelling_problem
 
 if TYPE_CHECKING:
     from babelscope.activations_store.reader import ActivationStore
@@ -66,6 +67,30 @@ def answer_table(store: "ActivationStore", prompts: Sequence[Prompt]) -> pd.Data
     if store.plan.continuation:
         table["continuation"] = pd.Series(written, index=table.index, dtype="str")
     return table.assign(undefined=undefined)
+
+
+def spelling_table(store: "ActivationStore") -> pd.DataFrame:
+    """One row per captured prompt and spelling of the labels, in row order of the store; empty where none is kept."""
+    tables = []
+    for language in store.languages if store.plan.spellings else ():
+        for block in store.blocks(language):
+            with store.shard(language, block) as file:
+                group = file["answers"]
+                scores, tokens = (read_checked(group[f"label_{name}"]) for name in ("scores", "tokens"))
+                names = strings(group["spelling"])
+                items = [store.items[i] for i in store.captured(language, block)]
+            for place, spelling in enumerate(names):
+                columns: dict[str, Any] = {"item": items, "language": language, "spelling": spelling}
+                columns["undefined"] = [spelling_problem(row) for row in tokens[:, :, place]]
+                columns |= {f"score_{i}": column.astype(float) for i, column in enumerate(scores[:, :, place].T)}
+                columns |= {f"token_{i}": pd.array(column, "Int64") for i, column in enumerate(tokens[:, :, place].T)}
+                tables.append(pd.DataFrame(columns))
+    if not tables:
+        return pd.DataFrame(columns=["item", "language", "spelling", "undefined"])
+    found = pd.concat(tables, ignore_index=True)
+    for name in (c for c in found if str(c).startswith("token_")):
+        found[name] = found[name].where(found[name] >= 0)
+    return found
 
 
 def failed_table(store: "ActivationStore") -> pd.DataFrame:

@@ -13,7 +13,7 @@ from babelscope.activations_store.encoding import DTYPES, extremes
 from babelscope.activations_store.hdf5 import read_checked, strings
 from babelscope.activations_store.numbers import read_numbers
 from babelscope.activations_store.shard import check_shard, group_name
-from babelscope.schema import CapturePlan, Position
+from babelscope.schema import SPELLINGS, CapturePlan, Position
 from babelscope.schema.site import SITE_KINDS, split_site
 
 TEXT = np.dtype("S")
@@ -46,6 +46,12 @@ def shard_layout(plan: CapturePlan) -> Layout:
         }  # fmt: skip
     if plan.answers == "texts":
         found |= {"answers/text_scores": (f8, ("n", "option")), "answers/text_tokens": (i4, ("n", "option"))}
+    if plan.spellings:
+        axes = ("n", "option", len(SPELLINGS))
+        found |= {
+            "answers/spelling": (TEXT, (len(SPELLINGS),)), "answers/label_scores": (np.dtype(np.float32), axes),
+            "answers/label_tokens": (i4, axes),
+        }  # fmt: skip
     if plan.continuation:
         found["answers/continuation"] = (TEXT, ("n",))
     for site, layers in plan.site_layers().items():

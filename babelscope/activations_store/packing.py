@@ -23,6 +23,7 @@ from babelscope.activations_store.manifest import SCHEMA, manifest_bytes
 from babelscope.activations_store.reader import ActivationStore
 from babelscope.activations_store.sparse import SparseFile, write_at
 from babelscope.errors import BabelScopeError
+from babelscope.schema.captured import NO_OPTION
 
 # Scales that count what differs from block to block; all other axes are the same in every shard.
 ROW_AXES = frozenset({"item", "token", "word"})
@@ -283,8 +284,9 @@ def _joined(name: str, parts: Sequence[NDArray[np.generic]], column: Column) -> 
     if parts[0].dtype.kind == "S":
         width = max(part.dtype.itemsize for part in parts)
         return np.concatenate([part.astype(f"S{width}") for part in parts]).astype(h5py.string_dtype("utf-8", width))
-    if parts[0].ndim == 2:
+    if parts[0].ndim > 1:
         options = max(part.shape[1] for part in parts)
-        fill = np.nan if parts[0].dtype.kind == "f" else 0
-        parts = [np.pad(p, ((0, 0), (0, options - p.shape[1])), constant_values=fill) for p in parts]
+        fill = np.nan if parts[0].dtype.kind == "f" else NO_OPTION if name == "label_tokens" else 0
+        beyond = [(0, 0)] * (parts[0].ndim - 2)
+        parts = [np.pad(p, ((0, 0), (0, options - p.shape[1]), *beyond), constant_values=fill) for p in parts]
     return np.concatenate(parts)

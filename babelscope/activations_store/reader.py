@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from babelscope.activations_store.answers import answer_table, covariate_table, failed_table, marked_table
+from babelscope.activations_store.answers import (
+    answer_table,
+    covariate_table,
+    failed_table,
+    marked_table,
+    spelling_table,
+)
 from babelscope.activations_store.disk import will_read
 from babelscope.activations_store.folder import Folder
 from babelscope.activations_store.hdf5 import read_checked
@@ -275,6 +281,21 @@ class ActivationStore:
         of the option texts, text_tokens_0... the number of their tokens, and continuation is what the model wrote.
         """
         return answer_table(self, self._prompts)
+
+    @property
+    def spellings(self) -> pd.DataFrame:
+        """One row per captured prompt and way to spell its labels: item, language, spelling (`SPELLINGS`).
+
+        score_0... are log-probabilities of the labels so spelled, token_0... the tokens scored (NA: none); undefined
+        says why an item's options cannot be scored so ("" otherwise), and its scores are NaN. Empty for a store that
+        was begun before spellings were kept.
+        """
+        return spelling_table(self)
+
+    @property
+    def records(self) -> tuple[Prompt, ...]:
+        """The captured prompts as far as they are kept: texts and options are empty in a store without texts."""
+        return self._prompts
 
     @property
     def failed(self) -> pd.DataFrame:

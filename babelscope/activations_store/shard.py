@@ -17,8 +17,11 @@ from babelscope.activations_store.encoding import DTYPES, STATUS, Encoded, encod
 from babelscope.activations_store.hdf5 import announce, attach, fixed_strings, put, put_scale, read_checked
 from babelscope.activations_store.manifest import SCHEMA
 from babelscope.errors import BabelScopeError
-from babelscope.schema import Answers, Block, CapturePlan, Position, Rows
+from babelscope.schema import SPELLINGS, Answers, Block, CapturePlan, Position, Rows
 from babelscope.schema.site import SITE_KINDS, split_site
+
+# What a plan may ask for among the answers beside the scores of labels.
+MAY_BE_ASKED = ("text_scores", "text_tokens", "label_scores", "label_tokens", "continuation")
 
 # What computed a shard, where nobody said so.
 UNKNOWN = MappingProxyType({"device": "", "versions": "{}"})
@@ -146,9 +149,7 @@ def check_block(plan: CapturePlan, block: Block) -> None:
     lengths = {"n_tokens": len(block.n_tokens), "last_token": len(block.last_token)}
     if block.answers is not None:
         asked = _asked(plan)
-        found = {
-            name for name in ("text_scores", "text_tokens", "continuation") if _of(block.answers, name) is not None
-        }
+        found = {name for name in MAY_BE_ASKED if _of(block.answers, name) is not None}
         if found != set(asked):
             raise _bad(block, f"the plan asks for {sorted(asked)} among the answers, there are {sorted(found)}")
         lengths |= {name: len(_of(block.answers, name)) for name in ("scores", "choice", "correct", *asked)}
@@ -164,7 +165,8 @@ def check_block(plan: CapturePlan, block: Block) -> None:
 def _asked(plan: CapturePlan) -> tuple[str, ...]:
     """What a plan asks for among the answers beside the scores of labels."""
     texts = ("text_scores", "text_tokens") if plan.answers == "texts" else ()
-    return (*texts, "continuation") if plan.continuation else texts
+    labels = ("label_scores", "label_tokens") if plan.spellings else ()
+    return (*texts, *labels, *(("continuation",) if plan.continuation else ()))
 
 
 def _of(answers: Answers, name: str) -> Any:
@@ -208,6 +210,10 @@ def _put_answers(group: h5py.Group, block: Block, answers: Answers) -> None:
     if answers.text_scores is not None and answers.text_tokens is not None:
         attach(put(group, "text_scores", np.asarray(answers.text_scores, np.float64)), item, option)
         attach(put(group, "text_tokens", np.asarray(answers.text_tokens, np.int32)), item, option)
+    if answers.label_scores is not None and answers.label_tokens is not None:
+        spelling = put_scale(group, "spelling", fixed_strings(SPELLINGS))
+        attach(put(group, "label_scores", np.asarray(answers.label_scores, np.float32)), item, option, spelling)
+        attach(put(group, "label_tokens", np.asarray(answers.label_tokens, np.int32)), item, option, spelling)
     if answers.continuation is not None:
         attach(put(group, "continuation", fixed_strings(answers.continuation)), item)
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from babelscope.hooks.label_spellings import spelled_tokens
 from babelscope.hooks.tokens import Encoded
-from babelscope.schema import Answers, Prompt
+from babelscope.schema import SPELLINGS, Answers, Prompt
+from babelscope.schema.captured import NO_OPTION, spelling_problem
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -140,13 +142,26 @@ class AnswerSheet:
         In the order of the rows.
     n_options : int
         Width of the scores, the same in every block of a plan; 0 where options are not scored.
+    spellings : bool
+        Score each spelling of the labels by itself as well.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], n_options: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], n_options: int, *, spellings: bool = False
+    ) -> None:
         self._prompts = prompts
         known = {labels: label_tokens(tokenizer, labels) for labels in {labels_of(p) for p in prompts} if labels}
         self._tokens = [known.get(labels_of(p), ()) if n_options else () for p in prompts]
         self._scores: FloatArray = np.full((len(prompts), n_options), np.nan)
+        self._label_scores: NDArray[np.float32] | None = None
+        self._label_tokens: NDArray[np.int32] | None = None
+        if spellings:
+            spelled = {
+                labels: spelled_tokens(tokenizer, labels, n_options) for labels in {labels_of(p) for p in prompts}
+            }
+            self._label_tokens = np.array([spelled[labels_of(p)] for p in prompts], np.int32)
+            self._label_tokens = self._label_tokens.reshape(len(prompts), n_options, len(SPELLINGS))
+            self._label_scores = np.full(self._label_tokens.shape, np.nan, np.float32)
         self._text_scores: FloatArray | None = None
         self._text_tokens: NDArray[np.int64] | None = None
         self._continuation: tuple[str, ...] | None = None
@@ -159,6 +174,11 @@ class AnswerSheet:
             if not isinstance(tokens, str):
                 for option, ids in enumerate(tokens):
                     self._scores[row, option] = score[list(ids)].max()
+            if self._label_tokens is not None and self._label_scores is not None:
+                for spelling, spelled in enumerate(self._label_tokens[row].T):
+                    known = spelled != NO_OPTION
+                    if not spelling_problem(spelled):
+                        self._label_scores[row, known, spelling] = score[spelled[known]]
 
     def fill_texts(
         self, spellings: Sequence[Sequence[Sequence[tuple[int, ...]]]], scores: Sequence[FloatArray]
@@ -199,5 +219,6 @@ class AnswerSheet:
         )
         undefined = {i: tokens for i, tokens in enumerate(self._tokens) if isinstance(tokens, str)}
         return Answers(
-            self._scores, choice, correct, undefined, self._text_scores, self._text_tokens, self._continuation
-        )
+            self._scores, choice, correct, undefined, self._text_scores, self._text_tokens, self._continuation,
+            self._label_scores, self._label_tokens,
+        )  # fmt: skip

@@ -112,7 +112,8 @@ class _Part:
         self.splits = all_splits(run.plan, self.items)
         self.values = empty(run.plan, run.loaded, self.splits)
         if run.plan.answered:
-            self.sheet = AnswerSheet(run.loaded.tokenizer, [x.prompt for x in self.items], run.n_options)
+            prompts = [x.prompt for x in self.items]
+            self.sheet = AnswerSheet(run.loaded.tokenizer, prompts, run.n_options, spellings=run.plan.spellings)
 
     def take(self, found: BatchRows, at: Sequence[int], rows: Sequence[int], counts: Mapping[Key, Splits]) -> None:
         """Keep what a batch gave: its prompts `at` are the items `rows`; `counts` as `all_splits`, of the batch."""

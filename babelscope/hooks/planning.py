@@ -101,6 +101,7 @@ def make_plan(
     chosen = tuple(dict.fromkeys(Position.parse(p) for p in positions))
     segments = _segments(expanded, prompts)
     _check_segments([*chosen, *(Position("segment", name) for name in segments)], loaded, prompts)
+    asked = answers if answers != "none" and loaded.answers_questions and _any_options(prompts) else ""
     plan = CapturePlan(
         model=loaded.ref,
         prompts_sha256=prompts.digest(),
@@ -108,7 +109,7 @@ def make_plan(
         items=prompts.items,
         sites=expanded,
         positions=chosen,
-        answers=answers if answers != "none" and loaded.answers_questions and _any_options(prompts) else "",
+        answers=asked,
         backend=backend.replace("_", "-"),  # one spelling, since it is part of the identity of a store
         block_items=block_items,
         token_budget=token_budget,
@@ -117,6 +118,7 @@ def make_plan(
         continuation=continuation,
         segments=segments,
         even=any("summary" in site.axes for site in expanded),
+        spellings=bool(asked),
         source_tokens=source_tokens(loaded.tokenizer, prompts.languages),
         levers=tuple(x for x in LEVERS if x in levers and _levers_apply(loaded, backend, expanded, chosen)),
         on_overflow=on_overflow if stored == "float16" != loaded.ref.dtype else "stop",

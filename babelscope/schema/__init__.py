@@ -1,6 +1,6 @@
 """The nouns: frozen values that every other part speaks in. No torch, no h5py."""
 
-from babelscope.schema.captured import Answers, Block, Rows
+from babelscope.schema.captured import SPELLINGS, Answers, Block, Rows
 from babelscope.schema.plan import ANSWERS, DECODER_POLICIES, LEVERS, ON_OVERFLOW, CapturePlan, ModelRef
 from babelscope.schema.position import Position
 from babelscope.schema.prompts import Prompt, PromptSet, Segment, concatenate
@@ -13,6 +13,7 @@ __all__ = [
     "LEVERS",
     "ON_OVERFLOW",
     "SITE_KINDS",
+    "SPELLINGS",
     "Answers",
     "Block",
     "CapturePlan",

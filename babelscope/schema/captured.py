@@ -8,6 +8,17 @@ from numpy.typing import NDArray
 
 from babelscope.schema.position import Position
 
+# How an option's label may be spelled, in the order of the axis `spelling`. Which of the first two follows a prompt
+# depends on whether its last character is a space, and on the tokenizer.
+SPELLINGS = {
+    "bare": "the one token of the label without a space before it",
+    "spaced": "the one token of the label with a space before it",
+    "last": "the last token of the encoded label, whichever that is (the code of arXiv:2406.16135)",
+}
+
+# What stands for the token of a label that has none.
+NO_OPTION, NOT_ONE_TOKEN, UNKNOWN_TOKEN = -1, -2, -3
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -52,6 +63,11 @@ class Answers:
         (item, option): how many tokens these are; 0 where the score is NaN.
     continuation : tuple of str or None
         What the model wrote, item by item.
+    label_scores : ndarray of float32 or None
+        (item, option, spelling): log-probability of the label as next token, spelled in each way of `SPELLINGS`. NaN
+        for all options of an item where `spelling_problem` has a reason.
+    label_tokens : ndarray of int32 or None
+        (item, option, spelling): the token scored, or `NO_OPTION`, `NOT_ONE_TOKEN`, `UNKNOWN_TOKEN`.
     """
 
     scores: NDArray[np.float64]
@@ -61,6 +77,20 @@ class Answers:
     text_scores: NDArray[np.float64] | None = None
     text_tokens: NDArray[np.int64] | None = None
     continuation: tuple[str, ...] | None = None
+    label_scores: NDArray[np.float32] | None = None
+    label_tokens: NDArray[np.int32] | None = None
+
+
+def spelling_problem(tokens: NDArray[np.generic]) -> str:
+    """Why the options of an item cannot be scored by these tokens of their labels, (option,); "" where they can."""
+    found = [int(token) for token in tokens if token != NO_OPTION]
+    if NOT_ONE_TOKEN in found:
+        return "a label is not one token in this spelling"
+    if UNKNOWN_TOKEN in found:
+        return "a label is the unknown token in this spelling"
+    if len(set(found)) < len(found):
+        return "labels share a token in this spelling"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

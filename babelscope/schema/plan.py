@@ -43,7 +43,7 @@ LEVERS = {
 
 # Fields that came after stores were written: left out where they have their default, so that plans that say the same
 # have one fingerprint in all versions.
-_LATER = ("source_tokens", "on_overflow", "pass_cost", "pooled", "even")
+_LATER = ("source_tokens", "on_overflow", "pass_cost", "pooled", "even", "spellings")
 
 # Tokens that could be run in the time that one more forward pass costs: measured 15-60 on two CPU cores.
 PASS_COST = 48
@@ -132,6 +132,8 @@ class CapturePlan:
         Number of consecutive blocks whose prompts share forward batches.
     even : bool
         Whether sites with the axis `summary` hold the summaries of even attention as well.
+    spellings : bool
+        Whether labels are scored in each of their spellings as well.
     """
 
     model: ModelRef
@@ -155,6 +157,7 @@ class CapturePlan:
     pass_cost: int = PASS_COST
     pooled: int = 1
     even: bool = False
+    spellings: bool = False
     _sha256: str = field(default="", init=False, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:

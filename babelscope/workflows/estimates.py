@@ -127,7 +127,9 @@ def estimated(
         fitting = int(SHARD_BYTES * len(prompts) / max(size, 1))
         plan = replace(plan, block_items=min(max(fitting, FEWEST_ITEMS), MOST_ITEMS))
     if begun_as is not None:
-        plan = replace(plan, pass_cost=begun_as.pass_cost, pooled=begun_as.pooled, even=begun_as.even)
+        # What came after the store was begun stays as it was there.
+        kept = {name: getattr(begun_as, name) for name in ("pass_cost", "pooled", "even", "spellings")}
+        plan = replace(plan, **kept)
     else:
         plan = batched_for(loaded.device.type, plan, tokens, size)
     folder = next(p for p in path.absolute().parents if p.is_dir())  # a dry run asks for no folder

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from babelscope.activations_store import ActivationStore
-from babelscope.analyses.behavior.accuracy import groups_of, scored
+from babelscope.analyses.behavior.accuracy import groups_of
+from babelscope.analyses.behavior.scorings import scored
 from babelscope.analyses.statistics import (
     Floats,
     benjamini_hochberg,
@@ -23,7 +24,7 @@ from babelscope.analyses.statistics import (
     stream,
     verdicts,
 )  # fmt: skip
-from babelscope.errors import unknown_name
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
 
 COLUMNS = (
@@ -76,8 +77,9 @@ def rank_consistency(
             raise unknown_name("language", language, store.languages)
     group = groups_of(store, by).reindex(answers["item"]).to_numpy()
     answers = answers.assign(group=group).dropna(subset=["group"])
-    prefix = "score_" if scoring == "labels" else "text_score_"
-    columns = sorted((c for c in answers if str(c).startswith(prefix)), key=lambda c: int(str(c).rpartition("_")[2]))
+    columns = [c for c in answers if str(c).startswith("option_score_")]
+    if not columns:
+        raise BabelScopeError(f"answers by {scoring!r} put options in no order", "count by labels or texts")
     rows = []
     for (name, size), part in answers.groupby(["group", "n_options"], sort=False):
         n_options = int(str(size))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from babelscope.activations_store import ActivationStore
-from babelscope.analyses.behavior.accuracy import groups_of, scored
+from babelscope.analyses.behavior.accuracy import groups_of
+from babelscope.analyses.behavior.scorings import scored
 from babelscope.analyses.statistics import Floats, benjamini_hochberg, bootstrap_weights, interval, stream, verdicts
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
@@ -201,8 +202,8 @@ def _pair(a: Floats, b: Floats, weights: Floats, chance: float, level: float, *,
     known = ~np.isnan(a) & ~np.isnan(b)
     a, b, weights = a[known], b[known], weights[:, known]
     ones = np.ones((1, len(a)))
-    xltr, null = _ratios(a, b, ones, chance, clip=clip)
-    boot_xltr, boot_null = _ratios(a, b, weights, chance, clip=clip)
+    xltr, null = ratios(a, b, ones, chance, clip=clip)
+    boot_xltr, boot_null = ratios(a, b, weights, chance, clip=clip)
     low, high = interval(boot_xltr[None], level)
     excess_low, excess_high = interval((boot_xltr - boot_null)[None], level)
     counts = _counts(a, b)
@@ -217,7 +218,7 @@ def _pair(a: Floats, b: Floats, weights: Floats, chance: float, level: float, *,
     }  # fmt: skip
 
 
-def _ratios(a: Floats, b: Floats, weights: Floats, chance: float, *, clip: bool) -> tuple[Floats, Floats]:
+def ratios(a: Floats, b: Floats, weights: Floats, chance: float, *, clip: bool) -> tuple[Floats, Floats]:
     """XLTR and its null in every resample, NaN where nothing was right in the source."""
     with np.errstate(invalid="ignore", divide="ignore"):
         xltr = (weights @ (a * b) / (weights @ a) - chance) / (1 - chance)
