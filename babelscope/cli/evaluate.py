@@ -18,7 +18,10 @@ def run(
     languages: Languages = None,
     by: Annotated[str, typer.Option(help="Item covariate that forms the groups, or none.")] = "task",
     scoring: Annotated[
-        str, typer.Option(help="Which option is the answer: labels, texts, texts-per-token.")
+        str,
+        typer.Option(
+            help="Which option is the answer: labels (or labels-bare, -spaced, -last), texts, texts-per-token, written."
+        ),
     ] = "labels",
     chance: Annotated[
         Literal["uniform", "majority"], typer.Option(help="1 / options, or the share of the commonest gold option.")

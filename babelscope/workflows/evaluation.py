@@ -8,7 +8,11 @@ import pandas as pd
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
+from babelscope.analyses.behavior.barrier import barrier
+from babelscope.analyses.behavior.foreign_pull import foreign_pull
+from babelscope.analyses.behavior.mitigations import mitigations
 from babelscope.analyses.behavior.rankc import rank_consistency
+from babelscope.analyses.behavior.settings import ALL_LANGUAGES, BASE, has_settings, settings_of
 from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
 from babelscope.analyses.behavior.translation import has_translations, translation
 from babelscope.errors import BabelScopeError
@@ -20,6 +24,11 @@ from babelscope.workflows.signals import Note
 # What a reader sees first of `transfer`.
 SHOWN = ("variant", "group", "language_a", "language_b", "n_a", "accuracy_b", "xltr", "xltr_low", "xltr_high", "null",
          "excess", "excess_low", "excess_high", "q", "verdict")  # fmt: skip
+
+# What a reader sees first of `barrier`.
+OF_BARRIER = ("group", "setting", "language", "mitigation", "n", "accuracy", "low", "high", "mix_rate", "gap_en",
+              "gap_en_low", "gap_en_high", "q", "verdict", "gap_mono", "gap_mono_low", "gap_mono_high", "q_mono",
+              "verdict_mono")  # fmt: skip
 
 
 SHOWN_TRANSLATION = ("measure", "language", "n", "n_empty", "copies", "score", "low", "high", "null", "q", "verdict",
@@ -46,9 +55,16 @@ def evaluate(
     source : str, optional
         The language that is transferred from. Default: en where the store has it, else its first language.
     languages, by, scoring, chance, mode, seed
-        As in `analyses.behavior.transfer.transfer`.
+        As in `analyses.behavior.transfer.transfer`; `scoring` any of `analyses.behavior.scorings.SCORINGS`.
     comet : str, optional
         As in `analyses.behavior.translation.translation`, which a store of translation prompts is evaluated by instead.
+
+    Returns
+    -------
+    Evaluation
+        Where the languages of the store are settings of mixed-language multiple choice (`gt_de`, `mixup`), also
+        `barrier`, `foreign-pull` and `mitigations`, with `source` as the base language. The rows of `transfer` then
+        are XLTR from the base to each setting, and `rankc` compares the languages in which everything is in one.
 
     Raises
     ------
@@ -65,13 +81,30 @@ def evaluate(
         raise BabelScopeError(f"{opened.path} holds no translations for COMET", "leave out --comet")
     origin = source or ("en" if "en" in opened.languages else opened.languages[0])
     found = [accuracy(opened, scoring)]
+    mixed = has_settings(opened)
     if len(opened.languages) > 1:
         found.append(
             transfer(opened, origin, languages=languages, by=by, scoring=scoring, chance=chance, mode=mode, seed=seed)
         )
-        compared = None if languages is None else list(dict.fromkeys([origin, *languages]))
-        found.append(rank_consistency(opened, languages=compared, by=by, scoring=scoring, seed=seed))
+        compared = _whole(opened, origin) if mixed else list(opened.languages)
+        compared = compared if languages is None else list(dict.fromkeys([origin, *languages]))
+        if len(compared) > 1 and scoring != "written":
+            found.append(rank_consistency(opened, languages=compared, by=by, scoring=scoring, seed=seed))
+    if mixed:
+        note(
+            f"languages of {opened.path} are settings of mixed-language questions: transfer is from {origin} to each "
+            "setting, not between languages, and rankc is over settings in one language"
+        )
+        found.append(barrier(opened, origin, by=by, scoring=scoring, mode=mode, seed=seed))
+        found += [table(opened, origin, by=by, scoring=scoring, seed=seed) for table in (foreign_pull, mitigations)]
     return Evaluation(opened, tuple(found))
+
+
+def _whole(store: ActivationStore, base: str) -> list[str]:
+    """Codes of the settings all of whose cells are in one language."""
+    return [
+        s.code for s in settings_of(store.languages, base).values() if s.kind in (BASE, "full") and not s.mitigation
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +112,7 @@ class Evaluation:
     """The tables of one `evaluate`.
 
     `accuracy`, and `transfer` and `rankc` where the store has several languages; `translation` and `translation_items`
-    of translation prompts.
+    of translation prompts; also `barrier`, `foreign-pull` and `mitigations` of mixed-language multiple choice.
     """
 
     store: ActivationStore
@@ -92,11 +125,18 @@ class Evaluation:
         corrected = table["mode"] == "corrected"
         return table[corrected if corrected.any() else ~corrected][list(SHOWN)].reset_index(drop=True)
 
+    def barrier(self) -> pd.DataFrame:
+        """The barrier by setting, means over languages; empty where the store has no mixed-language settings."""
+        tables = [r.table for r in self.results if r.name == "barrier"]
+        table = tables[0] if tables else pd.DataFrame(columns=["mode", *OF_BARRIER])
+        means = (table["mode"] == "corrected") & ((table["language"] == ALL_LANGUAGES) | (table["setting"] == BASE))
+        return table[means if means.any() else table.index >= 0][list(OF_BARRIER)].reset_index(drop=True)
+
     def summary(self) -> str:
-        """Accuracy and the headline as text."""
+        """Accuracy, the headline, and the barrier as text."""
         first = self.results[0]
         shown = first.table[list(SHOWN_TRANSLATION)] if first.name == "translation" else first.table
-        parts = [shown, self.headline()]
+        parts = [shown, self.headline(), self.barrier()]
         return "\n\n".join(part.round(3).to_string(index=False) for part in parts if len(part))
 
     def save(self, folder: str | Path) -> list[Path]:

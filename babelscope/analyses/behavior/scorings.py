@@ -65,7 +65,7 @@ def chosen(store: ActivationStore, scoring: str = "labels") -> pd.DataFrame:
         table["n_options"] = n_shown
     else:
         scores, table["undefined"] = _scores(store, answers, scoring)
-        known = ~np.isnan(scores).all(axis=1) if scores.shape[1] else np.zeros(len(scores), bool)
+        known = np.asarray(~np.isnan(scores).all(axis=1))
         best = np.full(len(scores), -1)
         best[known] = np.nanargmax(scores[known], axis=1) if known.any() else -1
         table["choice"] = pd.array(best, "Int64")
