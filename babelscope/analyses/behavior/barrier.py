@@ -206,7 +206,8 @@ def _published(answers: MixedAnswers) -> Iterator[dict[str, object]]:
             "mode": "paper", "scoring": PAPER_SCORING, "group": group.name, **cell.about, "mono": "",
             "base": base or "" if cell.kind != BASE else "", "n": int((~np.isnan(own)).sum()),
             "n_undefined": int((group.asked[setting.code] & np.isnan(own)).sum()), "accuracy": accuracy,
-            "chance": group.chance, "gap_en": float(mean_of_defined(english)) - accuracy, "test": "", "test_mono": "", "verdict": "", "verdict_mono": "",
+            "chance": group.chance, "gap_en": float(mean_of_defined(english)) - accuracy,
+            "test": "", "test_mono": "", "verdict": "", "verdict_mono": "",
         }  # fmt: skip
 
 
