@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from babelscope.activations_store.encoding import STATUS
 from babelscope.activations_store.hdf5 import read_checked, strings
 from babelscope.schema import Prompt
-from babelscope.schema.captured import spelling_problem
+from babelscope.schema.captured import NO_OPTION, spelling_problem
 
 if TYPE_CHECKING:
     from babelscope.activations_store.reader import ActivationStore
@@ -70,27 +70,31 @@ def answer_table(store: "ActivationStore", prompts: Sequence[Prompt]) -> pd.Data
 
 
 def spelling_table(store: "ActivationStore") -> pd.DataFrame:
-    """One row per captured prompt and spelling of the labels, in row order of the store; empty where none is kept."""
+    """One row per captured prompt and spelling of the labels, by language, spelling and item; empty without any."""
     tables = []
     for language in store.languages if store.plan.spellings else ():
+        items: list[str] = []
+        blocks: dict[str, list[NDArray[np.generic]]] = {"scores": [], "tokens": []}
+        names: list[str] = []
         for block in store.blocks(language):
             with store.shard(language, block) as file:
-                group = file["answers"]
-                scores, tokens = (read_checked(group[f"label_{name}"]) for name in ("scores", "tokens"))
-                names = strings(group["spelling"])
-                items = [store.items[i] for i in store.captured(language, block)]
-            for place, spelling in enumerate(names):
-                columns: dict[str, Any] = {"item": items, "language": language, "spelling": spelling}
-                columns["undefined"] = [spelling_problem(row) for row in tokens[:, :, place]]
-                columns |= {f"score_{i}": column.astype(float) for i, column in enumerate(scores[:, :, place].T)}
-                columns |= {f"token_{i}": pd.array(column, "Int64") for i, column in enumerate(tokens[:, :, place].T)}
-                tables.append(pd.DataFrame(columns))
+                names = strings(file["answers/spelling"])
+                items += [store.items[i] for i in store.captured(language, block)]
+                for name, found in blocks.items():
+                    found.append(read_checked(file[f"answers/label_{name}"]))
+        for place, spelling in enumerate(names):
+            scores, tokens = (_padded([x[:, :, place] for x in found], NO_OPTION) for found in blocks.values())
+            columns: dict[str, Any] = {"item": items, "language": language, "spelling": spelling}
+            columns["undefined"] = [spelling_problem(row) for row in tokens]
+            columns |= {f"score_{i}": column for i, column in enumerate(scores.T)}
+            columns |= {f"token_{i}": pd.array(column, "Int64") for i, column in enumerate(tokens.T)}
+            tables.append(pd.DataFrame(columns))
     if not tables:
         return pd.DataFrame(columns=["item", "language", "spelling", "undefined"])
-    found = pd.concat(tables, ignore_index=True)
-    for name in (c for c in found if str(c).startswith("token_")):
-        found[name] = found[name].where(found[name] >= 0)
-    return found
+    table = pd.concat(tables, ignore_index=True)
+    for column in table.filter(regex=r"^token_\d+$"):
+        table[column] = table[column].where(table[column] >= 0)
+    return table
 
 
 def failed_table(store: "ActivationStore") -> pd.DataFrame:
@@ -120,11 +124,11 @@ def marked_table(store: "ActivationStore") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["item", "language", "status"])
 
 
-def _padded(blocks: Sequence[NDArray[np.generic]]) -> NDArray[np.float64]:
-    """(item, option) of all blocks; options that a block does not know are NaN, or 0 where tokens are counted."""
+def _padded(blocks: Sequence[NDArray[np.generic]], none: int = 0) -> NDArray[np.float64]:
+    """(item, option) of all blocks; options that a block does not know are NaN, or `none` in whole numbers."""
     options = max((x.shape[1] for x in blocks), default=0)
     known = []
     for x in blocks:
-        fill = 0 if x.dtype.kind == "i" else np.nan
+        fill = none if x.dtype.kind == "i" else np.nan
         known.append(np.pad(x.astype(float), ((0, 0), (0, options - x.shape[1])), constant_values=fill))
     return np.concatenate([np.empty((0, options)), *known])

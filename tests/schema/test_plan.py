@@ -54,7 +54,7 @@ def test_the_fingerprint_ignores_where_the_model_lies():
         {"prompts_sha256": "q" * 64}, {"languages": ("de", "en")}, {"items": ("i0",)}, {"sites": (Site("mlp.act", 0),)},
         {"positions": (Position("first"),)}, {"answers": "texts"}, {"continuation": 4}, {"backend": "nnsight"},
         {"block_items": 5}, {"token_budget": 1}, {"dtype": "float16"}, {"source_tokens": ("eng_Latn", "deu_Latn")},
-        {"pass_cost": 1024}, {"pooled": 2}, {"even": True},
+        {"pass_cost": 1024}, {"pooled": 2}, {"even": True}, {"spellings": True},
         {"model": dataclasses.replace(MODEL, attn_implementation="sdpa")},
         {"model": dataclasses.replace(MODEL, weights_sha256="x" * 64)},
         {"model": dataclasses.replace(MODEL, tokenizer_sha256="x" * 64)},

@@ -57,6 +57,11 @@ def make_block(plan, language, index, failed=()):
         answers = replace(answers, text_scores=texts, text_tokens=np.tile([1, 2], (len(items), 1)))
     if plan.continuation:
         answers = replace(answers, continuation=tuple(f"são {i}" for i in items))
+    if plan.spellings:
+        bare = np.array([[-4.0 - i, -5.0] for i in items], np.float32).reshape(-1, 2)
+        scores = np.stack([bare, bare[:, ::-1], np.full_like(bare, np.nan)], axis=2)
+        spelled = np.tile(np.array([[7, 17, 9], [8, 18, 9]], np.int32), (len(items), 1, 1))
+        answers = replace(answers, label_scores=scores, label_tokens=spelled)
     reasons = {i: f"too long in {language}" for i in plan.block(index) if i in failed}
     return Block(
         language,
