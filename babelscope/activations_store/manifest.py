@@ -14,7 +14,7 @@ from babelscope.schema import CapturePlan
 MAJOR, MINOR = 1, 0
 SCHEMA = f"babelscope/{MAJOR}.{MINOR}"
 _SCHEMA = re.compile(r"babelscope/(\d{1,4})\.(\d{1,4})\Z")
-_LANGUAGE = re.compile(r"[a-z]{2,16}([-_+][A-Za-z0-9]{1,16})*\Z")
+_LANGUAGE = re.compile(r"[a-z]{2,10}([-_+][A-Za-z0-9]{1,10})*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from babelscope.analyses.behavior.barrier import barrier
 from babelscope.analyses.behavior.foreign_pull import foreign_pull
 from babelscope.analyses.behavior.mitigations import mitigations
 from babelscope.analyses.behavior.rankc import rank_consistency
-from babelscope.analyses.behavior.settings import ALL_LANGUAGES, BASE, has_settings, settings_of
+from babelscope.analyses.behavior.settings import ALL_LANGUAGES, BASE, has_settings, is_setting, settings_of
 from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
 from babelscope.analyses.behavior.translation import has_translations, translation
 from babelscope.errors import BabelScopeError
@@ -95,8 +95,9 @@ def evaluate(
             f"languages of {opened.path} are settings of mixed-language questions: transfer is from {origin} to each "
             "setting, not between languages, and rankc is over settings in one language"
         )
-        found.append(barrier(opened, origin, by=by, scoring=scoring, mode=mode, seed=seed))
-        found += [table(opened, origin, by=by, scoring=scoring, seed=seed) for table in (foreign_pull, mitigations)]
+        base = "en" if is_setting(origin) else origin  # a store may lack its base, whose gaps are then undefined
+        found.append(barrier(opened, base, by=by, scoring=scoring, mode=mode, seed=seed))
+        found += [table(opened, base, by=by, scoring=scoring, seed=seed) for table in (foreign_pull, mitigations)]
     return Evaluation(opened, tuple(found))
 
 

@@ -70,9 +70,14 @@ def settings_of(codes: Iterable[str], base: str = "en") -> dict[str, Setting]:
     return found
 
 
+def is_setting(code: str) -> bool:
+    """Whether a code names a setting other than the base."""
+    return _CODE.match(code) is not None
+
+
 def has_settings(store: ActivationStore) -> bool:
     """Whether languages of a store are settings of mixed-language multiple choice."""
-    return any(_CODE.match(code) for code in store.languages)
+    return any(map(is_setting, store.languages))
 
 
 @dataclass(frozen=True, slots=True)
