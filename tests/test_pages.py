@@ -15,7 +15,8 @@ PAGES = ROOT / "docs"
 
 
 @pytest.mark.parametrize(
-    "name", ["positions", "answers", "exchange", "interventions", "storing", "qcross", "training", "probing"]
+    "name",
+    ["evaluating", "positions", "answers", "exchange", "interventions", "storing", "qcross", "training", "probing"],
 )
 def test_the_example_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
