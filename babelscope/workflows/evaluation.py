@@ -8,9 +8,12 @@ import pandas as pd
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
+from babelscope.analyses.behavior.curves import curves, is_dial
+from babelscope.analyses.behavior.matrix import has_pairs, language_matrix, matrices
 from babelscope.analyses.behavior.rankc import rank_consistency
 from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
 from babelscope.analyses.behavior.translation import has_translations, translation
+from babelscope.analyses.behavior.trend import trend
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
 from babelscope.workflows.analysis import open_store
@@ -40,6 +43,9 @@ def evaluate(
     note: Note = lambda _: None,
 ) -> "Evaluation":
     """Accuracy per language, XLTR from one language to the others, and RankC, from the answers in a store.
+
+    Where the store has code-switched prompts, also the matrix of context and question languages, for each depth if the
+    items have one; where `by` is a number with at least three values, curves and trends along it.
 
     Parameters
     ----------
@@ -71,6 +77,12 @@ def evaluate(
         )
         compared = None if languages is None else list(dict.fromkeys([origin, *languages]))
         found.append(rank_consistency(opened, languages=compared, by=by, scoring=scoring, seed=seed))
+    if has_pairs(opened.languages):
+        depth = "depth" if "depth" in opened.covariates and opened.covariates["depth"].nunique() > 1 else None
+        found.append(language_matrix(opened, by=depth, scoring=scoring, seed=seed))
+    if by is not None and is_dial(opened, by):
+        found.append(curves(opened, by, origin, languages=languages, scoring=scoring, chance=chance, seed=seed))
+        found.append(trend(opened, by, origin, languages=languages, scoring=scoring, seed=seed))
     return Evaluation(opened, tuple(found))
 
 
@@ -78,8 +90,8 @@ def evaluate(
 class Evaluation:
     """The tables of one `evaluate`.
 
-    `accuracy`, and `transfer` and `rankc` where the store has several languages; `translation` and `translation_items`
-    of translation prompts.
+    `accuracy`, and `transfer` and `rankc` where the store has several languages; `matrix` where it has code-switched
+    prompts, `curves` and `trend` along a dial; `translation` and `translation_items` of translation prompts.
     """
 
     store: ActivationStore
@@ -93,11 +105,13 @@ class Evaluation:
         return table[corrected if corrected.any() else ~corrected][list(SHOWN)].reset_index(drop=True)
 
     def summary(self) -> str:
-        """Accuracy and the headline as text."""
+        """Accuracy and the headline as text, then trends and matrices."""
         first = self.results[0]
         shown = first.table[list(SHOWN_TRANSLATION)] if first.name == "translation" else first.table
-        parts = [shown, self.headline()]
-        return "\n\n".join(part.round(3).to_string(index=False) for part in parts if len(part))
+        tables = {r.name: r.table for r in self.results}
+        parts = [shown, self.headline(), *(tables[name] for name in ("trend",) if name in tables)]
+        texts = [part.round(3).to_string(index=False) for part in parts if len(part)]
+        return "\n\n".join(texts + ([matrices(tables["matrix"])] if "matrix" in tables else []))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""
