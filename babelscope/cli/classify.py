@@ -9,6 +9,8 @@ from babelscope import workflows
 from babelscope.cli.options import Languages, Limit, Mapping, Overwrite, Prompts, split_codes
 from babelscope.cli.progress import bar, note
 
+PARTS = ("matrix.parquet", "matrix.csv", "matrix.json")
+
 
 def run(
     model: Annotated[str, typer.Argument(help="Folder that train bitfit or train full wrote, or hub id.")],
@@ -16,22 +18,35 @@ def run(
     languages: Languages = None,
     limit: Limit = None,
     mapping: Mapping = None,
+    by: Annotated[str | None, typer.Option(help="Item covariate that splits the table, as depth.")] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="Folder for the matrix of context and question languages.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file of every answer.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Accuracy of a classifier in each language, and in code-switched prompts.
 
-    Example: cli.py classify tuned --prompts ruletaker --languages en,fr,en-fr
+    Example: cli.py classify tuned --prompts ruletaker --languages en,fr,en-fr --by depth
     """
     if out is not None:
         workflows.check_output(out, overwrite=overwrite)
+    if tables is not None:
+        workflows.check_output(tables, overwrite=overwrite, parts=PARTS)
     with bar() as progress:
         answers = workflows.classify(
-            model, prompts or (), languages=split_codes(languages), limit=limit, mapping=mapping, progress=progress,
-            note=note,
+            model, prompts or (), languages=split_codes(languages), limit=limit, mapping=mapping, by=by,
+            progress=progress, note=note,
         )  # fmt: skip
     if out is not None:
         partial = out.with_name(f".{out.name}.tmp")
         answers.to_csv(partial, index=False)
         partial.replace(out)
-    print(workflows.by_language(answers).round(3).to_string(index=False))
+    matrix = workflows.matrix_of(answers, by)
+    print(workflows.answers_text(answers, matrix, by))
+    if tables is not None and matrix is None:
+        note("no prompt is in two languages, so there is no matrix")
+    elif tables is not None and matrix is not None:
+        with workflows.new_folder(tables, overwrite=overwrite, parts=PARTS) as building:
+            matrix.save(building)
+        print(tables)

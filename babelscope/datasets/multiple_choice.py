@@ -108,7 +108,7 @@ def prompts_in(
     The identifiers name what the recipe changes, as in `kfrd-logical+paper+max_depth=3/test/0/00012`, so that
     items of different recipes are never taken for each other. The recipe becomes the source of the set.
     """
-    named = "+".join([dataset, *_changes(recipe)])
+    named = recipe_name(dataset, recipe)
     items = [item for _, item in item_ids(named, recipe.split, recipe.seed, len(problems))]
     facts = [covariates(p) for p in problems]
     prompts = tuple(
@@ -117,6 +117,11 @@ def prompts_in(
         for item, problem, fact in zip(items, problems, facts, strict=True)
     )
     return PromptSet(dataset, prompts, {"generator": dataset, **asdict(recipe)})
+
+
+def recipe_name(dataset: str, recipe: Recipe) -> str:
+    """The dataset and what its recipe changes, with which identifiers begin: `kfrd-logical+paper+max_depth=3`."""
+    return "+".join([dataset, *_changes(recipe)])
 
 
 def _changes(recipe: Recipe) -> Iterator[str]:

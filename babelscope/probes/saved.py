@@ -125,7 +125,7 @@ class FittedProbes:
         return [folder / ARRAYS, folder / ABOUT]
 
 
-def load_probes(folder: Path) -> FittedProbes:
+def load_probes(folder: str | Path) -> FittedProbes:
     """Read what `FittedProbes.save` wrote; nothing in the files is executed.
 
     Raises
@@ -133,6 +133,7 @@ def load_probes(folder: Path) -> FittedProbes:
     BabelScopeError
         If a file is missing or damaged.
     """
+    folder = Path(folder)
     try:
         about = json.loads((folder / ABOUT).read_text("utf-8"))
         with (folder / ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:

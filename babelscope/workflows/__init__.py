@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import capture
     from babelscope.workflows.chain import train_chain
-    from babelscope.workflows.classification import by_language, classify
+    from babelscope.workflows.classification import answers_text, by_language, classify, matrix_of
     from babelscope.workflows.comparison import Comparison, compare
     from babelscope.workflows.demonstration import DEMO_ITEMS, demo
     from babelscope.workflows.estimates import Estimate
@@ -57,10 +57,12 @@ _PUBLIC = {
     "analyze": "analysis",
     "analyze_steps": "steps",
     "audit_prompts": "prompts",
+    "answers_text": "classification",
     "by_language": "classification",
     "capture": "captures",
     "check_output": "outputs",
     "classify": "classification",
+    "matrix_of": "classification",
     "compare": "comparison",
     "demo": "demonstration",
     "doctor": "examination",
@@ -117,6 +119,7 @@ __all__ = [
     "accuracy",
     "analyze",
     "analyze_steps",
+    "answers_text",
     "audit_prompts",
     "by_language",
     "capture",
@@ -134,6 +137,7 @@ __all__ = [
     "is_steps",
     "load_analysis",
     "load_probes",
+    "matrix_of",
     "merge",
     "mixed_corpus",
     "model_path",

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from babelscope.errors import BabelScopeError
-from babelscope.schema import PromptSet
+from babelscope.analyses.behavior.matrix import has_pairs, language_matrix, matrices
+from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.schema import PromptSet, Result
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.prompts import AnyMapping, prompts_of
 from babelscope.workflows.signals import Note, Progress
@@ -20,6 +21,7 @@ def classify(
     languages: Sequence[str] | None = None,
     limit: int | None = None,
     mapping: AnyMapping = None,
+    by: str | None = None,
     progress: Progress | None = None,
     note: Note = lambda _: None,
 ) -> pd.DataFrame:
@@ -31,16 +33,19 @@ def classify(
         Folder that `train bitfit` or `train full` wrote, or a hub id.
     prompts, languages, limit, mapping
         As in `capture`.
+    by : str, optional
+        Covariate of the items that becomes a column, as depth.
 
     Returns
     -------
     DataFrame
-        item, language, gold, n_options, choice, correct.
+        item, language, gold, n_options, choice, correct, and the covariate. `behavior.matrix.language_matrix` makes
+        the matrix of context and question languages of it.
 
     Raises
     ------
     BabelScopeError
-        If there is no classifier, or a prompt has no gold option.
+        If there is no classifier, a prompt has no gold option, or no item has the covariate.
     """
     from babelscope.training.classifying import classified
     from babelscope.training.methods import architecture_of
@@ -54,13 +59,32 @@ def classify(
     found, notes = prompts_of(prompts, languages=languages, limit=limit, mapping=mapping)
     for text in notes:
         note(text)
-    return classified(source, found, progress)
+    known = {name for p in found.prompts for name in p.covariates}
+    if by is not None and by not in known:
+        raise unknown_name("covariate", by, sorted(known))
+    answers = classified(source, found, progress)
+    if by is not None:
+        answers[by] = [p.covariates.get(by) for p in found.prompts]
+    return answers
 
 
-def by_language(answers: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of each language with its Wilson 95 % interval, beside chance."""
+def by_language(answers: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    """Accuracy of each language, and of each value of a covariate, with its Wilson 95 % interval, beside chance."""
+    keys = ["language"] if by is None else [by, "language"]
     rows = []
-    for language, part in answers.groupby("language", sort=False):
+    for place, part in answers.groupby(keys, sort=False):
         low, high = proportion_confint(int(part["correct"].sum()), len(part), method="wilson")
-        rows.append((language, len(part), part["correct"].mean(), low, high, (1 / part["n_options"]).mean()))
-    return pd.DataFrame(rows, columns=["language", "n", "accuracy", "low", "high", "chance"])
+        rows.append((*place, len(part), part["correct"].mean(), low, high, (1 / part["n_options"]).mean()))
+    table = pd.DataFrame(rows, columns=[*keys, "n", "accuracy", "low", "high", "chance"])
+    return table if by is None else table.sort_values(by, kind="stable").reset_index(drop=True)
+
+
+def matrix_of(answers: pd.DataFrame, by: str | None = None) -> Result | None:
+    """The matrix of context and question languages of what `classify` returned; None where no prompt is in two."""
+    return language_matrix(answers, by=by) if has_pairs(list(answers["language"].unique())) else None
+
+
+def answers_text(answers: pd.DataFrame, matrix: Result | None, by: str | None = None) -> str:
+    """The table of `by_language`, and matrices where there are any."""
+    text = by_language(answers, by).round(3).to_string(index=False)
+    return text if matrix is None else f"{text}\n\n{matrices(matrix.table)}"

@@ -1,20 +1,24 @@
 """The verb `evaluate`: what a captured model can do in each language, and what of it is transferred."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
 from babelscope.analyses.behavior.barrier import barrier
+from babelscope.analyses.behavior.curves import curves, is_dial
 from babelscope.analyses.behavior.foreign_pull import foreign_pull
+from babelscope.analyses.behavior.matrix import has_pairs, language_matrix, matrices
 from babelscope.analyses.behavior.mitigations import mitigations
 from babelscope.analyses.behavior.rankc import rank_consistency
 from babelscope.analyses.behavior.settings import ALL_LANGUAGES, BASE, has_settings, is_setting, settings_of
 from babelscope.analyses.behavior.transfer import Chance, Mode, transfer
 from babelscope.analyses.behavior.translation import has_translations, translation
+from babelscope.analyses.behavior.trend import trend
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
 from babelscope.workflows.analysis import open_store
@@ -49,6 +53,9 @@ def evaluate(
     note: Note = lambda _: None,
 ) -> "Evaluation":
     """Accuracy per language, XLTR from one language to the others, and RankC, from the answers in a store.
+
+    Where the store has code-switched prompts, also the matrix of context and question languages, for each depth if the
+    items have one; where `by` is a number with at least three values, curves and trends along it.
 
     Parameters
     ----------
@@ -91,14 +98,24 @@ def evaluate(
         if len(compared) > 1 and scoring != "written":
             found.append(rank_consistency(opened, languages=compared, by=by, scoring=scoring, seed=seed))
     if mixed:
-        note(
-            f"languages of {opened.path} are settings of mixed-language questions: transfer is from {origin} to each "
-            "setting, not between languages, and rankc is over settings in one language"
-        )
-        base = "en" if is_setting(origin) else origin  # a store may lack its base, whose gaps are then undefined
-        found.append(barrier(opened, base, by=by, scoring=scoring, mode=mode, seed=seed))
-        found += [table(opened, base, by=by, scoring=scoring, seed=seed) for table in (foreign_pull, mitigations)]
+        found += _mixed(opened, origin, {"by": by, "scoring": scoring, "seed": seed}, mode, note)
+    if has_pairs(opened.languages):
+        depth = "depth" if "depth" in opened.covariates and opened.covariates["depth"].nunique() > 1 else None
+        found.append(language_matrix(opened, by=depth, scoring=scoring, seed=seed))
+    if by is not None and is_dial(opened, by):
+        found.append(curves(opened, by, origin, languages=languages, scoring=scoring, chance=chance, seed=seed))
+        found.append(trend(opened, by, origin, languages=languages, scoring=scoring, seed=seed))
     return Evaluation(opened, tuple(found))
+
+
+def _mixed(store: ActivationStore, origin: str, how: Mapping[str, Any], mode: Mode, note: Note) -> list[Result]:
+    """The tables of a store whose languages are settings of mixed-language multiple choice."""
+    note(
+        f"languages of {store.path} are settings of mixed-language questions: transfer is from {origin} to each "
+        "setting, not between languages, and rankc is over settings in one language"
+    )
+    base = "en" if is_setting(origin) else origin  # a store may lack its base, whose gaps are then undefined
+    return [barrier(store, base, mode=mode, **how), foreign_pull(store, base, **how), mitigations(store, base, **how)]
 
 
 def _whole(store: ActivationStore, base: str) -> list[str]:
@@ -112,8 +129,9 @@ def _whole(store: ActivationStore, base: str) -> list[str]:
 class Evaluation:
     """The tables of one `evaluate`.
 
-    `accuracy`, and `transfer` and `rankc` where the store has several languages; `translation` and `translation_items`
-    of translation prompts; also `barrier`, `foreign-pull` and `mitigations` of mixed-language multiple choice.
+    `accuracy`, and `transfer` and `rankc` where the store has several languages; `matrix` where it has code-switched
+    prompts; `curves` and `trend` along a dial; `barrier`, `foreign-pull` and `mitigations` of mixed-language multiple
+    choice; `translation` and `translation_items` of translation prompts.
     """
 
     store: ActivationStore
@@ -134,11 +152,13 @@ class Evaluation:
         return table[means if means.any() else table.index >= 0][list(OF_BARRIER)].reset_index(drop=True)
 
     def summary(self) -> str:
-        """Accuracy, the headline, and the barrier as text."""
+        """Accuracy, the headline and the barrier as text, then trends and matrices."""
         first = self.results[0]
         shown = first.table[list(SHOWN_TRANSLATION)] if first.name == "translation" else first.table
-        parts = [shown, self.headline(), self.barrier()]
-        return "\n\n".join(part.round(3).to_string(index=False) for part in parts if len(part))
+        tables = {r.name: r.table for r in self.results}
+        parts = [shown, self.headline(), self.barrier(), *(tables[name] for name in ("trend",) if name in tables)]
+        texts = [part.round(3).to_string(index=False) for part in parts if len(part)]
+        return "\n\n".join(texts + ([matrices(tables["matrix"])] if "matrix" in tables else []))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""

@@ -24,7 +24,7 @@ def store_of(folder, correct, covariates=None):
     prompts = PromptSet("made", tuple(
         replace(p, covariates=known[int(p.item.rpartition("/")[2])]) for p in plain.prompts
     ))  # fmt: skip
-    plan = make_plan(prompts)
+    plan = make_plan(prompts, block_items=256)
     with StoreWriter.create(folder / "s.acts", plan, prompts, {}) as writer:
         for language, index in writer.pending():
             block = make_block(plan, language, index)
@@ -50,6 +50,12 @@ def test_the_ratio_is_the_published_one_counted_by_hand(tmp_path):
     assert table.loc["de", "excess"] == pytest.approx(0.5 - 1 / 3)
     assert table.loc["sw", "xltr"] == pytest.approx(-1)  # below chance, and not clipped
     assert table.loc["de", "known_a"] == pytest.approx((4 / 6 - 0.5) / 0.5 * 6)
+
+
+def test_a_source_without_another_language_is_one_problem(tmp_path):
+    store = store_of(tmp_path, {"en": [1, 1, 0], "de": [1, 0, 0]})
+    with pytest.raises(BabelScopeError, match="no language to transfer to"):
+        transfer(store, languages=["en"])
 
 
 def test_the_four_published_variants(tmp_path):

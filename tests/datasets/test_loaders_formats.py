@@ -254,3 +254,16 @@ def test_tofu_is_read_as_open_questions(tmp_path):
         (tmp_path / f"tofu_{language}.jsonl").write_text(json.dumps({"question": line, "answer": "Baku"}) + "\n")
     prompts, _ = load_prompts(f"{tmp_path}/tofu_{{language}}.jsonl", mapping="tofu")
     assert [(p.language, p.answer, p.options) for p in prompts.prompts] == [("de", "Baku", ()), ("en", "Baku", ())]
+
+
+@pytest.mark.parametrize(("name", "output"), [("strategyqa", "Yes"), ("qasc", "F")])
+def test_sets_with_facts_are_read_and_a_shifted_row_is_seen(tmp_path, name, output):
+    for language, line in (("en", "Facts: Water is wet.\nQuestion: Is it?"), ("de", "Facts: Nass.\nQuestion: Ja?")):
+        row = {"instruction": "Answer.", "input": line, "output": output}
+        (tmp_path / f"wf1_{language}.json").write_text(json.dumps([row]))
+    prompts, _ = load_prompts(f"{tmp_path}/wf1_{{language}}.json", mapping=name)
+    assert [(p.answer, p.segment("instruction")) for p in prompts.prompts] == [(output, "Answer.")] * 2
+    assert prompts.of("en")[0].segment("question").endswith("Is it?")
+    (tmp_path / "wf1_de.json").write_text(json.dumps([{"instruction": "A.", "input": "x", "output": "No"}]))
+    with pytest.raises(BabelScopeError, match="output"):
+        load_prompts(f"{tmp_path}/wf1_{{language}}.json", mapping=name)

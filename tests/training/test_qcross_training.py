@@ -137,7 +137,16 @@ def test_bitfit_with_trained_queries_is_saved_captured_and_asked(encoder: Path, 
     command = ("classify", out, "--prompts", "ruletaker", "--languages", "en,en-de", "--limit", "6", "--out", "a.csv")
     done = tiny.process(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [row.split()[:2] for row in done.stdout.splitlines()[1:]] == [["en", "6"], ["en-de", "6"]]
+    assert [row.split()[:2] for row in done.stdout.splitlines()[1:3]] == [["en", "6"], ["en-de", "6"]]
+    assert "accuracy, all items" in done.stdout
+    by_depth = tiny.process(*command[:-2], "--by", "depth", "--tables", "matrix", cwd=tmp_path)
+    assert by_depth.returncode == 0, by_depth.stderr
+    assert "accuracy, depth 5" in by_depth.stdout
+    matrix = pd.read_csv(tmp_path / "matrix" / "matrix.csv")
+    assert set(zip(matrix["context"], matrix["question"], strict=True)) == {("en", "en"), ("en", "de")}
+    assert set(matrix["value"].astype(str)) == {"all", *"012345"}
+    unknown = tiny.process(*command[:-2], "--by", "height", cwd=tmp_path)
+    assert "height" in unknown.stderr
     assert len(pd.read_csv(tmp_path / "a.csv")) == 12
     again = tiny.process(*command, cwd=tmp_path)
     assert again.returncode == 1

@@ -178,7 +178,7 @@ def _published(answers: pd.DataFrame, seed: int, n_boot: int, level: float) -> l
     groups = list(_groups(answers, "en", seed, n_boot))
     for name, how in PUBLISHED.items():
         rows = [row for g in groups for row in g.rows(name, "en", how.chance, level, clip=how.clip)]
-        if how.averaged:
+        if how.averaged and rows:
             rows = _averaged(rows)
         found += rows
     return found
