@@ -9,7 +9,8 @@ from babelscope.datasets.findings import Findings
 from babelscope.errors import BabelScopeError
 
 PLACE = "{language}"
-CODE = r"[a-z]{2,8}(?:[-_][A-Za-z0-9]{1,8})*"
+# A setting of mixed-language questions is a code, too: `threewrong_de+awareness-1`.
+CODE = r"[a-z]{2,10}(?:[-_+][A-Za-z0-9]{1,10})*"
 
 
 def is_code(text: str) -> bool:
