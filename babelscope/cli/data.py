@@ -132,6 +132,46 @@ def mix(
     print(f"{out}: {len(made)} documents, sha256 {made.digest()[:16]}")
 
 
+@app.command("mix-choice")
+def mix_choice(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    languages: Annotated[str, typer.Option("--languages", help="Comma-separated codes to mix, as en,de,fr,es,it.")],
+    settings: Annotated[
+        str,
+        typer.Option(help="Comma-separated: full, question, options, gt, gt_question, onewrong, threewrong, mixup."),
+    ] = "all",
+    base: Annotated[str, typer.Option(help="Language of the frame, and of what a setting leaves alone.")] = "en",
+    mitigation: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Variant of every setting: awareness-1, awareness-2, english-shots, same-shots, translate, ids-1234, "
+            "ids-CDEF. Repeatable."
+        ),
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1, help="Demonstrations of a mitigation that has some.")] = 5,
+    demos: Annotated[
+        str | None, typer.Option(help="File of other items, or generated set (its train split), to demonstrate with.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other languages and options.")] = 0,
+    mapping: Mapping = None,
+    limit: Limit = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write multiple-choice questions with parts in other languages, in every setting, to OUT."""
+    workflows.check_output(out, overwrite=overwrite)
+    made, notes = workflows.mixed_questions(
+        source, split_codes(languages) or [], base=base,
+        settings=None if settings == "all" else split_codes(settings),
+        mitigations=mitigation or [], demos=demos, shots=shots, seed=seed, mapping=mapping, limit=limit,
+    )  # fmt: skip
+    for text in notes:
+        note(text)
+    workflows.write_prompts(made, out)
+    print(workflows.mixing(made, base).to_string(index=False, na_rep="-", float_format=lambda v: f"{v:.3f}"))
+    print(f"{out}: {len(made.items)} items in {len(made.languages)} settings, sha256 {made.digest()[:16]}")
+
+
 @app.command()
 def perturb(
     source: Source,

@@ -15,6 +15,11 @@ def option_name(number: int) -> str:
     return f"option-{number}"
 
 
+def is_option(name: str) -> bool:
+    """Whether a segment is an option of its own."""
+    return re.fullmatch(r"option-\d+", name) is not None
+
+
 def cells(prompt: Prompt) -> tuple[Segment, ...]:
     """The segments of the question and of the options, in this order, of a prompt `with_cells`."""
     names = [QUESTION, *(option_name(k + 1) for k in range(len(prompt.options)))]
@@ -40,14 +45,18 @@ def effective_mix(prompt: Prompt, base: Prompt) -> float:
 def with_cells(prompt: Prompt) -> Prompt:
     """The prompt with a segment for each option, `option-1` first, spanning its text without the letter.
 
+    One that has them is returned as it is.
+
     Raises
     ------
     BabelScopeError
-        If there are no options or no gold, not exactly one segment `question`, or a text that is not where it should.
+        If there are no options, letters or gold, not exactly one segment `question`, or a text that is not where it should.
     """
     where = f"item {prompt.item!r} in {prompt.language!r}"
-    if len(prompt.options) < 2 or prompt.gold is None:
-        raise BabelScopeError(f"{where} has no options with a right one", "mix sets of multiple-choice questions")
+    if len(prompt.options) < 2 or prompt.gold is None or len(prompt.letters) != len(prompt.options):
+        raise BabelScopeError(
+            f"{where} has no options, each with a letter, one of them right", "mix sets of multiple-choice questions"
+        )
     questions = [s for s in prompt.segments if s.name == QUESTION]
     if len(questions) != 1:
         raise BabelScopeError(
@@ -73,7 +82,8 @@ def letter_spans(prompt: Prompt) -> tuple[tuple[int, int], ...]:
 def _located(prompt: Prompt, where: str) -> list[tuple[int, int, str]]:
     """Where each option's letter and text begin, and the text: the first place behind its letter and the option before.
 
-    Between letter and text stand marks and spaces alone, so that a letter within another text is not taken for it.
+    Between letter and text stand marks and spaces alone, so that a letter within another text is not taken for it, and
+    the text does not go on behind its last letter, so that `1` is not found in `10`.
     """
     lists = [s for s in prompt.segments if s.name == OPTIONS]
     if len(lists) != 1:
@@ -81,10 +91,12 @@ def _located(prompt: Prompt, where: str) -> list[tuple[int, int, str]]:
             f"{where} has {len(lists)} segments {OPTIONS!r}, one is needed", "put {options} into the text once"
         )
     found, place, stop = [], lists[0].start, lists[0].stop
-    for letter, option in zip(prompt.letters or [""] * len(prompt.options), prompt.options, strict=True):
+    for letter, option in zip(prompt.letters, prompt.options, strict=True):
         text = option.strip()
-        match = re.compile(rf"(?<!\w){re.escape(letter)}([^\w\n]*){re.escape(text)}").search(prompt.text, place, stop)
-        if match is None or not text:
+        end = r"(?!\w)" if re.search(r"\w\Z", text) else ""
+        form = rf"(?<!\w){re.escape(letter)}([^\w\n]*){re.escape(text)}{end}"
+        match = re.compile(form).search(prompt.text, place, stop) if text else None
+        if match is None:
             raise BabelScopeError(
                 f"{where}: option {text!r} does not stand behind its letter in the text",
                 "show the options as they are given, each behind its letter",
@@ -117,7 +129,7 @@ def replaced(prompt: Prompt, code: str, texts: Mapping[str, tuple[str, str]]) ->
     edits = sorted(((own[name], *new) for name, new in texts.items()), key=lambda e: e[0].start)
     text, end, moves = "", 0, [(0, 0)]  # where a move begins, and by how much
     for segment, new, _ in edits:
-        text += prompt.text[end : segment.start] + new.strip()
+        text += prompt.text[end : segment.start] + new
         end = segment.stop
         moves.append((end, len(text) - end))
     text += prompt.text[end:]
@@ -128,8 +140,7 @@ def replaced(prompt: Prompt, code: str, texts: Mapping[str, tuple[str, str]]) ->
         inside = s.name not in texts and any(a <= s.start and s.stop <= b for a, b in spans)
         if not inside:
             segments.append(Segment(s.name, _moved(s.start, moves), _moved(s.stop, moves), new_language))
-    options = tuple(texts[option_name(k + 1)][0] if option_name(k + 1) in texts else option
-                    for k, option in enumerate(prompt.options))  # fmt: skip
+    options = tuple(texts.get(option_name(k + 1), (option, ""))[0] for k, option in enumerate(prompt.options))
     answer = options[prompt.gold] if prompt.gold is not None else prompt.answer
     return replace(prompt, language=code, text=text, segments=tuple(segments), options=options, answer=answer)
 

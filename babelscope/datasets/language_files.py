@@ -9,8 +9,8 @@ from babelscope.datasets.findings import Findings
 from babelscope.errors import BabelScopeError
 
 PLACE = "{language}"
-# A setting of mixed-language questions is a code, too: `threewrong_de+awareness-1`.
-CODE = r"[a-z]{2,10}(?:[-_+][A-Za-z0-9]{1,10})*"
+# A setting of mixed-language questions is a code, too, as `threewrong_de+awareness-1`; `validation` in a path is none.
+CODE = r"(?:[a-z]{2,8}|threewrong)(?:[-_][A-Za-z0-9]{1,8})*(?:\+[A-Za-z0-9]{1,10}(?:-[A-Za-z0-9]{1,10})*)?"
 
 
 def is_code(text: str) -> bool:

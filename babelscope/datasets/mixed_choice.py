@@ -120,7 +120,8 @@ class _Item:
             if said != self.base.language:
                 prompt = self._prompts[said]
                 name = option_name(cell) if cell else QUESTION
-                texts[name] = (prompt.options[cell - 1] if cell else prompt.segment(QUESTION), said)
+                text = prompt.options[cell - 1] if cell else prompt.segment(QUESTION)
+                texts[name] = (text.strip(), said)
         return replaced(self.base, code, texts)
 
 
@@ -140,11 +141,11 @@ def _foreign(setting: str, n_options: int, gold: int, rng: np.random.Generator) 
 
 
 def _spread(languages: Sequence[str], n: int, rng: np.random.Generator) -> list[str]:
-    """A language for each cell: none twice while there are others."""
+    """A language for each cell: none twice while there are others, and any order of them as likely as another."""
     drawn: list[str] = []
     while len(drawn) < n:
         drawn += [languages[i] for i in rng.permutation(len(languages))]
-    return drawn[:n]
+    return [drawn[i] for i in rng.permutation(n)]
 
 
 def _rng(seed: int, item: str, setting: str) -> np.random.Generator:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.evaluation import Evaluation, evaluate
     from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.exchange import export, import_store, merge, pack, unpack
+    from babelscope.workflows.mixed_questions import mixed_questions, mixing
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
@@ -93,6 +94,8 @@ _PUBLIC = {
     "train_organism": "model_folders",
     "verify": "verification",
     "mixed_corpus": "prompts",
+    "mixed_questions": "mixed_questions",
+    "mixing": "mixed_questions",
     "inference_pairs": "prompts",
     "perturbed_prompts": "prompts",
     "translations": "prompts",
@@ -140,6 +143,8 @@ __all__ = [
     "matrix_of",
     "merge",
     "mixed_corpus",
+    "mixed_questions",
+    "mixing",
     "model_path",
     "models",
     "new_folder",
