@@ -50,7 +50,7 @@ def with_cells(prompt: Prompt) -> Prompt:
     Raises
     ------
     BabelScopeError
-        If there are no options, letters or gold, not exactly one segment `question`, or a text that is not where it should.
+        If there are no options, letters or gold, not exactly one segment `question`, or a text is not where it should.
     """
     where = f"item {prompt.item!r} in {prompt.language!r}"
     if len(prompt.options) < 2 or prompt.gold is None or len(prompt.letters) != len(prompt.options):

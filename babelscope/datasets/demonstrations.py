@@ -75,8 +75,8 @@ class Demonstrations:
     Raises
     ------
     BabelScopeError
-        If an item is in both sets, by its key or by its question and options in some language, or `shots` is not 1 or
-        more.
+        If an item is in both sets, by its key, or by context, question and right answer in some setting, since it would
+        give the answer away whatever its wrong options are; or if `shots` is not 1 or more.
     """
 
     def __init__(self, shown: PromptSet, asked: PromptSet, base: str, shots: int) -> None:
@@ -141,10 +141,10 @@ class Demonstrations:
 
 
 def _content(prompt: Prompt) -> tuple[str, ...]:
-    """Context, question and options, whatever order the options and whatever frame they are in."""
-    told = [s for s in prompt.segments if s.name not in HEAD | {OPTIONS, CUE}]
-    texts = [(is_option(s.name), " ".join(prompt.text[s.start : s.stop].casefold().split())) for s in told]
-    return (*(text for option, text in texts if not option), *sorted(text for option, text in texts if option))
+    """Context and question, and the right answer, whatever frame and wrong options are around them."""
+    told = [s for s in prompt.segments if s.name not in HEAD | {OPTIONS, CUE} and not is_option(s.name)]
+    texts = [*(prompt.text[s.start : s.stop] for s in told), prompt.options[prompt.gold or 0]]
+    return tuple(" ".join(text.casefold().split()) for text in texts)
 
 
 def _solved(prompt: Prompt, base: str) -> list[Piece]:

@@ -61,3 +61,31 @@ def test_translation_prompts_are_written_captured_and_evaluated(cli: Cli, tiny_m
     refused = cli("evaluate", "run.acts", "--overwrite", "--comet", "none.ckpt")
     assert refused.code == 1
     assert "hint: pip install unbabel-comet" in " ".join(refused.err.split())
+
+
+def test_mixed_questions_are_written_captured_by_setting_and_evaluated(cli: Cli, tiny_model: Path) -> None:
+    assert cli("data", "generate", "kfrd-arithmetic", "demos.jsonl", "--split", "train", "--items", 32).code == 0
+    made = cli("data", "mix-choice", "kfrd-arithmetic", "mixed.jsonl", "--languages", "en,de,fr", "--limit", 8,
+               "--settings", "gt_question,threewrong,mixup", "--mitigation", "awareness-1", "--mitigation",
+               "same-shots", "--shots", 1, "--demos", "demos.jsonl")  # fmt: skip
+    assert made.code == 0, made.err
+    assert "mixed.jsonl: 8 items in 18 settings" in made.out
+    rows = {line.split()[0]: line.split()[1:] for line in made.out.splitlines()[1:-1]}
+    assert rows["en"] == ["8", "0", "-", "0"]
+    # Questions and cells of mixup differ from English; numbers do not.
+    assert rows["gt_question_de"] == ["8", "16", "0.500", "8"]
+    assert rows["threewrong_fr+awareness-1"] == ["8", "24", "0.000", "0"]
+    codes = "en,gt_question_de,threewrong_fr+awareness-1,mixup+same-shots"
+    captured = cli("capture", "run.acts", "--model", tiny_model, "--prompts", "mixed.jsonl", "--languages", codes,
+                   "--site", "resid.post@0")  # fmt: skip
+    assert captured.code == 0, captured.err
+    shards = {path.name for path in Path("run.acts/shards").iterdir()}
+    assert shards == {f"l-{code}" for code in codes.split(",")}
+    found = cli("evaluate", "run.acts")
+    assert found.code == 0, found.err
+    accuracy = pd.read_parquet("run.acts.evaluation/tables/accuracy.parquet")
+    assert set(accuracy["language"]) == {*codes.split(",")}
+    assert (accuracy["n"] == 8).all()
+    refused = cli("data", "mix-choice", "kfrd-arithmetic", "no.jsonl", "--languages", "en,de", "--settings", "gold")
+    assert refused.code == 1
+    assert "no setting called 'gold'" in refused.err

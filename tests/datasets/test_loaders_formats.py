@@ -230,7 +230,7 @@ def test_a_mapping_reads_the_same_from_yaml_toml_key_values_and_python(tmp_path)
 
 
 def test_every_loader_says_what_it_reads():
-    assert plugins.names("loader") == ("csv", "huggingface", "json", "jsonl", "parquet", "tsv", "txt")
+    assert plugins.names("loader") == ("csv", "huggingface", "json", "jsonl", "mmlu", "parquet", "tsv", "txt")
     for name in plugins.names("loader"):
         assert plugins.load("loader", name).title
 

@@ -1,4 +1,4 @@
-"""MMLU as published: a folder of CSV files without a header, `SUBJECT_test.csv`, with question, four options, letter."""
+"""MMLU as published: a folder of CSV files without a header, `SUBJECT_test.csv`: question, four options, letter."""
 
 import hashlib
 import re
@@ -37,11 +37,9 @@ def read_mmlu(source: str, mapping: PromptMapping, findings: Findings) -> Record
             source, "there is no file SUBJECT_test.csv", "name the folder with the files of one split, as mmlu/en/test"
         )
         return None
-    splits = {split for _, split, _ in found}
+    splits = sorted({split for _, split, _ in found})
     if len(splits) > 1:
-        findings.report(
-            source, f"files of {' and '.join(sorted(splits))} are in one folder", "have a folder for each split"
-        )
+        findings.report(source, f"files of {' and '.join(splits)} are in one folder", "have a folder for each split")
         return None
     meaning = mapping.model_copy(update={"columns": _CELLS, "key": ROW})
     rows: list[Record] = []
