@@ -134,7 +134,7 @@ def test_a_cell_that_reads_the_same_is_foreign_and_not_changed():
     [
         ["1", "10", "100", "1"], ["A", "B", "A) B", "C"], ["a", "aa", "a) a", "a"], ["D) no", "C", "B", "A"],
         ["(x)", "-5", ".", ")"], ["same", "same", "same", "same"], ["北京", "北京市", "京", "市"],
-        ["नदी", "नद", "न", "ी"],
+        ["नदी", "नद", "न", "ी"], ["x B) y", "y", "z C) w", "w"],
     ],
 )  # fmt: skip
 def test_options_are_found_behind_their_letters_whatever_they_are(options):
