@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.evaluation import Evaluation, evaluate
     from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.exchange import export, import_store, merge, pack, unpack
-    from babelscope.workflows.mixed_questions import mixed_questions, mixing
+    from babelscope.workflows.mixed_choices import mixed_questions, mixing
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
     from babelscope.workflows.parts import Part, is_silent, part_of
@@ -94,8 +94,8 @@ _PUBLIC = {
     "train_organism": "model_folders",
     "verify": "verification",
     "mixed_corpus": "prompts",
-    "mixed_questions": "mixed_questions",
-    "mixing": "mixed_questions",
+    "mixed_questions": "mixed_choices",
+    "mixing": "mixed_choices",
     "inference_pairs": "prompts",
     "perturbed_prompts": "prompts",
     "translations": "prompts",
