@@ -16,7 +16,18 @@ PAGES = ROOT / "docs"
 
 @pytest.mark.parametrize(
     "name",
-    ["evaluating", "positions", "answers", "exchange", "interventions", "storing", "qcross", "training", "probing"],
+    [
+        "evaluating",
+        "mixed-language",
+        "positions",
+        "answers",
+        "exchange",
+        "interventions",
+        "storing",
+        "qcross",
+        "training",
+        "probing",
+    ],
 )
 def test_the_example_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
