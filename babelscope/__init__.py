@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from babelscope.workflows import demo as demo
     from babelscope.workflows import evaluate as evaluate
     from babelscope.workflows import generate as generate
+    from babelscope.workflows import item_gaps as item_gaps
     from babelscope.workflows import load_analysis as load_analysis
     from babelscope.workflows import load_probes as load_probes
     from babelscope.workflows import open_steps as open_steps
@@ -45,6 +46,7 @@ _PUBLIC = {
     "demo": "babelscope.workflows:demo",
     "evaluate": "babelscope.workflows:evaluate",
     "generate": "babelscope.workflows:generate",
+    "item_gaps": "babelscope.workflows:item_gaps",
     "load_analysis": "babelscope.workflows:load_analysis",
     "load_probes": "babelscope.workflows:load_probes",
     "open": "babelscope.workflows:open_store",
@@ -68,6 +70,7 @@ __all__ = [
     "demo",
     "evaluate",
     "generate",
+    "item_gaps",
     "load_analysis",
     "load_probes",
     "open",

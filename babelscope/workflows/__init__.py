@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from babelscope.workflows.evaluation import Evaluation, evaluate
     from babelscope.workflows.examination import Examination, doctor
     from babelscope.workflows.exchange import export, import_store, merge, pack, unpack
+    from babelscope.workflows.joining import item_gaps
     from babelscope.workflows.mixed_choices import mixed_questions, mixing
     from babelscope.workflows.model_folders import model_path, models, train_organism
     from babelscope.workflows.outputs import check_output, new_folder
@@ -76,6 +77,7 @@ _PUBLIC = {
     "generate": "prompts",
     "is_silent": "parts",
     "is_steps": "steps",
+    "item_gaps": "joining",
     "load_analysis": "analysis",
     "load_probes": "probing",
     "model_path": "model_folders",
@@ -138,6 +140,7 @@ __all__ = [
     "inference_pairs",
     "is_silent",
     "is_steps",
+    "item_gaps",
     "load_analysis",
     "load_probes",
     "matrix_of",
