@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from babelscope.errors import BabelScopeError
 from babelscope.probes.erasure import fit_eraser
@@ -141,7 +142,8 @@ def answered(X: NDArray[np.generic], question: Question, probe: Probe, variants:
             "activations hold values that are not finite, which no probe can be fitted to",
             "--marked drop leaves their items out; or capture with --store-dtype float32",
         )
-    return [_one_variant(values, question, probe, variant) for variant in variants]
+    with threadpool_limits(1):  # layers run side by side, and many small fits: threads would only wait
+        return [_one_variant(values, question, probe, variant) for variant in variants]
 
 
 def _one_variant(X: Floats, question: Question, probe: Probe, variant: Variant) -> Answered:

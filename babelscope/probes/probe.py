@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
-from threadpoolctl import threadpool_limits
 
 from babelscope import plugins
 from babelscope.errors import BabelScopeError, unknown_name
@@ -85,14 +84,13 @@ class Probe(Protocol):
 def each_alone(probe: Probe, X: Floats, labelings: Codes, n_classes: int, tests: Floats) -> Codes:
     """`Probe.predictions` by one fit after the other; a class that a labeling lacks is never predicted."""
     found = np.empty((len(labelings), len(tests)), dtype=np.int64)
-    with threadpool_limits(1):  # many small fits: threads would only wait for each other
-        for row, labels in enumerate(labelings):
-            present, codes = np.unique(labels, return_inverse=True)
-            if len(present) == 1:
-                found[row] = present[0]
-                continue
-            scores = probe.fit(X, codes.astype(np.int64), len(present)).scores(tests)
-            found[row] = present[scores.argmax(axis=1)]
+    for row, labels in enumerate(labelings):
+        present, codes = np.unique(labels, return_inverse=True)
+        if len(present) == 1:
+            found[row] = present[0]
+            continue
+        scores = probe.fit(X, codes.astype(np.int64), len(present)).scores(tests)
+        found[row] = present[scores.argmax(axis=1)]
     return found
 
 
