@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,6 +24,9 @@ from babelscope.schema import Result
 from babelscope.workflows.analysis import open_store
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.signals import Note
+
+if TYPE_CHECKING:
+    import altair
 
 # What a reader sees first of `transfer`.
 SHOWN = ("variant", "group", "language_a", "language_b", "n_a", "accuracy_b", "xltr", "xltr_low", "xltr_high", "null",
@@ -159,6 +162,23 @@ class Evaluation:
         parts = [shown, self.headline(), self.barrier(), *(tables[name] for name in ("trend",) if name in tables)]
         texts = [part.round(3).to_string(index=False) for part in parts if len(part)]
         return "\n\n".join(texts + ([matrices(tables["matrix"])] if "matrix" in tables else []))
+
+    def plot(self) -> "altair.TopLevelMixin":
+        """Accuracy and XLTR against the dial that `by` named, with intervals.
+
+        Raises
+        ------
+        BabelScopeError
+            If it was evaluated along none.
+        """
+        from babelscope.reports.curves import dial_curves
+
+        tables = [r.table for r in self.results if r.name == "curves"]
+        if not tables:
+            raise BabelScopeError(
+                "there is no curve to draw", "evaluate along a number with three values or more, as by='depth'"
+            )
+        return dial_curves(tables[0])
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""

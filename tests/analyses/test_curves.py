@@ -131,3 +131,13 @@ def test_evaluate_follows_a_dial_and_no_other_covariate(tmp_path):
     named = {r.name: r.table for r in workflows.evaluate(store, by="depth", languages=["sw"]).results}
     assert set(named["trend"]["language"]) == set(named["curves"]["language"]) == {"en", "sw"}
     assert [r.name for r in workflows.evaluate(store, by="task").results] == ["accuracy", "transfer", "rankc"]
+
+
+def test_curves_are_drawn_beside_chance_and_independent_answers(tmp_path):
+    store = store_of(tmp_path, {"en": [1, 1, 0] * 4, "de": [1, 0, 0] * 4}, dialed(12))
+    spec = workflows.evaluate(store, by="depth").plot().to_dict()
+    drawn = {layer["encoding"]["y"]["field"] for panel in spec["hconcat"] for layer in panel["layer"]
+             if "field" in layer["encoding"]["y"]}  # fmt: skip
+    assert {"accuracy", "low", "xltr", "xltr_low", "null"} <= drawn
+    with pytest.raises(BabelScopeError, match="no curve"):
+        workflows.evaluate(store, by=None).plot()
