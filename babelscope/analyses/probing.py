@@ -25,9 +25,9 @@ from babelscope.probes.grid import Answered, Question, balanced_accuracy
 from babelscope.schema import Site
 
 COLUMNS = (
-    "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_classes",
-    "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority", "control",
-    "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p", "q",
+    "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_pairs",
+    "n_classes", "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority",
+    "control", "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p", "q",
     "p_max", "verdict",
 )  # fmt: skip
 
@@ -61,7 +61,8 @@ def probe_table(
     -------
     DataFrame
         `COLUMNS`. Intervals resample items; p is that of the score among shuffled labels, q Benjamini-Hochberg and
-        p_max the family-wise one over the layers and pairs of a kind.
+        p_max the family-wise one over the layers and pairs of a kind. Means are over the `n_pairs` pairs of languages
+        for which the score is defined, those with every class in the language of the test.
     """
     weights = bootstrap_weights(question.target.codes.shape[1], n_boot, stream(seed, "probe", "bootstrap"))
     about = {"target": question.target.name, "probe": probe}
@@ -109,16 +110,20 @@ def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[
     found = []
     within = {b: (score[b, b, 0], resampled[b, b]) for b in range(len(question.languages))} if not of_language else {}
     for (pairs, name_a, name_b), cells in kinds.items():
-        a, b = (np.array(x) for x in zip(*cells, strict=True))
+        # Where all answers of a language are right, no probe of `correct` can be scored: means are over the others.
+        known = [cell for cell in cells if not np.isnan(score[cell][0])] or cells[:1]
+        a, b = (np.array(x) for x in zip(*known, strict=True))
         shuffled = answer.shuffled[a, b].mean(axis=0)
-        row = _row(score[a, b, 0].mean(), resampled[a, b].mean(axis=0), shuffled, chance)
-        row |= _selectivity(row["score"], resampled[a, b].mean(axis=0), mean_of_defined(control[a, b]),
+        boot = mean_of_defined(resampled[a, b], axis=0)
+        row = _row(score[a, b, 0].mean(), boot, shuffled, chance)
+        row |= _selectivity(row["score"], boot, mean_of_defined(control[a, b]),
                             mean_of_defined(controls[a, b], axis=0))  # fmt: skip
         if pairs == "across" or (pairs == "one" and name_a != name_b and not of_language):
             own = [within[k] for k in b.tolist()]
-            row |= _transfer(score[a, b, 0].mean(), resampled[a, b].mean(axis=0), own, chance)
+            row |= _transfer(score[a, b, 0].mean(), boot, own, chance)
         row |= {"pairs": pairs, "language_a": name_a, "language_b": name_b, "n": labels.shape[1],
-                "n_classes": n_classes, "accuracy": right[a, b].mean(), "majority": _majority(labels[b])}  # fmt: skip
+                "n_pairs": len(known), "n_classes": n_classes, "accuracy": right[a, b].mean(),
+                "majority": _majority(labels[b])}  # fmt: skip
         found.append((row, shuffled))
     if of_language:
         found.append(_together(answer, question, weights))
@@ -174,8 +179,9 @@ def _together(answer: Answered, question: Question, weights: Floats) -> tuple[di
     resampled = balanced_accuracy(*flat, n_classes, np.tile(weights, (1, n_languages)))[0]
     row = _row(score, resampled, answer.shuffled_all[0], 1 / n_classes)
     right = answer.predicted[0] == labels
-    row |= {"pairs": "all", "language_a": "*", "language_b": "*", "n": labels.shape[1], "n_classes": n_classes,
-            "accuracy": float(right.mean()), "majority": _majority(labels)}  # fmt: skip
+    row |= {"pairs": "all", "language_a": "*", "language_b": "*", "n": labels.shape[1],
+            "n_pairs": n_languages, "n_classes": n_classes, "accuracy": float(right.mean()),
+            "majority": _majority(labels)}  # fmt: skip
     return row, answer.shuffled_all[0]
 
 

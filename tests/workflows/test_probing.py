@@ -8,6 +8,7 @@ import babelscope as bs
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
 from tests.analyses.planted import write_store
+from tests.analyses.test_transfer import store_of
 
 LANGUAGES = ("en", "de", "sw")
 
@@ -146,3 +147,16 @@ def test_description_lengths_tell_the_layers_apart(tmp_path):
     assert table.loc[1, "saved"].min() > 0.15
     assert table.loc[(1, "en"), "p"] == pytest.approx(0.05)
     assert (table["low"] <= table["compression"]).all()
+
+
+def test_a_language_without_wrong_answers_is_left_out_of_the_means(tmp_path):
+    right = {"en": [1.0] * 60, "de": [i % 2 for i in range(60)], "sw": [i % 3 > 0 for i in range(60)]}
+    store = store_of(tmp_path, right)
+    found = bs.probe(store, "correct", sites=["resid.post"], variants=["raw"], permutations=19, n_boot=50)
+    table = found["probe"].table.query("layer == 0")
+    one = table[table["pairs"] == "one"].set_index(["language_a", "language_b"])
+    assert np.isnan(one.loc[("de", "en"), "score"])
+    assert one.loc[("de", "en"), "verdict"] == "not testable with this data"
+    means = table[table["pairs"] != "one"].set_index("pairs")
+    assert means["n_pairs"].to_dict() == {"within": 2, "across": 4}
+    assert means[["score", "low", "high", "null", "p"]].notna().all(axis=None)
