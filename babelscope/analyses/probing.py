@@ -27,8 +27,8 @@ from babelscope.schema import Site
 COLUMNS = (
     "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_pairs",
     "n_classes", "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority",
-    "control", "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p", "q",
-    "p_max", "verdict",
+    "control", "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p",
+    "q", "p_max", "verdict",
 )  # fmt: skip
 
 # Rows that are corrected together: layers and pairs of languages of one kind.
