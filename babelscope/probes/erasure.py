@@ -53,7 +53,7 @@ class Eraser:
         return values - ((values - self.mean) @ self.right.T) @ self.left.T
 
     def arrays(self) -> dict[str, Floats]:
-        """What `from_arrays` needs, as `numpy.savez(path, **eraser.arrays())` writes it without pickle."""
+        """What `from_arrays` needs, as `numpy.savez(path, **eraser.arrays())` writes it."""
         return {"mean": self.mean, "left": self.left, "right": self.right, "shrinkage": np.asarray(self.shrinkage)}
 
     @classmethod

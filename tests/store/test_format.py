@@ -52,7 +52,7 @@ def test_the_tables_of_the_document_name_every_dataset_and_no_other(tmp_path):
     prompts = make_prompts()
     fill(
         tmp_path / "s.acts",
-        make_plan(prompts, positions=(LAST, ALL, WORDS), answers="texts", continuation=3),
+        make_plan(prompts, positions=(LAST, ALL, WORDS), answers="texts", spellings=True, continuation=3),
         prompts,
         failed={"sw": (2,)},
     )
@@ -77,7 +77,7 @@ def test_the_tables_of_the_document_name_every_dataset_and_no_other(tmp_path):
     table = "\n".join(line.split("|")[1] for line in shards_and_items.splitlines() if line.startswith("| `"))
     named = set(re.findall(r"`([^`]+)`", table)) - set(json.loads((tmp_path / "s.acts/store.json").read_text()))
     # Coordinates of axes, described in the text.
-    scales = {"answers/item", "answers/option"} | {
+    scales = {"answers/item", "answers/option", "answers/spelling"} | {
         f"SITE.POSITION/{n}" for n in ("item", "token", "word", "row_splits", "head", "dim")
     }
     assert found - scales == named
