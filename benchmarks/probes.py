@@ -83,9 +83,11 @@ def main():
     target = Target("label", "item", tuple("abcd"), labels)
     folds = item_folds(np.arange(asked.items), labels[0], FOLDS, 0)
     nothing = np.empty((0, *labels.shape), dtype=np.int64)
-    shuffled = shuffled_labels(labels, asked.permutations, rng, of_items=True)
+    shuffled = shuffled_labels(labels, np.arange(asked.items), asked.permutations, rng, of_items=True)
     languages = tuple(f"l{k}" for k in range(LANGUAGES))
-    plain, full = (Question(target, languages, folds, s, nothing, 0) for s in (nothing, shuffled))
+    plain, full = (
+        Question(target, languages, folds, np.arange(asked.items), s, nothing, 0) for s in (nothing, shuffled)
+    )
     alphas = tuple(10.0 ** np.arange(-3, 3) * asked.dim)
     makers = {
         "ridge": lambda: make_pipeline(StandardScaler(), RidgeClassifierCV(alphas)),

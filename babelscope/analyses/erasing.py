@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from babelscope.analyses.probing import Place
-from babelscope.analyses.statistics import Floats, benjamini_hochberg, bootstrap_weights, paired, stream, verdicts
+from babelscope.analyses.probing import Place, group_weights
+from babelscope.analyses.statistics import Floats, benjamini_hochberg, paired, stream, verdicts
 from babelscope.probes.grid import Answered, Question
 
 COLUMNS = (
@@ -51,7 +51,7 @@ def erasure_table(
         item by item, q over the layers of a value. For `language` the eraser is fitted on one half of the items and the
         probe on the other, before and after: with fewer items than units it finds some of the language again.
     """
-    weights = bootstrap_weights(len(target.folds), n_boot, stream(seed, "erasure", "bootstrap"))
+    weights = group_weights(target.groups, n_boot, stream(seed, "erasure", "bootstrap"))
     n_classes, n_languages = len(target.target.classes), len(target.languages)
     of_fold = 1 / np.mean([(target.folds == fold).sum() for fold in np.unique(target.folds)])
     rows: list[dict[str, Any]] = []
@@ -64,7 +64,8 @@ def erasure_table(
             "retrieval": (layer.found, float(of_fold)),
         }
         for name, ((before, after), chance) in values.items():
-            found = paired(before, after, weights, n_perm=n_perm, level=0.95, rng=stream(seed, "erasure", name))
+            found = paired(before, after, weights, n_perm=n_perm, level=0.95, rng=stream(seed, "erasure", name),
+                           groups=target.groups)  # fmt: skip
             rows.append({
                 "site": place.site.name, "layer": place.site.layer, "position": place.position, "value": name,
                 "n": int(found.n_a), "n_units": layer.n_units, "before": np.nanmean(before),

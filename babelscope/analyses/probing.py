@@ -25,7 +25,8 @@ from babelscope.probes.grid import Answered, Question, balanced_accuracy
 from babelscope.schema import Site
 
 COLUMNS = (
-    "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_pairs",
+    "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_groups",
+    "n_pairs",
     "n_classes", "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority",
     "control", "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p",
     "q", "p_max", "verdict",
@@ -60,11 +61,12 @@ def probe_table(
     Returns
     -------
     DataFrame
-        `COLUMNS`. Intervals resample items; p is that of the score among shuffled labels, q Benjamini-Hochberg and
-        p_max the family-wise one over the layers and pairs of a kind. Means are over the `n_pairs` pairs of languages
-        for which the score is defined, those with every class in the language of the test.
+        `COLUMNS`. Intervals resample items, or the `n_groups` groups of items that belong together; p is that of the
+        score among shuffled labels, NaN where that would say nothing (`script`); q is Benjamini-Hochberg and p_max the
+        family-wise one over the layers and pairs of a kind. p_max decides the verdict. Means are over the `n_pairs`
+        pairs of languages for which the score is defined, those with every class in the language of the test.
     """
-    weights = bootstrap_weights(question.target.codes.shape[1], n_boot, stream(seed, "probe", "bootstrap"))
+    weights = group_weights(question.groups, n_boot, stream(seed, "probe", "bootstrap"))
     about = {"target": question.target.name, "probe": probe}
     rows: list[dict[str, Any]] = []
     drawn: list[Floats] = []
@@ -79,16 +81,37 @@ def probe_table(
                 drawn.append(shuffled)
     table = pd.DataFrame(rows)
     table["layer"] = pd.array(table["layer"].tolist(), dtype="Int64")
-    table["p"] = [float(permutation_p(s, d)) for s, d in zip(table["score"].to_numpy(float), drawn, strict=True)]
+    table["n_groups"] = len(np.unique(question.groups))
+    table["p"] = [_p(s, d, question) for s, d in zip(table["score"].to_numpy(float), drawn, strict=True)]
     keys = [table[name] for name in FAMILY]
     table["q"] = table.groupby(keys, sort=False)["p"].transform(benjamini_hochberg)
     table["p_max"] = np.nan
     for _, places in table.groupby(keys, sort=False).indices.items():
         stacked = np.stack([drawn[i] for i in places])
-        table.loc[places, "p_max"] = max_t(table["score"].to_numpy(float)[places], stacked)
-    table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["q"], table["n"])
+        observed = table["score"].where(table["p"].notna()).to_numpy(float)[places]
+        table.loc[places, "p_max"] = max_t(observed, stacked)
+    # Many layers and pairs are tested by few shuffles: the least q of one good layer would be layers / (1 + shuffles).
+    table["verdict"] = verdicts(table["gap"], table["gap_low"], table["gap_high"], table["p_max"], table["n_groups"])
     # Where labels tell languages apart there is no transfer, and no control.
     return table.reindex(columns=list(COLUMNS))
+
+
+def group_weights(groups: NDArray[np.int64], n_boot: int, rng: np.random.Generator) -> Floats:
+    """How often each item is in a resample of groups, (resample, item)."""
+    names, place = np.unique(groups, return_inverse=True)
+    return bootstrap_weights(len(names), n_boot, rng)[:, place]
+
+
+def _p(score: float, shuffled: Floats, question: Question) -> float:
+    """P of a score among shuffled labels; NaN where nothing could be told by it.
+
+    That is where all scores are the same, as of activations that do not vary, and where languages share a label, as a
+    script: shuffled within items, they tell only that languages differ, whatever it is that they share.
+    """
+    shared = question.target.scope == "language" and len(question.target.classes) < len(question.languages)
+    if shared or not len(shuffled) or (shuffled == score).all():
+        return float("nan")
+    return float(permutation_p(np.float64(score), shuffled))
 
 
 def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[dict[str, Any], Floats]]:

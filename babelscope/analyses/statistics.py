@@ -225,7 +225,10 @@ def contrast(
     return Contrast(estimate[..., 0], low, high, p, np.asarray(n_a), np.asarray(n_b))
 
 
-def paired(a: Floats, b: Floats, weights: Floats, *, n_perm: int, level: float, rng: np.random.Generator) -> Contrast:
+def paired(
+    a: Floats, b: Floats, weights: Floats, *, n_perm: int, level: float, rng: np.random.Generator,
+    groups: NDArray[np.int64] | None = None,
+) -> Contrast:  # fmt: skip
     """Mean of `b` minus `a` over the same items, as before and after.
 
     The interval resamples items, which keep both of their values. The p is two-sided and flips the signs of the
@@ -237,10 +240,13 @@ def paired(a: Floats, b: Floats, weights: Floats, *, n_perm: int, level: float, 
         (..., item), NaN where undefined; an item counts where both are defined.
     weights : ndarray
         (resample, item).
+    groups : ndarray of int64, optional
+        (item,): items that belong together, whose signs flip together.
     """
     change = b - a
     low, high = interval(resampled_means(change, weights), level)
-    signs = rng.choice(np.array([-1.0, 1.0]), size=(n_perm, change.shape[-1]))
+    place = np.arange(change.shape[-1]) if groups is None else np.unique(groups, return_inverse=True)[1]
+    signs = rng.choice(np.array([-1.0, 1.0]), size=(n_perm, int(place.max(initial=-1)) + 1))[:, place]
     defined = ~np.isnan(change)
     n = np.asarray(np.count_nonzero(defined, axis=-1))
     flipped = share(np.where(defined, change, 0.0) @ signs.T, n[..., None])

@@ -73,24 +73,53 @@ def _quietly(splitter: StratifiedGroupKFold, labels: Codes, groups: Codes) -> li
         return list(splitter.split(np.zeros(len(labels)), labels, groups))
 
 
-def shuffled_labels(labels: Codes, n_perm: int, rng: np.random.Generator, *, of_items: bool) -> Codes:
-    """Shuffled labels (permutation, language, item).
+def shuffled_labels(labels: Codes, groups: Codes, n_perm: int, rng: np.random.Generator, *, of_items: bool) -> Codes:
+    """Shuffled labels (permutation, language, item); what belongs together is shuffled together.
+
+    Items of a group are not independent, and swapped one by one they would look as if they were: p would be too small.
 
     Parameters
     ----------
     labels : ndarray of int64
         (language, item).
+    groups : ndarray of int64
+        (item,): of `item_groups`.
     n_perm : int
     rng : Generator
     of_items : bool
-        Whether items swap their labels, in all languages alike, so that what languages have in common stays; else
-        the languages of each item do, as for labels that tell languages apart.
+        Whether items swap their labels, in all languages alike, so that what languages have in common stays: groups
+        that have one label swap it with each other; where labels differ within groups, groups of one size swap all of
+        their labels, in a random order within the group. Else the languages of each item swap theirs, alike in the
+        items of a group, as for labels that tell languages apart.
     """
-    n_languages, n_items = labels.shape
-    found = np.empty((n_perm, n_languages, n_items), dtype=np.int64)
+    found = np.empty((n_perm, *labels.shape), dtype=np.int64)
+    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    first = np.array([places[0] for places in members])
+    place = np.searchsorted(np.unique(groups), groups)
+    constant = all((labels[:, places] == labels[:, places[:1]]).all() for places in members)
     for k in range(n_perm):
-        found[k] = labels[:, rng.permutation(n_items)] if of_items else rng.permuted(labels, axis=0)
+        if not of_items:
+            order = rng.permuted(_ranks(labels.shape[0], len(members)), axis=0)
+            found[k] = np.take_along_axis(labels, order[:, place], axis=0)
+        elif constant:
+            found[k] = labels[:, first[rng.permutation(len(members))]][:, place]
+        else:
+            found[k] = labels[:, _swapped(members, rng)]
     return found
+
+
+def _ranks(n: int, columns: int) -> Codes:
+    return np.repeat(np.arange(n)[:, None], columns, axis=1)
+
+
+def _swapped(members: Sequence[Codes], rng: np.random.Generator) -> Codes:
+    """Where each item takes its label from: another group of the same size, in a random order."""
+    source = np.empty(sum(map(len, members)), dtype=np.int64)
+    for size in {len(places) for places in members}:
+        alike = [places for places in members if len(places) == size]
+        for places, other in zip(alike, rng.permutation(len(alike)), strict=True):
+            source[places] = rng.permutation(alike[other])
+    return source
 
 
 def type_labels(types: Sequence[Hashable], labels: Codes, n: int, rng: np.random.Generator) -> Codes:

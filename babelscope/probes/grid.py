@@ -30,6 +30,8 @@ class Question:
     languages : tuple of str
     folds : ndarray of int64
         (item,): fold in which an item is tested.
+    groups : ndarray of int64
+        (item,): items that belong together, which are never split and count as one for p and intervals.
     shuffled : ndarray of int64
         (permutation, language, item).
     controls : ndarray of int64
@@ -47,6 +49,7 @@ class Question:
     target: Target
     languages: tuple[str, ...]
     folds: Codes
+    groups: Codes
     shuffled: Codes
     controls: Codes
     n_seen: int

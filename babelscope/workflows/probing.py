@@ -219,12 +219,12 @@ def _question(
     # Only an item has one label that could be spread evenly; that of its first language stands for the others.
     tested = item_folds(groups, asked.codes[0], folds, study.seed)
     rng = stream(study.seed, "probe", asked.name)
-    shuffled = shuffled_labels(asked.codes, permutations, rng, of_items=asked.scope != "language")
+    shuffled = shuffled_labels(asked.codes, groups, permutations, rng, of_items=asked.scope != "language")
     controls = np.empty((0, *asked.codes.shape), dtype=np.int64)
     if control and control != "item":
         controls = type_labels(_column(study, control, items), asked.codes, CONTROLS, rng)
     seen = 0 if len(controls) or asked.scope == "language" else min(CONTROLS, permutations)
-    return Question(asked, study.languages, tested, shuffled, controls, seen)
+    return Question(asked, study.languages, tested, groups, shuffled, controls, seen)
 
 
 def _column(study: Study, name: str, items: tuple[str, ...]) -> list[object]:
@@ -249,7 +249,7 @@ def _language_question(question: Question) -> Question:
     codes = np.repeat(np.arange(n)[:, None], len(question.folds), axis=1)
     nothing = np.empty((0, *codes.shape), dtype=np.int64)
     target = Target("language", "language", question.languages, codes)
-    return Question(target, question.languages, question.folds, nothing, nothing, 0, halves=True)
+    return Question(target, question.languages, question.folds, question.groups, nothing, nothing, 0, halves=True)
 
 
 def _all_layers(studies: Sequence[Study], asked: Asked) -> dict[Place, Probed]:

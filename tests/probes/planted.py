@@ -38,7 +38,8 @@ def question(codes, *, scope="item", n_perm=39, n_seen=20, folds=5, control=None
         target,
         LANGUAGES[: len(codes)],
         item_folds(groups, codes[0], folds, seed),
-        shuffled_labels(codes, n_perm, rng, of_items=scope != "language"),
+        groups,
+        shuffled_labels(codes, groups, n_perm, rng, of_items=scope != "language"),
         controls,
         0 if control is not None or scope == "language" else n_seen,
     )

@@ -46,10 +46,11 @@ def test_too_few_groups_are_refused():
 
 def test_shuffles_of_items_keep_what_languages_share_and_shuffles_of_languages_what_items_have():
     labels = np.stack([np.arange(12), np.arange(12) + 100])
-    of_items = shuffled_labels(labels, 4, np.random.default_rng(0), of_items=True)
+    alone = np.arange(12)
+    of_items = shuffled_labels(labels, alone, 4, np.random.default_rng(0), of_items=True)
     assert (of_items[:, 1] - of_items[:, 0] == 100).all()
     assert not (of_items[:, 0] == labels[0]).all()
-    of_languages = shuffled_labels(labels, 4, np.random.default_rng(0), of_items=False)
+    of_languages = shuffled_labels(labels, alone, 4, np.random.default_rng(0), of_items=False)
     assert (of_languages.sum(axis=1) == labels.sum(axis=0)).all()
     assert not (of_languages == labels).all()
 
@@ -62,3 +63,19 @@ def test_control_labels_are_equal_for_a_type_in_all_languages():
     assert (drawn[:, 0] == drawn[:, 2]).all()
     assert (drawn[:, 0, :4] == drawn[:, 0, 4:8]).all()
     assert 0.35 < drawn.mean() < 0.65
+
+
+def test_groups_are_shuffled_as_wholes():
+    groups = np.repeat(np.arange(6), 3)
+    rng = np.random.default_rng(0)
+    one_label = np.repeat([0, 1, 0, 1, 1, 0], 3)[None]
+    for shuffled in shuffled_labels(one_label, groups, 20, rng, of_items=True)[:, 0]:
+        assert all(len(set(shuffled[groups == g].tolist())) == 1 for g in range(6))
+        assert shuffled.sum() == one_label.sum()
+    own = np.arange(18)[None]
+    for shuffled in shuffled_labels(own, groups, 20, rng, of_items=True)[:, 0]:
+        assert sorted(shuffled.tolist()) == list(range(18))
+        assert all(len({x // 3 for x in shuffled[groups == g].tolist()}) == 1 for g in range(6))
+    spoken = np.tile(np.arange(3)[:, None], (1, 18))
+    for shuffled in shuffled_labels(spoken, groups, 20, rng, of_items=False):
+        assert all((shuffled[:, groups == g] == shuffled[:, groups == g][:, :1]).all() for g in range(6))

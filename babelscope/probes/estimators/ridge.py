@@ -71,7 +71,7 @@ class Ridge:
         means = np.einsum("rbm,rbc->bmc", targets, predicted, optimize=True) / np.maximum(sizes, 1)[:, :, None]
         # |prediction - mean|^2 is smallest where 2 prediction . mean - |mean|^2 is largest: linear in the row.
         slopes = (fitted / s[:, None]).reshape(len(s), *sizes.shape)
-        weights = np.einsum("kbc,bmc->kbm", slopes, 2 * means, optimize=True).reshape(len(s), -1)
+        weights = np.einsum("kbc,bmc->kbm", slopes, 2 * means, optimize=True).reshape(len(s), sizes.size)
         return center, Vt.T, weights, np.where(sizes == 0, -np.inf, -(means**2).sum(axis=2))
 
 
