@@ -86,7 +86,7 @@ def main():
     shuffled = shuffled_labels(labels, np.arange(asked.items), asked.permutations, rng, of_items=True)
     languages = tuple(f"l{k}" for k in range(LANGUAGES))
     plain, full = (
-        Question(target, languages, folds, np.arange(asked.items), s, nothing, 0) for s in (nothing, shuffled)
+        Question(target, languages, folds, np.arange(asked.items), s, nothing, nothing) for s in (nothing, shuffled)
     )
     alphas = tuple(10.0 ** np.arange(-3, 3) * asked.dim)
     makers = {

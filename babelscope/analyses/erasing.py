@@ -46,7 +46,7 @@ def erasure_table(
     Returns
     -------
     DataFrame
-        One row per layer and value. `language`, `target within` and `target across` are shares predicted right;
+        One row per layer and value. `language`, `target within` and `target across` are balanced accuracies;
         `change` is after less before, over the same items: interval by bootstrap over items, p by flipping signs
         item by item, q over the layers of a value. For `language` the eraser is fitted on one half of the items and the
         probe on the other, before and after: with fewer items than units it finds some of the language again.
@@ -85,5 +85,20 @@ def _right(answers: tuple[Answered, Answered], question: Question, *, across: bo
     chosen = ~own if across else own
     if question.trained == ("*",):
         chosen = np.ones((1, len(question.languages)), dtype=bool)
-    before, after = ((a.predicted == question.target.codes)[chosen].mean(axis=0) for a in answers)
+    else:
+        chosen = chosen & question.usable[:, None] & question.usable[None]
+    if not chosen.any():
+        nothing = np.full(len(question.folds), np.nan)
+        return nothing, nothing
+    weights = _weights(question)
+    before, after = (((a.predicted == question.target.codes) * weights)[chosen].mean(axis=0) for a in answers)
     return before, after
+
+
+def _weights(question: Question) -> Floats:
+    """What a row counts, (language, item): classes count alike within a language, so that chance is 1 / classes."""
+    codes, n_classes = question.target.codes, len(question.target.classes)
+    if question.target.scope == "language":
+        return np.ones(codes.shape)
+    sizes = np.stack([np.bincount(row, minlength=n_classes) for row in codes])
+    return np.asarray(codes.shape[1] / (n_classes * np.take_along_axis(sizes, codes, axis=1)), np.float64)

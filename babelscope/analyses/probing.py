@@ -28,8 +28,8 @@ COLUMNS = (
     "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_groups",
     "n_pairs",
     "n_classes", "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority",
-    "control", "selectivity", "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p",
-    "q", "p_max", "verdict",
+    "recognition", "control", "selectivity", "selectivity_low", "selectivity_high", "transfer",
+    "transfer_low", "transfer_high", "p", "q", "p_max", "verdict",
 )  # fmt: skip
 
 # Rows that are corrected together: layers and pairs of languages of one kind.
@@ -53,10 +53,12 @@ def probe_table(
     Score is balanced accuracy, the mean over classes of the share predicted right, on items that the probe was not
     fitted on, in any language. `pairs` says what a row is: "one" pair of the language of the fit and that of the test,
     the mean "within" languages or "across" two, or "all" languages fitted at once. `null` is the score with shuffled
-    labels, to which the probe was fitted anew; `control` that of random labels that items, or types of them, have in
-    all languages (Hewitt and Liang 2019, arXiv:1909.03368), of items that the probe was fitted on in another language;
-    `selectivity` is score less control. `transfer` is (score - chance) across over that within the language of the
-    test, NaN where the latter is not above chance.
+    labels, to which the probe was fitted anew. `control` is the score of random labels of types of items, the same in
+    all languages (Hewitt and Liang 2019, arXiv:1909.03368), on items that the probe was not fitted on either, and
+    `selectivity` is score less control. `recognition` is the score of a random label of each item, the same in all
+    languages, on items that the probe was fitted on in another language: how well it could remember them, had they
+    leaked. `transfer` is (score - chance) across over that within the language of the test, NaN where the latter is not
+    above chance.
 
     Returns
     -------
@@ -64,7 +66,8 @@ def probe_table(
         `COLUMNS`. Intervals resample items, or the `n_groups` groups of items that belong together; p is that of the
         score among shuffled labels, NaN where that would say nothing (`script`); q is Benjamini-Hochberg and p_max the
         family-wise one over the layers and pairs of a kind. p_max decides the verdict. Means are over the `n_pairs`
-        pairs of languages for which the score is defined, those with every class in the language of the test.
+        pairs of languages for which the score is defined: in both languages every class has as many items as there are
+        folds, and some in the training items of each fold.
     """
     weights = group_weights(question.groups, n_boot, stream(seed, "probe", "bootstrap"))
     about = {"target": question.target.name, "probe": probe}
@@ -111,7 +114,7 @@ def _p(score: float, shuffled: Floats, question: Question) -> float:
     shared = question.target.scope == "language" and len(question.target.classes) < len(question.languages)
     if shared or not len(shuffled) or (shuffled == score).all():
         return float("nan")
-    return float(permutation_p(np.float64(score), shuffled))
+    return float(permutation_p(np.array(score), shuffled))
 
 
 def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[dict[str, Any], Floats]]:
@@ -122,8 +125,12 @@ def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[
     right = (answer.predicted == labels).astype(np.float64)  # (trained, language, item)
     ones = np.ones((1, labels.shape[1]))
     score, resampled = (_scores(answer.predicted, labels, n_classes, w, of_language) for w in (ones, weights))
+    if not of_language:
+        lacking = ~question.usable
+        score[lacking], resampled[lacking] = np.nan, np.nan
+        score[:, lacking], resampled[:, lacking] = np.nan, np.nan
     controls = resampled_means(answer.control, weights)
-    control = mean_of_defined(answer.control)
+    control, recognition = mean_of_defined(answer.control), mean_of_defined(answer.recognized)
     places = [(a, b) for a in range(len(question.trained)) for b in range(len(question.languages))]
     kinds = {("one", *_named(question, a, b)): [(a, b)] for a, b in places}
     if not of_language:
@@ -133,14 +140,15 @@ def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[
     found = []
     within = {b: (score[b, b, 0], resampled[b, b]) for b in range(len(question.languages))} if not of_language else {}
     for (pairs, name_a, name_b), cells in kinds.items():
-        # Where all answers of a language are right, no probe of `correct` can be scored: means are over the others.
+        # Where hardly an answer of a language is wrong, `correct` cannot be learned or scored.
         known = [cell for cell in cells if not np.isnan(score[cell][0])] or cells[:1]
         a, b = (np.array(x) for x in zip(*known, strict=True))
         shuffled = answer.shuffled[a, b].mean(axis=0)
-        boot = mean_of_defined(resampled[a, b], axis=0)
+        boot = resampled[a, b].mean(axis=0)
         row = _row(score[a, b, 0].mean(), boot, shuffled, chance)
         row |= _selectivity(row["score"], boot, mean_of_defined(control[a, b]),
                             mean_of_defined(controls[a, b], axis=0))  # fmt: skip
+        row["recognition"] = float(mean_of_defined(recognition[a, b]))
         if pairs == "across" or (pairs == "one" and name_a != name_b and not of_language):
             own = [within[k] for k in b.tolist()]
             row |= _transfer(score[a, b, 0].mean(), boot, own, chance)

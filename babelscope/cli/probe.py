@@ -29,10 +29,10 @@ def run(
         str | None, typer.Option(help="Item covariate, as fact: items that share it are never split.")
     ] = None,
     control: Annotated[
-        str | None, typer.Option(help="Item covariate: types of the control task. Default: the item.")
+        str | None, typer.Option(help="Item covariate: types of the control task, or none. Default: rule.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds of items.")] = 5,
-    permutations: Annotated[int, typer.Option(min=19, help="Shuffled labels, fitted anew.")] = 99,
+    permutations: Annotated[int, typer.Option(min=39, help="Shuffled labels, fitted anew.")] = 99,
     mdl: Annotated[bool, typer.Option("--mdl", help="Description lengths as well, by the online code.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and probes. Default: STORE.probes.")] = None,
     marked: Marked = "refuse",

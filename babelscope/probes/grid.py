@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from babelscope.probes.targets import Target
 Variant = str
 VARIANTS = ("raw", "centered", "erased")
 
-# Fitted in all languages at once, a probe sees at most so many rows: a decomposition costs their cube.
+# A probe sees at most so many rows, those of items drawn at random: a decomposition costs their cube.
 MOST_ROWS = 2000
 
 
@@ -35,13 +36,12 @@ class Question:
     shuffled : ndarray of int64
         (permutation, language, item).
     controls : ndarray of int64
-        (labeling, language, item): random labels per type, whose types occur in training and test; none where the
-        type is the item itself.
-    n_seen : int
-        So many of the shuffled labelings are the control task of items: they are asked for again in other languages
-        on the items that the probe was fitted on.
-    halves : bool
-        Whether what a variant takes from the rows is taken from one half of the items and the probe is fitted on the
+        (labeling, language, item): random labels per type of items, which come back in training and test; or none.
+    recognized : ndarray of int64
+        (labeling, language, item): a random label of each item, asked for on the items that the probe was fitted on; or
+        none.
+    halves : tuple of str
+        Variants that take what they take from the rows from one half of the items, while the probe is fitted on the
         other. Language that was erased from the very rows that a probe is fitted on is hidden from it by construction;
         whether it can be found again, only other items tell.
     """
@@ -52,8 +52,21 @@ class Question:
     groups: Codes
     shuffled: Codes
     controls: Codes
-    n_seen: int
-    halves: bool = False
+    recognized: Codes
+    halves: tuple[Variant, ...] = ()
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Languages (language,) with as many items of every class as there are folds, some to be fitted in each."""
+        codes, folds = self.target.codes, np.unique(self.folds)
+        fewest = np.full(len(codes), len(self.folds))
+        in_training = np.ones(len(codes), dtype=bool)
+        for k in range(len(self.target.classes)):
+            of_class = codes == k
+            fewest = np.minimum(fewest, of_class.sum(axis=1))
+            for fold in folds:
+                in_training &= of_class[:, self.folds != fold].any(axis=1)
+        return np.asarray((fewest >= len(folds)) & in_training)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -81,7 +94,10 @@ class Answered:
     shuffled_all : ndarray of float64
         (trained in, permutation): the same over the rows of all languages at once.
     control : ndarray of float64
-        (trained in, language, item): share of control labels that were predicted right; NaN where that says nothing.
+        (trained in, language, item): credit for control labels, with balanced accuracy as mean; NaN without.
+    recognized : ndarray of float64
+        (trained in, language, item): the same for labels of items that the probe was fitted on; NaN in the language of
+        the fit itself, where a probe repeats what it was shown.
     """
 
     variant: str
@@ -89,6 +105,7 @@ class Answered:
     shuffled: Floats
     shuffled_all: Floats
     control: Floats
+    recognized: Floats
 
 
 def balanced_accuracy(predicted: Codes, labels: Codes, n_classes: int, weights: Floats | None = None) -> Floats:
@@ -153,26 +170,47 @@ def _one_variant(X: Floats, question: Question, probe: Probe, variant: Variant) 
     labelings, trained = question.labelings, question.trained
     n_languages, n_items = question.target.codes.shape
     found = np.full((len(trained), len(labelings), n_languages, n_items), -1, dtype=np.int16)
-    seen = np.zeros((len(trained), n_languages, n_items))
-    controls = question.shuffled[: question.n_seen]
+    credit, asked = np.zeros((len(trained), n_languages, n_items)), np.zeros((len(trained), 1, n_items))
     for fold in np.unique(question.folds):
-        fitted_on = taken_from = question.folds != fold
-        if question.halves:
-            taken_from, fitted_on = _halves(fitted_on)
+        tested = question.folds == fold
+        fitted_on = taken_from = ~tested
+        if variant in question.halves:
+            taken_from, fitted_on = _halves(fitted_on, question.groups)
         rows = transformed(X, taken_from, variant)
         for a in range(len(trained)):
             languages = np.arange(n_languages) if trained == ("*",) else np.array([a])
             fit = _Fit(rows, languages, fitted_on, probe, len(question.target.classes))
-            tested = question.folds == fold
             found[a][:, :, tested] = fit.predictions(labelings, tested)
-            if len(controls):
-                again = fit.predictions(controls, fitted_on) == controls[:, :, fitted_on]
-                seen[a][:, fitted_on] += again.mean(axis=0)
-    return _summed_up(variant, question, found, seen / (len(np.unique(question.folds)) - 1))
+            if len(question.recognized):
+                seen = np.isin(np.arange(n_items), fit.items)
+                labels = question.recognized[:, :, seen]
+                credit[a][:, seen] += _credit(fit.predictions(question.recognized, seen), labels)
+                asked[a][:, seen] += 1
+    recognized = credit / np.where(asked > 0, asked, np.nan)
+    if question.target.scope != "language":
+        recognized[range(len(trained)), range(len(trained))] = np.nan
+    return _summed_up(variant, question, found, recognized)
 
 
-def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], seen: Floats) -> Answered:
-    """Scores of the shuffled labels, and the control: types that were seen, or items that were."""
+def _credit(predicted: NDArray[Any], labels: Codes) -> Floats:
+    """Credit of every row, (language, item), of a mean that is balanced accuracy, averaged over the labelings.
+
+    Parameters
+    ----------
+    predicted, labels : ndarray
+        (labeling, language, item).
+    """
+    found = np.zeros(labels.shape[1:])
+    for said, row in zip(predicted, labels, strict=True):
+        for language, codes in enumerate(row):
+            sizes = np.bincount(codes)
+            weights = len(codes) / (np.count_nonzero(sizes) * np.maximum(sizes, 1))
+            found[language] += (said[language] == codes) * weights[codes]
+    return found / len(labels)
+
+
+def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], recognized: Floats) -> Answered:
+    """Scores of the shuffled labels, and credit of the control labels."""
     n_classes, n_shuffled = len(question.target.classes), len(question.shuffled)
     predicted, labels = found[:, 1 : 1 + n_shuffled].astype(np.int64), question.shuffled
     if question.target.scope == "language":
@@ -183,17 +221,13 @@ def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], s
     together = balanced_accuracy(
         predicted.reshape(*predicted.shape[:2], size), labels.reshape(len(labels), size), n_classes
     )
+    control = np.full_like(recognized, np.nan)
     if len(question.controls):
-        control = (found[:, 1 + n_shuffled :] == question.controls).mean(axis=1)
-    else:
-        control = seen if question.n_seen else np.full_like(seen, np.nan)
-        # Asked about the rows that it was fitted on, a probe repeats them: that says nothing.
-        places = range(len(question.trained))
-        if question.target.scope == "language":
-            control[:] = np.nan
-        else:
-            control[places, places] = np.nan
-    return Answered(variant, found[:, 0].astype(np.int64), by_language.transpose(0, 2, 1), together, control)
+        control = np.stack([_credit(said, question.controls) for said in found[:, 1 + n_shuffled :]])
+    if not len(question.recognized):
+        recognized = np.full_like(recognized, np.nan)
+    own = found[:, 0].astype(np.int64)
+    return Answered(variant, own, by_language.transpose(0, 2, 1), together, control, recognized)
 
 
 class _Fit:
@@ -202,9 +236,9 @@ class _Fit:
     def __init__(
         self, rows: Floats, languages: Codes, fitted_on: NDArray[np.bool_], probe: Probe, n_classes: int
     ) -> None:
-        self._languages, self._chosen = languages, _spread(np.flatnonzero(fitted_on), MOST_ROWS // len(languages))
+        self._languages, self.items = languages, _drawn(np.flatnonzero(fitted_on), MOST_ROWS // len(languages))
         self._rows, self._probe, self._n_classes = rows, probe, n_classes
-        train = rows[languages][:, self._chosen].reshape(-1, rows.shape[-1])
+        train = rows[languages][:, self.items].reshape(-1, rows.shape[-1])
         self._mean, self._scale = standards(train)
         self._train = (train - self._mean) / self._scale
         self._basis = basis_of(self._train, probe)
@@ -217,7 +251,7 @@ class _Fit:
         tests = (asked.reshape(-1, asked.shape[-1]) - self._mean) / self._scale
         if self._basis is not None:
             tests = tests @ self._basis
-        labels = labelings[:, self._languages][:, :, self._chosen].reshape(len(labelings), -1)
+        labels = labelings[:, self._languages][:, :, self.items].reshape(len(labelings), -1)
         predicted = self._probe.predictions(self._train, labels, self._n_classes, tests)
         return predicted.reshape(len(labelings), *asked.shape[:2])
 
@@ -235,19 +269,18 @@ def standards(train: Floats) -> tuple[Floats, Floats]:
     return mean, np.where(deviation > 1e-12 * np.maximum(1.0, np.abs(mean)), deviation, 1.0)
 
 
-def _spread(places: Codes, most: int) -> Codes:
-    """At most so many of the places, evenly."""
+def _drawn(places: Codes, most: int) -> Codes:
+    """At most so many of the places, drawn once and for all: the same in all layers."""
     if len(places) <= most:
         return places
-    return places[np.linspace(0, len(places) - 1, max(most, 1)).round().astype(np.int64)]
+    return np.sort(np.random.default_rng(0).permutation(places)[: max(most, 1)])
 
 
-def _halves(fitted_on: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Every other one of some items, and the rest."""
-    first, second = np.zeros_like(fitted_on), np.zeros_like(fitted_on)
-    places = np.flatnonzero(fitted_on)
-    first[places[::2]] = second[places[1::2]] = True
-    return first, second
+def _halves(fitted_on: NDArray[np.bool_], groups: Codes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """One half of the groups of some items, and the rest."""
+    names = np.random.default_rng(0).permutation(np.unique(groups[fitted_on]))
+    first = fitted_on & np.isin(groups, names[::2])
+    return first, fitted_on & ~first
 
 
 def transformed(X: Floats, fitted_on: NDArray[np.bool_], variant: Variant) -> Floats:

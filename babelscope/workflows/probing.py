@@ -19,7 +19,7 @@ from babelscope.analyses.statistics import stream
 from babelscope.analyses.study import Study, make_study
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.probes.folds import item_folds, item_groups, shuffled_labels, type_labels
-from babelscope.probes.grid import VARIANTS, Question
+from babelscope.probes.grid import MOST_ROWS, VARIANTS, Question
 from babelscope.probes.probe import chosen_probe
 from babelscope.probes.saved import FittedProbes, load_probes
 from babelscope.probes.targets import Target, target_of
@@ -34,9 +34,15 @@ __all__ = ["Probing", "load_probes", "probe"]
 # Labelings of the control task; an average over more changes little.
 CONTROLS = 20
 
+# Types of items for the control task where none is named, the first that varies.
+TYPES = ("rule", "subject", "template", "task")
+
+# With fewer shuffles than this, none of which reaches a score, its p is not below .05 once several layers count.
+FEWEST_SHUFFLES = 39
+
 # What a reader sees first.
-SHOWN = ("variant", "site", "layer", "pairs", "n", "score", "low", "high", "null", "control", "selectivity",
-         "transfer", "q", "verdict")  # fmt: skip
+SHOWN = ("variant", "site", "layer", "pairs", "n", "score", "low", "high", "null", "recognition", "control",
+         "selectivity", "transfer", "p_max", "verdict")  # fmt: skip
 
 
 def probe(
@@ -81,7 +87,8 @@ def probe(
     group : str, optional
         Item covariate, as `fact`: items that share it are tested in the same fold. Items with the same text always are.
     control : str, optional
-        Item covariate whose values are the types of the control task. Default: the item.
+        Item covariate whose values are the types of the control task, or "none". Default: rule, subject, template or
+        task, the first that varies and is not the target.
     folds : int
     permutations : int
         Shuffled labels, to which the probe is fitted anew.
@@ -99,6 +106,7 @@ def probe(
         For anything that the user can fix.
     """
     opened = store if isinstance(store, ActivationStore) else open_store(store)
+    _check(permutations, folds)
     estimator = chosen_probe(probe, settings)
     where = list(positions) if positions else [None]
     studies = [
@@ -107,21 +115,26 @@ def probe(
         for p in where
     ]  # fmt: skip
     study = studies[0]
+    if len(study.languages) < 2 and (target in ("language", "script") or "erased" in (variants or ())):
+        raise BabelScopeError("one language cannot be told apart or erased", "name two, as --languages en,de")
     asked, items = _labeled(study, target, folds)
     if asked.note:
         note(f"target {asked.name}: {asked.note}")
-    question = _question(study, asked, items, group=group, control=control, folds=folds, permutations=permutations)
+    question, types = _question(
+        study, asked, items, group=group, control=control, folds=folds, permutations=permutations
+    )
     kinds = _variants(variants, asked)
     language = None
     if "erased" in kinds and asked.scope == "language":
-        question = replace(question, halves=True)
+        question = replace(question, halves=("erased",))
     elif "erased" in kinds:
         language = _language_question(question)
     found = _all_layers(studies, Asked(question, language, estimator, kinds, items, mdl, seed))
     about = {
         **study.provenance(), "items": len(items), "target": asked.name, "classes": asked.classes, "note": asked.note,
         "probe": probe, "parameters": asdict(estimator), "source": estimator.info.source,  # type: ignore[call-overload]
-        "folds": folds, "permutations": permutations, "group": group, "control": control or "item",
+        "folds": folds, "permutations": permutations, "group": group, "control": types, "halves": question.halves,
+        "most_rows": MOST_ROWS,
         "split": "by item, the same folds in all languages; items with equal text together",
         "score": "balanced accuracy on items that the probe was not fitted on, in any language",
         "null": "the probe fitted anew to shuffled labels", "interval": "bootstrap over items, 95 %",
@@ -191,6 +204,15 @@ class Probing:
             return written + self.fitted.save(place)
 
 
+def _check(permutations: int, folds: int) -> None:
+    if permutations < FEWEST_SHUFFLES:
+        raise BabelScopeError(
+            f"{permutations} shuffles cannot tell a score from chance", f"ask for {FEWEST_SHUFFLES} or more"
+        )
+    if folds < 2:
+        raise BabelScopeError(f"{folds} folds leave nothing to test on", "ask for --folds 2 or more")
+
+
 def _labeled(study: Study, target: str, folds: int) -> tuple[Target, tuple[str, ...]]:
     """The target with a label for every row, and the items that have one in all languages."""
     items = tuple(sorted(study.items))
@@ -210,7 +232,7 @@ def _labeled(study: Study, target: str, folds: int) -> tuple[Target, tuple[str, 
 def _question(
     study: Study, asked: Target, items: tuple[str, ...], *, group: str | None, control: str | None, folds: int,
     permutations: int,
-) -> Question:  # fmt: skip
+) -> tuple[Question, str | None]:  # fmt: skip
     ties = [_column(study, group, items)] if group else []
     if study.store.has_texts:
         by_key = {(p.language, p.item): p.text for p in study.store.prompts.prompts}
@@ -220,11 +242,29 @@ def _question(
     tested = item_folds(groups, asked.codes[0], folds, study.seed)
     rng = stream(study.seed, "probe", asked.name)
     shuffled = shuffled_labels(asked.codes, groups, permutations, rng, of_items=asked.scope != "language")
-    controls = np.empty((0, *asked.codes.shape), dtype=np.int64)
-    if control and control != "item":
-        controls = type_labels(_column(study, control, items), asked.codes, CONTROLS, rng)
-    seen = 0 if len(controls) or asked.scope == "language" else min(CONTROLS, permutations)
-    return Question(asked, study.languages, tested, groups, shuffled, controls, seen)
+    nothing = np.empty((0, *asked.codes.shape), dtype=np.int64)
+    named = _control(study, control, asked)
+    controls = one_each = nothing
+    if named is not None:
+        controls = type_labels(_column(study, named, items), asked.codes, CONTROLS, rng)
+    if asked.scope != "language":
+        one_each = type_labels(range(len(items)), asked.codes, CONTROLS, rng)
+    question = Question(asked, study.languages, tested, groups, shuffled, controls, one_each)
+    if asked.scope != "language" and not question.usable.any():
+        raise BabelScopeError(
+            f"in no language has every class of {asked.name} {folds} items",
+            "capture more items, or ask for fewer folds",
+        )
+    return question, named
+
+
+def _control(study: Study, control: str | None, asked: Target) -> str | None:
+    """The covariate whose values are the types of the control task: the one asked for, else the first that varies."""
+    if control is not None:
+        return None if control == "none" else control.replace("-", "_")
+    covariates = study.store.covariates
+    target = asked.name.replace("-", "_")
+    return next((c for c in TYPES if c in covariates and c != target and covariates[c].nunique() > 1), None)
 
 
 def _column(study: Study, name: str, items: tuple[str, ...]) -> list[object]:
@@ -249,7 +289,10 @@ def _language_question(question: Question) -> Question:
     codes = np.repeat(np.arange(n)[:, None], len(question.folds), axis=1)
     nothing = np.empty((0, *codes.shape), dtype=np.int64)
     target = Target("language", "language", question.languages, codes)
-    return Question(target, question.languages, question.folds, question.groups, nothing, nothing, 0, halves=True)
+    halves = ("raw", "erased")
+    return Question(
+        target, question.languages, question.folds, question.groups, nothing, nothing, nothing, halves=halves
+    )
 
 
 def _all_layers(studies: Sequence[Study], asked: Asked) -> dict[Place, Probed]:

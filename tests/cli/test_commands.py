@@ -126,10 +126,10 @@ def test_the_languages_of_an_analysis_are_those_of_its_accuracy(store: Path) -> 
 
 
 def test_probe_writes_what_python_finds(cli: Cli, store: Path) -> None:
-    options = ["--target", "task", "--probe", "mass-mean", "--folds", 3, "--permutations", 19, "--jobs", 1]
+    options = ["--target", "task", "--probe", "mass-mean", "--folds", 3, "--permutations", 39, "--jobs", 1]
     done = cli("probe", store, *options, "--variant", "raw", "--out", "probed")
     assert done.code == 0, done.err
-    found = bs.probe(store, "task", probe="mass-mean", folds=3, permutations=19, variants=["raw"])
+    found = bs.probe(store, "task", probe="mass-mean", folds=3, permutations=39, variants=["raw"])
     assert found.summary() in done.out
     saved = pd.read_parquet("probed/tables/probe.parquet")
     pd.testing.assert_frame_equal(saved, found["probe"].table, check_exact=True)

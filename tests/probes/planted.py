@@ -41,5 +41,5 @@ def question(codes, *, scope="item", n_perm=39, n_seen=20, folds=5, control=None
         groups,
         shuffled_labels(codes, groups, n_perm, rng, of_items=scope != "language"),
         controls,
-        0 if control is not None or scope == "language" else n_seen,
+        type_labels(range(codes.shape[1]), codes, n_seen, rng) if n_seen and scope != "language" else controls[:0],
     )

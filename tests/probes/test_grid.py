@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from babelscope.errors import BabelScopeError
-from babelscope.probes.grid import answered, balanced_accuracy, centered, erased
+from babelscope.probes.grid import _credit, answered, balanced_accuracy, centered, erased
 from babelscope.probes.probe import chosen_probe
 from tests.probes.planted import item_codes, question, rows
 
@@ -66,7 +66,7 @@ def test_a_leak_between_languages_gives_nothing_away():
     found = one(X, asked)
     assert scores(found, codes).mean() == pytest.approx(1 / 3, abs=0.06)
     off = ~np.eye(3, dtype=bool)
-    assert found.control[off].mean() > 0.9  # what the probe could remember, had it seen the items
+    assert found.recognized[off].mean() > 0.9  # what the probe could remember, had it seen the items
 
 
 def test_items_with_the_same_text_are_no_leak_either():
@@ -108,11 +108,12 @@ def test_centering_and_erasing_take_nothing_from_the_items_tested():
 def test_languages_are_told_apart_until_they_are_erased():
     codes = np.tile(np.arange(3)[:, None], (1, 100))
     X = rows(codes, shared=1.0)
-    asked = replace(question(codes, scope="language"), halves=True)
+    asked = replace(question(codes, scope="language"), halves=("raw", "erased"))
     raw, without = answered(X, asked, chosen_probe("ridge"), ["raw", "erased"])
     assert (raw.predicted[0] == codes).mean() > 0.95
     assert (without.predicted[0] == codes).mean() < 0.55
     assert np.isnan(raw.control).all()
+    assert np.isnan(raw.recognized).all()
 
 
 def test_an_eraser_is_not_judged_by_the_rows_it_was_fitted_on():
@@ -120,7 +121,9 @@ def test_an_eraser_is_not_judged_by_the_rows_it_was_fitted_on():
     codes = np.tile(np.arange(3)[:, None], (1, 60))
     X = rows(codes, dim=200, shared=1.0)
     itself = answered(X, question(codes, scope="language"), chosen_probe("ridge"), ["erased"])[0]
-    others = answered(X, replace(question(codes, scope="language"), halves=True), chosen_probe("ridge"), ["erased"])[0]
+    others = answered(
+        X, replace(question(codes, scope="language"), halves=("raw", "erased")), chosen_probe("ridge"), ["erased"]
+    )[0]
     assert (itself.predicted[0] == codes).mean() < 0.45
     assert (others.predicted[0] == codes).mean() > 0.6
 
@@ -153,3 +156,37 @@ def test_values_that_are_not_finite_are_refused():
     X[0, 3, 2] = np.inf
     with pytest.raises(BabelScopeError, match="not finite"):
         one(X, question(codes))
+
+
+def test_constant_activations_are_no_crash_and_nothing_is_found():
+    codes = item_codes(n_items=30)
+    for name in ("ridge", "mass-mean"):
+        found = one(np.ones((3, 30, 4)), question(codes), name)
+        assert scores(found, codes) == pytest.approx(1 / 3)
+        assert (found.shuffled == found.shuffled[0, 0, 0]).all()
+
+
+def test_items_are_recognized_whatever_they_are_labeled_in_a_language():
+    """Labels of its own in each language say nothing about items: the control gives every item one label in all."""
+    rng = np.random.default_rng(0)
+    codes = np.stack([rng.permutation(np.arange(90) % 2) for _ in range(3)])
+    found = one(rows(codes, dim=200, identity=3.0), question(codes, scope="row"))
+    off = ~np.eye(3, dtype=bool)
+    assert found.recognized[off].mean() > 0.9
+    assert np.isnan(found.recognized[~off]).all()
+
+
+def test_credit_has_balanced_accuracy_as_its_mean():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((4, 2, 60)) < 0.15).astype(np.int64)
+    said = rng.integers(0, 2, labels.shape)
+    expected = balanced_accuracy(said, labels, 2).mean(axis=0)
+    assert _credit(said, labels).mean(axis=-1) == pytest.approx(expected)
+
+
+def test_a_language_with_hardly_a_row_of_a_class_is_not_usable():
+    codes = item_codes(n_items=60, n_classes=2)
+    codes[1] = 0
+    codes[2] = 0
+    codes[2, :3] = 1
+    assert question(codes, scope="row").usable.tolist() == [True, False, False]
