@@ -88,7 +88,7 @@ def probe(
         Item covariate, as `fact`: items that share it are tested in the same fold. Items with the same text always are.
     control : str, optional
         Item covariate whose values are the types of the control task, or "none". Default: rule, subject, template or
-        task, the first that varies and is not the target.
+        task, the first with twice as many values as the target has classes.
     folds : int
     permutations : int
         Shuffled labels, to which the probe is fitted anew.
@@ -264,7 +264,8 @@ def _control(study: Study, control: str | None, asked: Target) -> str | None:
         return None if control == "none" else control.replace("-", "_")
     covariates = study.store.covariates
     target = asked.name.replace("-", "_")
-    return next((c for c in TYPES if c in covariates and c != target and covariates[c].nunique() > 1), None)
+    enough = 2 * len(asked.classes)  # few types are told apart by anything
+    return next((c for c in TYPES if c in covariates and c != target and covariates[c].nunique() >= enough), None)
 
 
 def _column(study: Study, name: str, items: tuple[str, ...]) -> list[object]:
