@@ -8,9 +8,11 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from babelscope.analyses.probing import Place, probe_table
 from babelscope.errors import BabelScopeError
 from babelscope.probes.grid import _credit, answered, balanced_accuracy, centered, erased
 from babelscope.probes.probe import chosen_probe
+from babelscope.schema import Site
 from tests.probes.planted import item_codes, question, rows
 
 
@@ -190,3 +192,14 @@ def test_a_language_with_hardly_a_row_of_a_class_is_not_usable():
     codes[2] = 0
     codes[2, :3] = 1
     assert question(codes, scope="row").usable.tolist() == [True, False, False]
+
+
+def test_a_label_that_languages_share_has_a_score_and_no_verdict():
+    """Three languages that lie apart, in two scripts: every probe knows the script, whatever it is that they share."""
+    codes = np.tile(np.array([0, 0, 1])[:, None], (1, 60))
+    asked = question(codes, scope="language")
+    found = answered(rows(codes, offset=3.0), asked, chosen_probe("ridge"), ["raw"])
+    table = probe_table({Place(Site("resid.post", 0), "last"): found}, asked, probe="ridge", n_boot=50, seed=0)
+    assert table.set_index("pairs").loc["all", "score"] > 0.9
+    assert table["p"].isna().all()
+    assert set(table["verdict"]) == {"not testable with this data"}
