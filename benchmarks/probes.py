@@ -82,11 +82,13 @@ def main():
     X, labels = planted(asked.items, asked.dim, rng)
     target = Target("label", "item", tuple("abcd"), labels)
     folds = item_folds(np.arange(asked.items), labels[0], FOLDS, 0)
+    unknown = np.zeros(asked.items, dtype=bool)
     nothing = np.empty((0, *labels.shape), dtype=np.int64)
     shuffled = shuffled_labels(labels, np.arange(asked.items), asked.permutations, rng, of_items=True)
     languages = tuple(f"l{k}" for k in range(LANGUAGES))
     plain, full = (
-        Question(target, languages, folds, np.arange(asked.items), s, nothing, nothing) for s in (nothing, shuffled)
+        Question(target, languages, folds, np.arange(asked.items), s, nothing, unknown, nothing)
+        for s in (nothing, shuffled)
     )
     alphas = tuple(10.0 ** np.arange(-3, 3) * asked.dim)
     makers = {

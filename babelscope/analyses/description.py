@@ -9,8 +9,10 @@ from babelscope.analyses.probing import Place
 from babelscope.analyses.statistics import benjamini_hochberg
 from babelscope.probes.description_length import DescriptionLength
 
-COLUMNS = ("site", "layer", "position", "language", "n", "n_classes", "bits", "uniform_bits", "compression", "low",
-           "high", "null", "saved", "p", "q")  # fmt: skip
+COLUMNS = (
+    "site", "layer", "position", "language", "n", "n_classes", "bits", "uniform_bits", "compression", "worst_order",
+    "best_order", "null", "saved", "p", "q",
+)  # fmt: skip
 
 
 def description_table(found: Mapping[tuple[Place, str], DescriptionLength]) -> pd.DataFrame:
@@ -19,17 +21,17 @@ def description_table(found: Mapping[tuple[Place, str], DescriptionLength]) -> p
     Returns
     -------
     DataFrame
-        `compression` is uniform bits per bit, `low` and `high` its extremes over the orders of items: they say how
-        much the order matters, not how much the items that were drawn. `null` is the compression of shuffled labels,
-        `saved` the share of their bits that activations save, p that of a shuffle that takes no more bits, q over the
-        layers of a language.
+        `compression` is uniform bits per bit, `worst_order` and `best_order` its extremes over the orders of items:
+        they say how much the order matters, and are no interval over items. `n` counts groups of items that belong
+        together. `null` is the compression of shuffled labels, `saved` the share of their bits that activations save, p
+        that of a shuffle that takes no more bits, q over the layers of a language.
     """
     rows: list[dict[str, Any]] = [
         {
             "site": place.site.name, "layer": place.site.layer, "position": place.position, "language": language,
             "n": one.n_items, "n_classes": one.n_classes, "bits": one.bits, "uniform_bits": one.uniform_bits,
-            "compression": one.compression, "low": one.uniform_bits / one.per_ordering.max(),
-            "high": one.uniform_bits / one.per_ordering.min(), "null": one.null_compression, "saved": one.saved,
+            "compression": one.compression, "worst_order": one.uniform_bits / one.per_ordering.max(),
+            "best_order": one.uniform_bits / one.per_ordering.min(), "null": one.null_compression, "saved": one.saved,
             "p": one.p,
         }
         for (place, language), one in found.items()

@@ -26,10 +26,9 @@ from babelscope.schema import Site
 
 COLUMNS = (
     "target", "probe", "variant", "site", "layer", "position", "pairs", "language_a", "language_b", "n", "n_groups",
-    "n_pairs",
-    "n_classes", "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "accuracy", "majority",
-    "recognition", "control", "selectivity", "selectivity_low", "selectivity_high", "transfer",
-    "transfer_low", "transfer_high", "p", "q", "p_max", "verdict",
+    "n_pairs", "n_classes", "score", "low", "high", "chance", "null", "gap", "gap_low", "gap_high", "recognition",
+    "recognition_low", "recognition_high", "n_control", "control", "control_low", "control_high", "selectivity",
+    "selectivity_low", "selectivity_high", "transfer", "transfer_low", "transfer_high", "p", "q", "p_max", "verdict",
 )  # fmt: skip
 
 # Rows that are corrected together: layers and pairs of languages of one kind.
@@ -54,11 +53,11 @@ def probe_table(
     fitted on, in any language. `pairs` says what a row is: "one" pair of the language of the fit and that of the test,
     the mean "within" languages or "across" two, or "all" languages fitted at once. `null` is the score with shuffled
     labels, to which the probe was fitted anew. `control` is the score of random labels of types of items, the same in
-    all languages (Hewitt and Liang 2019, arXiv:1909.03368), on items that the probe was not fitted on either, and
-    `selectivity` is score less control. `recognition` is the score of a random label of each item, the same in all
-    languages, on items that the probe was fitted on in another language: how well it could remember them, had they
-    leaked. `transfer` is (score - chance) across over that within the language of the test, NaN where the latter is not
-    above chance.
+    all languages (Hewitt and Liang 2019, arXiv:1909.03368), on the `n_control` items that the probe was not fitted on
+    and whose type it was; `selectivity` is score less control. `recognition` is the score of a random label of each
+    item, the same in all languages, on items that the probe was fitted on in another language: how well it could
+    remember them, had they leaked. Nothing known gives `chance` to both. `transfer` is (score - chance) across over
+    that within the language of the test, NaN where the latter is not above chance.
 
     Returns
     -------
@@ -122,15 +121,15 @@ def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[
     labels, n_classes = question.target.codes, len(question.target.classes)
     chance = 1 / n_classes
     of_language = question.target.scope == "language"
-    right = (answer.predicted == labels).astype(np.float64)  # (trained, language, item)
     ones = np.ones((1, labels.shape[1]))
     score, resampled = (_scores(answer.predicted, labels, n_classes, w, of_language) for w in (ones, weights))
     if not of_language:
         lacking = ~question.usable
         score[lacking], resampled[lacking] = np.nan, np.nan
         score[:, lacking], resampled[:, lacking] = np.nan, np.nan
-    controls = resampled_means(answer.control, weights)
-    control, recognition = mean_of_defined(answer.control), mean_of_defined(answer.recognized)
+    beside = {name: (mean_of_defined(x), resampled_means(x, weights)) for name, x in (
+        ("recognition", answer.recognized), ("control", answer.control)
+    )}  # fmt: skip
     places = [(a, b) for a in range(len(question.trained)) for b in range(len(question.languages))]
     kinds = {("one", *_named(question, a, b)): [(a, b)] for a, b in places}
     if not of_language:
@@ -146,15 +145,16 @@ def _cells(answer: Answered, question: Question, weights: Floats) -> list[tuple[
         shuffled = answer.shuffled[a, b].mean(axis=0)
         boot = resampled[a, b].mean(axis=0)
         row = _row(score[a, b, 0].mean(), boot, shuffled, chance)
-        row |= _selectivity(row["score"], boot, mean_of_defined(control[a, b]),
-                            mean_of_defined(controls[a, b], axis=0))  # fmt: skip
-        row["recognition"] = float(mean_of_defined(recognition[a, b]))
+        for name, (value, drawn) in beside.items():
+            row |= _between(name, mean_of_defined(value[a, b]), mean_of_defined(drawn[a, b], axis=0))
+        controls = mean_of_defined(beside["control"][1][a, b], axis=0)
+        row |= _between("selectivity", row["score"] - row["control"], boot - controls)
         if pairs == "across" or (pairs == "one" and name_a != name_b and not of_language):
             own = [within[k] for k in b.tolist()]
             row |= _transfer(score[a, b, 0].mean(), boot, own, chance)
         row |= {"pairs": pairs, "language_a": name_a, "language_b": name_b, "n": labels.shape[1],
-                "n_pairs": len(known), "n_classes": n_classes, "accuracy": right[a, b].mean(),
-                "majority": _majority(labels[b])}  # fmt: skip
+                "n_pairs": len(known), "n_classes": n_classes,
+                "n_control": int((~np.isnan(answer.control[a, b])).any(axis=0).sum())}  # fmt: skip
         found.append((row, shuffled))
     if of_language:
         found.append(_together(answer, question, weights))
@@ -183,22 +183,17 @@ def _row(score: float, resampled: Floats, shuffled: Floats, chance: float) -> di
     }  # fmt: skip
 
 
-def _selectivity(score: float, resampled: Floats, control: Floats, controls: Floats) -> dict[str, Any]:
-    low, high = interval((resampled - controls)[None], LEVEL)
-    return {
-        "control": float(control), "selectivity": score - float(control), "selectivity_low": low[0],
-        "selectivity_high": high[0],
-    }  # fmt: skip
+def _between(name: str, value: Floats | float, resampled: Floats) -> dict[str, Any]:
+    low, high = interval(resampled[None], LEVEL)
+    return {name: float(value), f"{name}_low": low[0], f"{name}_high": high[0]}
 
 
 def _transfer(score: float, resampled: Floats, own: Sequence[tuple[float, Floats]], chance: float) -> dict[str, Any]:
     """(score - chance) across over within, where the language of the test can be read in that language at all."""
-    within, boot = np.mean([s for s, _ in own]), np.mean([r for _, r in own], axis=0)
+    within, boot = float(np.mean([s for s, _ in own])), np.mean([r for _, r in own], axis=0)
     if not interval(boot[None], LEVEL)[0][0] > chance:
         return {}
-    low, high = interval(share(resampled - chance, boot - chance)[None], LEVEL)
-    ratio = (score - chance) / (within - chance)
-    return {"transfer": float(ratio), "transfer_low": low[0], "transfer_high": high[0]}
+    return _between("transfer", (score - chance) / (within - chance), share(resampled - chance, boot - chance))
 
 
 def _together(answer: Answered, question: Question, weights: Floats) -> tuple[dict[str, Any], Floats]:
@@ -209,15 +204,9 @@ def _together(answer: Answered, question: Question, weights: Floats) -> tuple[di
     score = float(balanced_accuracy(*flat, n_classes)[0])
     resampled = balanced_accuracy(*flat, n_classes, np.tile(weights, (1, n_languages)))[0]
     row = _row(score, resampled, answer.shuffled_all[0], 1 / n_classes)
-    right = answer.predicted[0] == labels
-    row |= {"pairs": "all", "language_a": "*", "language_b": "*", "n": labels.shape[1],
-            "n_pairs": n_languages, "n_classes": n_classes, "accuracy": float(right.mean()),
-            "majority": _majority(labels)}  # fmt: skip
+    row |= {"pairs": "all", "language_a": "*", "language_b": "*", "n": labels.shape[1], "n_pairs": n_languages,
+            "n_classes": n_classes}  # fmt: skip
     return row, answer.shuffled_all[0]
-
-
-def _majority(labels: NDArray[np.int64]) -> float:
-    return float(np.bincount(labels.ravel()).max() / labels.size)
 
 
 def item_table(
@@ -230,13 +219,16 @@ def item_table(
     DataFrame
         item, language, site, layer, position, variant; `label` and `predicted` by the probe of the language itself
         ("*" where one was fitted in all); `within`, whether that is right, and `across`, the share of the probes of
-        other languages that are. Every prediction is of an item that the probe was not fitted on.
+        other languages that are; NaN where the table has no score. Every prediction is of an item that the probe was
+        not fitted on.
     """
     parts = []
     classes = np.array(question.target.classes, dtype=object)
     for place, answers in found.items():
         for answer in answers:
             right = (answer.predicted == question.target.codes).astype(np.float64)
+            if question.target.scope != "language":
+                right[~question.usable], right[:, ~question.usable] = np.nan, np.nan
             single = len(question.trained) == 1
             for k, language in enumerate(question.languages):
                 own = 0 if single else k
@@ -246,6 +238,6 @@ def item_table(
                     "layer": pd.array([place.site.layer] * len(items), dtype="Int64"), "position": place.position,
                     "variant": answer.variant, "label": classes[question.target.codes[k]],
                     "predicted": classes[answer.predicted[own, k]], "within": right[own, k],
-                    "across": others.mean(axis=0) if len(others) else np.nan,
+                    "across": mean_of_defined(others, axis=0),
                 }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
@@ -132,3 +133,11 @@ def type_labels(types: Sequence[Hashable], labels: Codes, n: int, rng: np.random
     place = np.array([names[name] for name in types])
     drawn = rng.choice(labels.ravel(), size=(n, len(names)))[:, None, place]
     return np.broadcast_to(drawn, (n, *labels.shape)).astype(np.int64)
+
+
+def comes_back(types: Sequence[Hashable | None], folds: Codes) -> NDArray[np.bool_]:
+    """Whether the type of each item (item,) is also that of an item in another fold; False for items without a type."""
+    of_type: dict[Hashable, set[int]] = {}
+    for name, fold in zip(types, folds.tolist(), strict=True):
+        of_type.setdefault(name, set()).add(fold)
+    return np.array([name is not None and len(of_type[name]) > 1 for name in types], dtype=bool)

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from babelscope.errors import BabelScopeError
-from babelscope.probes.erasure import fit_eraser
 from babelscope.probes.probe import Codes, Floats, Probe
 from babelscope.probes.targets import Target
-
-Variant = str
-VARIANTS = ("raw", "centered", "erased")
+from babelscope.probes.variants import Variant, transformed
 
 # A probe sees at most so many rows, those of items drawn at random: a decomposition costs their cube.
 MOST_ROWS = 2000
@@ -36,7 +33,9 @@ class Question:
     shuffled : ndarray of int64
         (permutation, language, item).
     controls : ndarray of int64
-        (labeling, language, item): random labels per type of items, which come back in training and test; or none.
+        (labeling, language, item): random labels per type of items, the same in all languages; or none.
+    comes_back : ndarray of bool
+        (item,): whether items of the same type are in other folds, so that their label can be known.
     recognized : ndarray of int64
         (labeling, language, item): a random label of each item, asked for on the items that the probe was fitted on; or
         none.
@@ -52,6 +51,7 @@ class Question:
     groups: Codes
     shuffled: Codes
     controls: Codes
+    comes_back: NDArray[np.bool_]
     recognized: Codes
     halves: tuple[Variant, ...] = ()
 
@@ -148,8 +148,8 @@ def answered(X: NDArray[np.generic], question: Question, probe: Probe, variants:
     question : Question
     probe : Probe
     variants : sequence of str
-        Of `VARIANTS`. What a variant takes from the rows (means, what to erase) is taken from the items that the probe
-        is fitted on, in the languages that it is tested in as well, but no label is.
+        Of `variants.VARIANTS`. What a variant takes from the rows (means, what to erase) is taken from the items that
+        the probe is fitted on, in the languages that it is tested in as well, but no label is.
 
     Raises
     ------
@@ -223,7 +223,9 @@ def _summed_up(variant: Variant, question: Question, found: NDArray[np.int16], r
     )
     control = np.full_like(recognized, np.nan)
     if len(question.controls):
-        control = np.stack([_credit(said, question.controls) for said in found[:, 1 + n_shuffled :]])
+        at = question.comes_back
+        for a, said in enumerate(found[:, 1 + n_shuffled :]):
+            control[a][:, at] = _credit(said[:, :, at], question.controls[:, :, at])
     if not len(question.recognized):
         recognized = np.full_like(recognized, np.nan)
     own = found[:, 0].astype(np.int64)
@@ -281,25 +283,3 @@ def _halves(fitted_on: NDArray[np.bool_], groups: Codes) -> tuple[NDArray[np.boo
     names = np.random.default_rng(0).permutation(np.unique(groups[fitted_on]))
     first = fitted_on & np.isin(groups, names[::2])
     return first, fitted_on & ~first
-
-
-def transformed(X: Floats, fitted_on: NDArray[np.bool_], variant: Variant) -> Floats:
-    """Rows (language, item, dim) as a variant has them, fitted on some items (item,)."""
-    if variant == "centered":
-        return centered(X, fitted_on)
-    return erased(X, fitted_on) if variant == "erased" else X
-
-
-def centered(X: Floats, fitted_on: NDArray[np.bool_]) -> Floats:
-    """Each language about the mean of its own items that a probe is fitted on, (language, item, dim)."""
-    found: Floats = X - X[:, fitted_on].mean(axis=1, keepdims=True)
-    return found
-
-
-def erased(X: Floats, fitted_on: NDArray[np.bool_]) -> Floats:
-    """Rows without what tells languages apart linearly, as found in the items that a probe is fitted on (LEACE)."""
-    n_languages, _, dim = X.shape
-    train = X[:, fitted_on]
-    labels = np.repeat(np.arange(n_languages), train.shape[1])
-    eraser = fit_eraser(train.reshape(-1, dim), labels)
-    return np.asarray(eraser(X.reshape(-1, dim)), np.float64).reshape(X.shape)

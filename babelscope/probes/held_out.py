@@ -4,8 +4,8 @@ from itertools import combinations
 
 import numpy as np
 
-from babelscope.probes.grid import Variant, transformed
 from babelscope.probes.probe import Codes, Floats
+from babelscope.probes.variants import Variant, transformed
 
 
 def held_out_gaps(X: Floats, folds: Codes, variant: Variant) -> tuple[Floats, Floats]:
@@ -18,7 +18,7 @@ def held_out_gaps(X: Floats, folds: Codes, variant: Variant) -> tuple[Floats, Fl
     folds : ndarray of int64
         (item,).
     variant : str
-        Of `grid.VARIANTS`, fitted on the items of the other folds.
+        Of `variants.VARIANTS`, fitted on the items of the other folds.
 
     Returns
     -------

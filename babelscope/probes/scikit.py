@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from babelscope.errors import BabelScopeError
-from babelscope.probes.probe import Floats, Layers
+from babelscope.probes.probe import Codes, Floats, Layers
+
+# Inverse penalty of the regression that describes labels.
+DESCRIPTION_C = 0.01
 
 
 def linear_layers(model: Any, n_classes: int) -> Layers:
@@ -41,3 +47,15 @@ def converged_or_not() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
+
+
+def frequency_logistic(X: Floats, labels: Codes) -> Pipeline:
+    """Logistic regression of standardized rows whose probabilities know how frequent the labels are.
+
+    A description length needs such: classes that count alike, as in a probe, make codes of unequal classes longer.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=DESCRIPTION_C, max_iter=1000))
+    with warnings.catch_warnings():
+        # The first blocks of a code have hardly more rows than classes: that is how it begins.
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        return model.fit(X, labels)

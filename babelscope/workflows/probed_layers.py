@@ -1,14 +1,10 @@
 """What `probe` does at one layer: a job that needs the store and nothing that another layer found."""
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.erasing import Erased
@@ -16,14 +12,13 @@ from babelscope.analyses.statistics import stream
 from babelscope.probes.description_length import DescriptionLength, description_length
 from babelscope.probes.grid import Answered, Question, answered
 from babelscope.probes.held_out import held_out_gaps
-from babelscope.probes.probe import Codes, Floats, Probe
+from babelscope.probes.probe import Probe
 from babelscope.probes.saved import FittedProbe, fitted_probe
+from babelscope.probes.scikit import frequency_logistic
 from babelscope.schema import Site
 
 # Orders of the items, and shuffles of the labels, of a description length.
 ORDERINGS, SHUFFLES = 5, 19
-# Penalty of its logistic regression, of standardized rows; the labels' frequencies count here.
-DESCRIPTION_C = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +97,15 @@ def _erased(X: NDArray[np.generic], answers: list[Answered], asked: Asked) -> Er
 
 def _described(X: NDArray[np.generic], question: Question, seed: int) -> dict[str, DescriptionLength]:
     """Description length of the labels in each language, or of all rows where labels tell languages apart."""
-    codes, n_items = question.target.codes, X.shape[1]
+    codes, groups = question.target.codes, question.groups
     classes = np.arange(len(question.target.classes))
     found = {}
     for k, language in enumerate(question.trained):
-        rows, labels, items = X[k], codes[k], np.arange(n_items)
+        rows, labels, items = X[k], codes[k], groups
         if language == "*":
-            rows, labels, items = X.reshape(-1, X.shape[-1]), codes.ravel(), np.tile(items, len(X))
+            rows, labels, items = X.reshape(-1, X.shape[-1]), codes.ravel(), np.tile(groups, len(X))
         found[language] = description_length(
-            np.asarray(rows, np.float64), labels, items, _logistic, classes=classes, orderings=ORDERINGS,
+            np.asarray(rows, np.float64), labels, items, frequency_logistic, classes=classes, orderings=ORDERINGS,
             shuffles=SHUFFLES, rng=stream(seed, "description", language),
         )  # fmt: skip
     return found
-
-
-def _logistic(X: Floats, labels: Codes) -> Pipeline:
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=DESCRIPTION_C, max_iter=1000))
-    with warnings.catch_warnings():
-        # The first blocks have hardly more rows than classes: that is how the code begins.
-        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
-        return model.fit(X, labels)

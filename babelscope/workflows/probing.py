@@ -6,36 +6,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.description import description_table
 from babelscope.analyses.erasing import erasure_table
 from babelscope.analyses.probing import Place, item_table, probe_table
-from babelscope.analyses.statistics import stream
 from babelscope.analyses.study import Study, make_study
 from babelscope.errors import BabelScopeError, unknown_name
-from babelscope.probes.folds import item_folds, item_groups, shuffled_labels, type_labels
-from babelscope.probes.grid import MOST_ROWS, VARIANTS, Question
+from babelscope.probes.grid import MOST_ROWS
 from babelscope.probes.probe import chosen_probe
 from babelscope.probes.saved import FittedProbes, load_probes
-from babelscope.probes.targets import Target, target_of
 from babelscope.schema import Result, Site
 from babelscope.workflows.analysis import Marked, open_store
 from babelscope.workflows.outputs import reported
+from babelscope.workflows.probe_questions import chosen_variants, labeled, language_question, question_of
 from babelscope.workflows.probed_layers import Asked, Probed, probed
 from babelscope.workflows.signals import Note, Progress
 
 __all__ = ["Probing", "load_probes", "probe"]
-
-# Labelings of the control task; an average over more changes little.
-CONTROLS = 20
-
-# Types of items for the control task where none is named, the first that varies.
-TYPES = ("rule", "subject", "template", "task")
 
 # With fewer shuffles than this, none of which reaches a score, its p is not below .05 once several layers count.
 FEWEST_SHUFFLES = 39
@@ -117,18 +107,18 @@ def probe(
     study = studies[0]
     if len(study.languages) < 2 and (target in ("language", "script") or "erased" in (variants or ())):
         raise BabelScopeError("one language cannot be told apart or erased", "name two, as --languages en,de")
-    asked, items = _labeled(study, target, folds)
+    asked, items = labeled(study, target, folds)
     if asked.note:
         note(f"target {asked.name}: {asked.note}")
-    question, types = _question(
+    question, types = question_of(
         study, asked, items, group=group, control=control, folds=folds, permutations=permutations
     )
-    kinds = _variants(variants, asked)
+    kinds = chosen_variants(variants, asked)
     language = None
     if "erased" in kinds and asked.scope == "language":
         question = replace(question, halves=("erased",))
     elif "erased" in kinds:
-        language = _language_question(question)
+        language = language_question(question)
     found = _all_layers(studies, Asked(question, language, estimator, kinds, items, mdl, seed))
     about = {
         **study.provenance(), "items": len(items), "target": asked.name, "classes": asked.classes, "note": asked.note,
@@ -211,89 +201,6 @@ def _check(permutations: int, folds: int) -> None:
         )
     if folds < 2:
         raise BabelScopeError(f"{folds} folds leave nothing to test on", "ask for --folds 2 or more")
-
-
-def _labeled(study: Study, target: str, folds: int) -> tuple[Target, tuple[str, ...]]:
-    """The target with a label for every row, and the items that have one in all languages."""
-    items = tuple(sorted(study.items))
-    asked = target_of(study.store, target, study.languages, items, fewest=folds)
-    known: NDArray[np.bool_] = np.all(asked.codes >= 0, axis=0)
-    if known.sum() < folds:
-        raise BabelScopeError(
-            f"{int(known.sum())} items have a label {asked.name} in all languages, fewer than {folds} folds",
-            "capture more items, or probe for another column",
-        )
-    if not known.all():
-        study.note(f"{int((~known).sum())} of {len(items)} items are left out, without a label {asked.name}")
-    kept = tuple(item for item, is_known in zip(items, known.tolist(), strict=True) if is_known)
-    return Target(asked.name, asked.scope, asked.classes, asked.codes[:, known], asked.note), kept
-
-
-def _question(
-    study: Study, asked: Target, items: tuple[str, ...], *, group: str | None, control: str | None, folds: int,
-    permutations: int,
-) -> tuple[Question, str | None]:  # fmt: skip
-    ties = [_column(study, group, items)] if group else []
-    if study.store.has_texts:
-        by_key = {(p.language, p.item): p.text for p in study.store.prompts.prompts}
-        ties += [[by_key[language, item] for item in items] for language in study.languages]
-    groups = item_groups(len(items), ties)
-    # Only an item has one label that could be spread evenly; that of its first language stands for the others.
-    tested = item_folds(groups, asked.codes[0], folds, study.seed)
-    rng = stream(study.seed, "probe", asked.name)
-    shuffled = shuffled_labels(asked.codes, groups, permutations, rng, of_items=asked.scope != "language")
-    nothing = np.empty((0, *asked.codes.shape), dtype=np.int64)
-    named = _control(study, control, asked)
-    controls = one_each = nothing
-    if named is not None:
-        controls = type_labels(_column(study, named, items), asked.codes, CONTROLS, rng)
-    if asked.scope != "language":
-        one_each = type_labels(range(len(items)), asked.codes, CONTROLS, rng)
-    question = Question(asked, study.languages, tested, groups, shuffled, controls, one_each)
-    if asked.scope != "language" and not question.usable.any():
-        raise BabelScopeError(
-            f"in no language has every class of {asked.name} {folds} items",
-            "capture more items, or ask for fewer folds",
-        )
-    return question, named
-
-
-def _control(study: Study, control: str | None, asked: Target) -> str | None:
-    """The covariate whose values are the types of the control task: the one asked for, else the first that varies."""
-    if control is not None:
-        return None if control == "none" else control.replace("-", "_")
-    covariates = study.store.covariates
-    target = asked.name.replace("-", "_")
-    enough = 2 * len(asked.classes)  # few types are told apart by anything
-    return next((c for c in TYPES if c in covariates and c != target and covariates[c].nunique() >= enough), None)
-
-
-def _column(study: Study, name: str, items: tuple[str, ...]) -> list[object]:
-    covariates = study.store.covariates
-    if name.replace("-", "_") not in covariates:
-        raise unknown_name("covariate", name, map(str, covariates.columns))
-    values = covariates[name.replace("-", "_")].loc[list(items)]
-    return [None if pd.isna(v) else v for v in values]
-
-
-def _variants(variants: Sequence[str] | None, asked: Target) -> tuple[str, ...]:
-    for variant in variants or ():
-        if variant not in VARIANTS:
-            raise unknown_name("variant", variant, VARIANTS)
-    default = ("raw",) if asked.scope == "language" else ("raw", "centered")
-    return tuple(dict.fromkeys(variants or default))
-
-
-def _language_question(question: Question) -> Question:
-    """Which language a row is in, of the same items on the same folds."""
-    n = len(question.languages)
-    codes = np.repeat(np.arange(n)[:, None], len(question.folds), axis=1)
-    nothing = np.empty((0, *codes.shape), dtype=np.int64)
-    target = Target("language", "language", question.languages, codes)
-    halves = ("raw", "erased")
-    return Question(
-        target, question.languages, question.folds, question.groups, nothing, nothing, nothing, halves=halves
-    )
 
 
 def _all_layers(studies: Sequence[Study], asked: Asked) -> dict[Place, Probed]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from babelscope.probes.folds import item_folds, item_groups, shuffled_labels, type_labels
+from babelscope.probes.folds import comes_back, item_folds, item_groups, shuffled_labels, type_labels
 from babelscope.probes.grid import Question
 from babelscope.probes.targets import Target
 
@@ -34,12 +34,14 @@ def question(codes, *, scope="item", n_perm=39, n_seen=20, folds=5, control=None
     rng = np.random.default_rng(seed)
     groups = item_groups(codes.shape[1], ties)
     controls = np.empty((0, *codes.shape), np.int64) if control is None else type_labels(control, codes, 20, rng)
+    tested = item_folds(groups, codes[0], folds, seed)
     return Question(
         target,
         LANGUAGES[: len(codes)],
-        item_folds(groups, codes[0], folds, seed),
+        tested,
         groups,
         shuffled_labels(codes, groups, n_perm, rng, of_items=scope != "language"),
         controls,
+        comes_back([None] * codes.shape[1] if control is None else control, tested),
         type_labels(range(codes.shape[1]), codes, n_seen, rng) if n_seen and scope != "language" else controls[:0],
     )

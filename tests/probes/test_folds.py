@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babelscope.errors import BabelScopeError
-from babelscope.probes.folds import item_folds, item_groups, shuffled_labels, type_labels
+from babelscope.probes.folds import comes_back, item_folds, item_groups, shuffled_labels, type_labels
 
 
 def test_items_are_tied_through_others():
@@ -79,3 +79,9 @@ def test_groups_are_shuffled_as_wholes():
     spoken = np.tile(np.arange(3)[:, None], (1, 18))
     for shuffled in shuffled_labels(spoken, groups, 20, rng, of_items=False):
         assert all((shuffled[:, groups == g] == shuffled[:, groups == g][:, :1]).all() for g in range(6))
+
+
+def test_a_type_comes_back_where_another_fold_has_it():
+    types = ["a", "a", "b", "b", "c", None, None]
+    folds = np.array([0, 1, 0, 0, 1, 0, 1])
+    assert comes_back(types, folds).tolist() == [True, True, False, False, False, False, False]

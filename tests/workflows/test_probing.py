@@ -70,7 +70,7 @@ def test_the_rows_of_items_agree_with_the_table(found):
     assert set(items["item"]) == set(found.store.items)
     part = items[(items["layer"] == 1) & (items["variant"] == "raw")]
     cell = found["probe"].table.query("layer == 1 and variant == 'raw' and pairs == 'within'")
-    assert part["within"].mean() == pytest.approx(cell["accuracy"].iloc[0])
+    assert part["within"].mean() == pytest.approx(cell["score"].iloc[0])
     assert (part["within"] == (part["label"] == part["predicted"])).all()
 
 
@@ -94,9 +94,17 @@ def test_numbers_do_not_depend_on_workers_nor_on_the_order_of_items(tmp_path):
 
 def test_items_of_a_group_are_tested_together_and_controls_have_types(tmp_path):
     store = planted(tmp_path, n=60)
-    found = bs.probe(store, "rule", group="fact", control="fact", permutations=39, n_boot=50)
+    options = {"control": "fact", "permutations": 39, "n_boot": 50}
+    apart = bs.probe(store, "rule", **options)["probe"].table
+    assert apart[["control", "control_low", "selectivity_low", "selectivity_high"]].notna().all(axis=None)
+    assert apart["n_control"].between(20, 60).all()
+    assert (apart["n_groups"] == 60).all()
+    found = bs.probe(store, "rule", group="fact", **options)
     assert found["probe"].provenance["group"] == "fact"
-    assert found["probe"].table["control"].notna().all()
+    assert (found["probe"].table["n_groups"] == 30).all()
+    # A fact that is never split never comes back: no label of it could be known.
+    assert found["probe"].table["control"].isna().all()
+    assert (found["probe"].table["n_control"] == 0).all()
 
 
 def test_languages_are_told_apart_by_one_probe_for_all(tmp_path):
@@ -150,7 +158,7 @@ def test_description_lengths_tell_the_layers_apart(tmp_path):
     assert table.loc[0, "compression"].max() < 1.1
     assert table.loc[1, "saved"].min() > 0.15
     assert table.loc[(1, "en"), "p"] == pytest.approx(0.05)
-    assert (table["low"] <= table["compression"]).all()
+    assert (table["worst_order"] <= table["compression"]).all()
 
 
 def test_a_language_without_wrong_answers_is_left_out_of_the_means(tmp_path):
