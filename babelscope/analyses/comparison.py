@@ -5,9 +5,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from scipy import stats
 
 from babelscope.analyses.estimates import LEVELS
+from babelscope.analyses.inference import mcnemar
 from babelscope.analyses.plan import chosen_position
 from babelscope.analyses.runner import Estimated, Progress, estimated
 from babelscope.analyses.statistics import (
@@ -177,7 +177,7 @@ def _accuracy_changes(
     for name in others:
         both = pd.DataFrame({"a": correct[first], "b": correct[name]}).dropna()
         for language, part in both.groupby(level="language", sort=False):
-            rows.append((first, name, language, *_mcnemar(part["a"].to_numpy(), part["b"].to_numpy(), seed, n_boot)))
+            rows.append((first, name, language, *_change(part["a"].to_numpy(), part["b"].to_numpy(), seed, n_boot)))
     if not rows:
         return None
     columns = ["before", "after", "language", "n", "accuracy_before", "accuracy_after", "change", "low", "high", "p"]
@@ -192,9 +192,7 @@ def _accuracy_changes(
     return Result("accuracy_change", table, about)
 
 
-def _mcnemar(a: Floats, b: Floats, seed: int, n_boot: int) -> tuple[int, float, float, float, float, float, float]:
-    gained, lost = int((b > a).sum()), int((a > b).sum())
-    p = float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+def _change(a: Floats, b: Floats, seed: int, n_boot: int) -> tuple[int, float, float, float, float, float, float]:
     weights = bootstrap_weights(len(a), n_boot, stream(seed, "accuracy"))
     low, high = interval(resampled_means((b - a)[None], weights), 1 - ALPHA)
-    return len(a), float(a.mean()), float(b.mean()), float((b - a).mean()), float(low[0]), float(high[0]), p
+    return len(a), float(a.mean()), float(b.mean()), float((b - a).mean()), float(low[0]), float(high[0]), mcnemar(a, b)

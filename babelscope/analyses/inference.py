@@ -227,3 +227,17 @@ def benjamini_yekutieli(p: pd.Series) -> pd.Series:
     if defined.any():
         q[defined] = stats.false_discovery_control(p[defined].to_numpy(dtype=np.float64), method="by")
     return q
+
+
+def mcnemar(a: Floats, b: Floats) -> float:
+    """Two-sided exact p that as many items are right in `a` alone as in `b` alone; 1 where no item is in one alone.
+
+    McNemar (1947), Psychometrika 12, 153-157, by the binomial distribution.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        (item,) of 0 and 1.
+    """
+    only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

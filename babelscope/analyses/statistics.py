@@ -16,7 +16,6 @@ NOT_DISTINGUISHABLE = "not distinguishable from the null"
 THRESHOLD_DEPENDENT = "depends on the threshold"
 EXPLAINED = "explained by template or letter"
 NOT_TESTABLE = "not testable with this data"
-EXPLAINED = "explained by template or letter"
 
 MIN_ITEMS = 4
 ALPHA = 0.05

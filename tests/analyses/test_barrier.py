@@ -12,9 +12,9 @@ import babelscope as bs
 from babelscope.analyses.behavior.barrier import barrier
 from babelscope.analyses.behavior.foreign_pull import foreign_pull
 from babelscope.analyses.behavior.mitigations import mitigations
-from babelscope.analyses.behavior.mixed_answers import mcnemar
 from babelscope.analyses.behavior.settings import Setting, cells_of, has_settings, settings_of
 from babelscope.analyses.behavior.transfer import transfer
+from babelscope.analyses.inference import mcnemar
 from babelscope.errors import BabelScopeError
 from tests.analyses.mixing import mixed_store, right, wrong
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from babelscope import workflows
 from babelscope.analyses.behavior.curves import curves
 from babelscope.analyses.behavior.transfer import transfer
-from babelscope.analyses.behavior.trend import dial_draws, slope_cells, trend, weighted_slope
+from babelscope.analyses.behavior.trend import _monotonicity, dial_draws, slope_cells, trend, weighted_slope
 from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, SUPPORTED
 from babelscope.errors import BabelScopeError
 from tests.analyses.test_transfer import store_of
@@ -73,7 +74,9 @@ def test_a_planted_slope_is_found_and_a_flat_language_is_not(tmp_path, linked):
     assert found.provenance["linked"] == linked
     assert table.loc[("accuracy", "en"), "verdict"] == SUPPORTED
     assert table.loc[("accuracy", "en"), "low"] < -0.2 < table.loc[("accuracy", "en"), "high"]
-    assert table.loc[("accuracy", "en"), "spearman"] == -1
+    assert table.loc[("accuracy", "en"), ["spearman", "spearman_low", "spearman_high"]].tolist() == [-1, -1, -1]
+    flat = table.loc[("accuracy", "de")]
+    assert flat["spearman_low"] < flat["spearman_high"]
     assert table.loc[("accuracy", "de"), "verdict"] == NOT_DISTINGUISHABLE
     assert table.loc[("accuracy", "de"), "n_questions"] == (n // 3 if linked else n)
 
@@ -141,3 +144,16 @@ def test_curves_are_drawn_beside_chance_and_independent_answers(tmp_path):
     assert {"accuracy", "low", "xltr", "xltr_low", "null"} <= drawn
     with pytest.raises(BabelScopeError, match="no curve"):
         workflows.evaluate(store, by=None).plot()
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=6), st.integers(0, 9))
+def test_the_rank_correlation_is_that_of_scipy(y, seed):
+    y = np.array([y, np.random.default_rng(seed).permutation(y)]).T
+    levels = np.arange(len(y)) * 1.5
+    found = _monotonicity(levels, y)
+    for k in range(2):
+        if len(set(y[:, k].tolist())) > 1:
+            assert found[k] == pytest.approx(stats.spearmanr(levels, y[:, k]).statistic)
+        else:
+            assert np.isnan(found[k])
+    assert np.isnan(_monotonicity(levels, np.where(np.arange(len(y)) == 1, np.nan, y[:, 0])[:, None])[0])

@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from babelscope import workflows
-from babelscope.analyses.behavior.matrix import language_matrix, matrices, mcnemar_p, wide
+from babelscope.analyses.behavior.matrix import language_matrix, matrices, wide
+from babelscope.analyses.inference import mcnemar
 from babelscope.analyses.statistics import NOT_DISTINGUISHABLE, SUPPORTED
 from babelscope.errors import BabelScopeError
 from tests.analyses.test_transfer import store_of
@@ -69,8 +70,8 @@ def test_gaps_are_those_of_items_that_both_answer():
 
 def test_mcnemar_is_a_sign_test_of_the_items_that_differ():
     a, b = np.array([1, 1, 1, 1, 1, 0, 0.0]), np.array([0, 0, 0, 0, 0, 1, 0.0])
-    assert mcnemar_p(a, b) == pytest.approx(2 * stats.binom.cdf(1, 6, 0.5))
-    assert mcnemar_p(a, a) == 1
+    assert mcnemar(a, b) == pytest.approx(2 * stats.binom.cdf(1, 6, 0.5))
+    assert mcnemar(a, a) == 1
 
 
 def test_a_planted_cost_of_mixing_is_found_and_none_is_not():

@@ -35,7 +35,8 @@ PAPER_SCORING = "labels-last"
 
 COLUMNS = (
     "mode", "scoring", "group", "setting", "language", "mitigation", "base", "mono", "n", "n_undefined", "accuracy",
-    "low", "high", "chance", "mix_rate", "n_changed", "accuracy_changed", "gap_changed", "gap_changed_low",
+    "low", "high", "chance", "mix_rate", "n_changed", "accuracy_changed",
+    "accuracy_changed_low", "accuracy_changed_high", "gap_changed", "gap_changed_low",
     "gap_changed_high", "n_en", "gap_en", "gap_en_low", "gap_en_high", "test", "p", "q", "verdict", "n_mono",
     "gap_mono", "gap_mono_low", "gap_mono_high", "test_mono", "p_mono", "q_mono", "verdict_mono", "xltr", "xltr_low",
     "xltr_high", "xltr_null", "excess", "excess_low", "excess_high",
@@ -173,7 +174,7 @@ def _mixed(group: MixedGroup, cell: Cell, own: Floats, english: Floats, level: f
     return {
         "mix_rate": float(mean_of_defined(changed.ravel())),
         "n_changed": np.nan if unknown else int(any_cell.all(axis=0).sum()),
-        "accuracy_changed": mean_between(of_these, group.weights, level, "mean")["mean"],
+        **mean_between(of_these, group.weights, level, "accuracy_changed"),
         **mean_between(english - of_these, group.weights, level, "gap_changed"),
     }
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.scorings import scored
+from babelscope.analyses.inference import mcnemar
 from babelscope.analyses.statistics import (
     Floats,
     benjamini_hochberg,
@@ -136,12 +136,6 @@ def matrices(table: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def mcnemar_p(a: Floats, b: Floats) -> float:
-    """Two-sided exact p that as many items are right in a alone as in b alone; 1 where no item differs."""
-    only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
 class _Weights:
     """Bootstrap weights of a mixed cell and its reference, drawn by their names: other cells leave them alone."""
 
@@ -199,6 +193,6 @@ def _gaps(
         low, high = interval(resampled_means(a - b, weights.of(len(items), code, name))[None], level)
         cells |= {
             f"{name}_n": len(items), f"{name}_gap": float((a - b).mean()), f"{name}_low": float(low[0]),
-            f"{name}_high": float(high[0]), f"{name}_p": mcnemar_p(a, b),
+            f"{name}_high": float(high[0]), f"{name}_p": mcnemar(a, b),
         }  # fmt: skip
     return cells

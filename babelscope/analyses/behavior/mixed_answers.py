@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import groups_of
 from babelscope.analyses.behavior.scorings import chosen, nothing_to_count
 from babelscope.analyses.behavior.settings import ALL_LANGUAGES, BASE, Cells, Setting, cells_of, settings_of
+from babelscope.analyses.inference import mcnemar
 from babelscope.analyses.statistics import (
     Floats,
     benjamini_hochberg,
@@ -199,14 +199,6 @@ def compared(
         f"{name}_high": float(found.high), f"test{suffix}": "McNemar exact" if binary else "sign flips",
         f"p{suffix}": p if both.any() else np.nan,
     }  # fmt: skip
-
-
-def mcnemar(a: Floats, b: Floats) -> float:
-    """Two-sided exact p that as many items are right in `a` alone as in `b` alone; 1 where no item is in one alone."""
-    only_a, only_b = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
 def mean_between(values: Floats, weights: Floats, level: float, name: str) -> dict[str, float]:

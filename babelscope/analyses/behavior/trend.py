@@ -29,7 +29,7 @@ QUESTION = "question"
 
 TREND_COLUMNS = (
     "dial", "measure", "language", "source", "n", "n_questions", "n_values", "slope", "low", "high", "null",
-    "spearman", "p", "q", "verdict",
+    "spearman", "spearman_low", "spearman_high", "p", "q", "verdict",
 )  # fmt: skip
 
 
@@ -56,9 +56,9 @@ def trend(
     -------
     Result
         One row per measure (`accuracy`, `excess`) and language. `spearman` is the rank correlation of the measure's
-        values with those of the dial, 1 where it rises from each to the next, with no interval. p is two-sided by
-        the add-one rule, q Benjamini-Hochberg over the languages of a measure. Slopes need three values; NaN where
-        a value of the measure is undefined.
+        values with those of the dial, 1 where it rises from each to the next, with an interval from the same
+        resamples. p is that of the slope, two-sided by the add-one rule, q Benjamini-Hochberg over the languages of a
+        measure. Slopes need three values; NaN where a value of the measure is undefined.
 
     Raises
     ------
@@ -166,9 +166,11 @@ def slope_cells(right: Floats, other: Floats | None, chance: float, draws: DialD
     observed, resampled, shuffled = (weighted_slope(draws.levels, y, n) for y, n in zip(found, counts, strict=True))
     low, high = interval(resampled[None], level)
     slope = float(observed[0])
+    orders = [_monotonicity(draws.levels, y) for y in found[:2]]
+    (first,), (last,) = interval(orders[1][None], level)
     return {
         "n_values": len(draws.levels), "slope": slope, "low": float(low[0]), "high": float(high[0]),
-        "spearman": _monotonicity(draws.levels, found[0][:, 0]),
+        "spearman": float(orders[0][0]), "spearman_low": float(first), "spearman_high": float(last),
         "p": float(permutation_p(np.array(abs(slope)), np.abs(shuffled))),
     }  # fmt: skip
 
@@ -188,7 +190,9 @@ def weighted_slope(levels: Floats, y: Floats, weights: Floats) -> Floats:
     return np.where((weights > 0).sum(axis=0) < FEWEST_VALUES, np.nan, slope)
 
 
-def _monotonicity(levels: Floats, y: Floats) -> float:
-    if np.isnan(y).any() or len(np.unique(y)) < 2:
-        return float("nan")
-    return float(stats.spearmanr(levels, y).statistic)
+def _monotonicity(levels: Floats, y: Floats) -> Floats:
+    """Spearman's correlation of levels and y (level, draw), (draw,); NaN where a y is undefined or all are equal."""
+    ranks = stats.rankdata(y, axis=0)
+    away, of_levels = ranks - ranks.mean(axis=0), stats.rankdata(levels) - (len(levels) + 1) / 2
+    found = share(of_levels @ away, np.sqrt((of_levels**2).sum() * (away**2).sum(axis=0)))
+    return np.where(np.isnan(y).any(axis=0), np.nan, found)
