@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from babelscope.workflows import open_store as open
     from babelscope.workflows import probe as probe
     from babelscope.workflows import prompts_of as prompts
+    from babelscope.workflows import report as report
     from babelscope.workflows import train as train
     from babelscope.workflows import train_chain as train_chain
 
@@ -53,6 +54,7 @@ _PUBLIC = {
     "open_steps": "babelscope.workflows:open_steps",
     "probe": "babelscope.workflows:probe",
     "prompts": "babelscope.workflows:prompts_of",
+    "report": "babelscope.workflows:report",
     "train": "babelscope.workflows:train",
     "train_chain": "babelscope.workflows:train_chain",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "open_steps",
     "probe",
     "prompts",
+    "report",
     "train",
     "train_chain",
 ]

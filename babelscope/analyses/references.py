@@ -50,6 +50,7 @@ def floor(
     table = found.table.drop(columns=["before", "after"]).rename(columns=names)
     about = {
         **found.provenance,
+        "store": store.fingerprint,
         "definition": "mean over items of the model's gap minus the gap with random weights, each over its own null",
     }
     return Result("floor", table, about)

@@ -82,7 +82,7 @@ def run(
         _analyze_steps(store, metric, folder, options, overwrite=overwrite)
         return
     opened = workflows.open_store(store)
-    with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
+    with workflows.new_folder(folder, overwrite=overwrite, parts=workflows.ANALYSIS_PARTS) as building:
         with bar() as progress:
             analysis = workflows.analyze(
                 opened, metric, recipes=recipe or (), settings=settings_of(setting), model=model,
@@ -99,7 +99,7 @@ def run(
 def _analyze_steps(
     store: Path, metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool
 ) -> None:
-    with workflows.new_folder(folder, overwrite=overwrite, parts=("tables", "report.html")) as building:
+    with workflows.new_folder(folder, overwrite=overwrite, parts=workflows.ANALYSIS_PARTS) as building:
         with bar() as progress:
             analysis = workflows.analyze_steps(store, metric, progress=progress, note=note, **options)
         analysis.save(building / "tables")

@@ -1,19 +1,27 @@
-"""Reports: figures drawn from tables alone, and one HTML file that needs no network."""
+"""Reports: verdicts, figures and their answers drawn from tables alone, and one HTML file that needs no network."""
 
+from babelscope.reports.attention_view import AttentionView
 from babelscope.reports.captions import left_out, null_items
 from babelscope.reports.figures import Figure, figures, stacked
-from babelscope.reports.html import write_report
+from babelscope.reports.source import Source
 from babelscope.reports.tables import claims_text, headline, headline_text, step_text
+from babelscope.reports.verdicts import verdicts
+from babelscope.reports.writing import EXPORTS, report_files, write_report
 
 __all__ = [
+    "EXPORTS",
+    "AttentionView",
     "Figure",
+    "Source",
     "claims_text",
     "figures",
     "headline",
     "headline_text",
     "left_out",
     "null_items",
+    "report_files",
     "stacked",
     "step_text",
+    "verdicts",
     "write_report",
 ]

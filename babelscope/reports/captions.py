@@ -22,7 +22,9 @@ def threshold_of(table: pd.DataFrame) -> str:
 
 def null_items(results: Iterable[Result]) -> str:
     """What the items of a null have in common, as `items of the same group and rule`."""
-    within = next((list(r.provenance["within"]) for r in results if r.provenance.get("within")), [])
+    said = (r.provenance.get("within") for r in results)
+    # Recipes describe in a sentence what they restrict; metrics list covariates.
+    within = next((list(names) for names in said if names and not isinstance(names, str)), [])
     names = ["group", *map(str, within)]
     return f"items of the same {' and '.join([', '.join(names[:-1]), names[-1]] if within else names)}"
 

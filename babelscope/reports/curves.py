@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from babelscope.reports.figures import GREY, HEIGHT, WIDTH
+from babelscope.reports.charts import GREY, HEIGHT, WIDTH
 
 
 def dial_curves(table: pd.DataFrame) -> alt.TopLevelMixin:

@@ -1,9 +1,9 @@
-"""One self-contained HTML file: figures, the same numbers as tables, and where they come from."""
+"""One self-contained HTML file: verdicts, data card, figures with their answers, tables, and where they come from."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from babelscope.activations_store import ActivationStore
+from babelscope.reports.attention_view import AttentionView, view_json
 from babelscope.reports.captions import left_out, null_items
-from babelscope.reports.figures import figures
+from babelscope.reports.card import Card
+from babelscope.reports.drawn import Drawn
+from babelscope.reports.sections import SECTIONS
+from babelscope.reports.sections.heads import section as heads
+from babelscope.reports.source import Source
 from babelscope.reports.tables import as_html, by_layer, by_pair, headline_text, overall
+from babelscope.reports.verdicts import verdict_rows
 from babelscope.schema import Result
 
 OVERALL = (
@@ -26,46 +32,96 @@ DETAILS = (
     "gap", "gap_low", "gap_high", "effect_size", "auc", "retrieval_ab", "retrieval_ba", "q", "stability", "verdict",
 )  # fmt: skip
 
+# Rows of a table that the page shows; the JSON beside it holds all.
+MOST_ROWS = 300
 
-def write_report(path: Path, results: Sequence[Result], store: ActivationStore) -> Path:
-    """Write the report of an analysis to `path`, whole or not at all.
 
-    Every text that comes from prompts, models or files is escaped; scripts are the Vega runtime alone, it stands
+def page(
+    path: Path,
+    sources: Sequence[Source],
+    drawn: Sequence[Drawn],
+    cards: Sequence[Card],
+    claims: pd.DataFrame,
+    views: Sequence[AttentionView],
+) -> str:
+    """The HTML of a report that will stand at `path`.
+
+    Every text that comes from prompts, models or files is escaped; scripts are the Vega runtime and our own, they stand
     inside the file, and a content policy keeps the page from fetching anything.
     """
     environment = Environment(
         loader=PackageLoader("babelscope.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    drawn = [
-        {"key": f"figure-{i}", "mode": f.mode, "title": f.title, "caption": f.caption, "spec": _spec(f.chart.to_dict())}
-        for i, f in enumerate(figures(results))
-    ]
-    html = environment.get_template("report.html.j2").render(
+    stores = [_store(source) for source in sources]
+    return environment.get_template("report.html.j2").render(
         version=version("babelscope"),
-        store=store,
-        left_out=left_out(results),
-        null_items=null_items(results),
-        headline=as_html(headline_text(results)),
-        figures=drawn,
-        tables=[table for result in results for table in _tables(result)],
-        definitions=[{"name": r.name, "text": _json(r.provenance)} for r in results],
-        prompts=_sample(store),
-        provenance=_json(store.provenance),
-        runtime=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # the stub lacks the default,
+        models=list(dict.fromkeys(store.plan.model.source for store in stores)),
+        sources=[
+            {"store": store, "left_out": left_out(source.results), "flags": card.flags, "card": as_html(card.table)}
+            for store, source, card in zip(stores, sources, cards, strict=True)
+        ],
+        null_items=null_items(r for source in sources for r in source.similarities()),
+        verdicts=[list(rows) for _, rows in groupby(verdict_rows(claims), key=lambda r: (r["store"], r["analysis"]))],
+        headline="".join(as_html(text) for s in sources if len(text := headline_text(s.results))),
+        sections=[_section(k, sources, drawn, views) for k in range(len(SECTIONS))],
+        prompts=[prompt for store in stores for prompt in _sample(store)],
+        tables=[table for source in sources for table in _tables(source, named=len(sources) > 1)],
+        definitions=[*_definitions(sources)],
+        json_name=path.with_suffix(".json").name,
+        figures_name=path.with_suffix(".figures").name,
+        specs="{" + ",".join(f'"{d.key}":{_spec(d.figure.chart.to_dict())}' for d in drawn) + "}",
+        views=view_json(views),
+        runtime=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # the stub lacks the default
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Prompts may hold half a character; it becomes a visible escape.
-        partial.write_bytes(html.encode("utf-8", "backslashreplace"))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
-def _tables(result: Result) -> Iterator[dict[str, Any]]:
-    """Tables of a result; what has no rows (layers of `embed`, pairs of a published definition) is left out."""
-    yield from (shown for shown in _candidates(result) if shown["rows"])
+def _store(source: Source) -> ActivationStore:
+    assert source.store is not None, "a page is about stores"
+    return source.store
+
+
+def _section(
+    k: int, sources: Sequence[Source], drawn: Sequence[Drawn], views: Sequence[AttentionView]
+) -> dict[str, Any]:
+    section = SECTIONS[k]
+    figures = [
+        {"key": d.key, "title": d.title, "caption": d.figure.caption, "answer": d.figure.answer, "file": d.file,
+         "folded": d.folded}
+        for d in drawn
+        if d.section is section
+    ]  # fmt: skip
+    missing = [
+        f"{part.title}: {part.missing(source)}"
+        for source in sources
+        for part in section.parts
+        if not part.is_in(source)
+    ]
+    own = views if section is heads else ()
+    if section is heads and not views:
+        missing.append(
+            "One item in two languages: needs --site attn.pattern at position last, texts, and the tokenizer of the "
+            "model"
+        )
+    return {
+        "key": f"section-{k}", "title": section.title, "question": section.question, "figures": figures,
+        "missing": list(dict.fromkeys(missing)), "views": own, "n": len(figures) + len(own),
+    }  # fmt: skip
+
+
+def _definitions(sources: Sequence[Source]) -> Iterator[dict[str, str]]:
+    for source in sources:
+        of = f"{source.name}: " if len(sources) > 1 else ""
+        for result in source.results:
+            yield {"name": of + result.name, "text": _json(result.provenance)}
+        yield {"name": f"{of}store", "text": _json(_store(source).provenance)}
+
+
+def _tables(source: Source, *, named: bool) -> Iterator[dict[str, Any]]:
+    """Tables of the results; what has no rows (layers of `embed`, pairs of a published definition) is left out."""
+    for result in source.results:
+        for shown in _candidates(result):
+            if shown["rows"]:
+                yield {**shown, "name": f"{source.name}: {shown['name']}"} if named else shown
 
 
 def _candidates(result: Result) -> Iterator[dict[str, Any]]:
@@ -80,7 +136,7 @@ def _candidates(result: Result) -> Iterator[dict[str, Any]]:
         yield _titled(f"{name}: over all layers", over_layers, _columns(over_layers), is_open=True)
         yield _titled(f"{name}: by layer", table[table["layer"].notna()], _columns(table))
     else:
-        yield _titled(result.name, table, _columns(table), is_open=True)
+        yield _titled(result.name.replace("_", " "), table, _columns(table))
 
 
 def _columns(table: pd.DataFrame) -> tuple[str, ...]:
@@ -89,7 +145,9 @@ def _columns(table: pd.DataFrame) -> tuple[str, ...]:
 
 def _titled(name: str, table: pd.DataFrame, columns: Sequence[str], *, is_open: bool = False) -> dict[str, Any]:
     shown = table[[c for c in columns if c in table]]
-    return {"name": name, "rows": len(shown), "html": as_html(shown), "is_open": is_open}
+    some = f", the first {MOST_ROWS} here" if len(shown) > MOST_ROWS else ""
+    html = as_html(shown.head(MOST_ROWS))
+    return {"name": name, "rows": len(shown), "shown": some, "html": html, "is_open": is_open}
 
 
 def _sample(store: ActivationStore) -> list[dict[str, str]]:

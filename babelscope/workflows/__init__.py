@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from babelscope.analyses.behavior.accuracy import accuracy
     from babelscope.workflows.ablation import Ablation, ablate
-    from babelscope.workflows.analysis import Analysis, analyze, load_analysis, open_store
+    from babelscope.workflows.analysis import ANALYSIS_PARTS, Analysis, analyze, load_analysis, open_store
     from babelscope.workflows.captures import capture
     from babelscope.workflows.chain import train_chain
     from babelscope.workflows.classification import answers_text, by_language, classify, matrix_of
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         write_prompts,
         write_published,
     )
+    from babelscope.workflows.reporting import check_report, report
     from babelscope.workflows.signals import Note, Progress
     from babelscope.workflows.steps import StepAnalysis, Steps, analyze_steps, is_steps, open_steps
     from babelscope.workflows.training import TrainingPlan, presets, read_config, train
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # Resolved on first use: `--help` and `ls` load neither pandas nor scipy.
 _PUBLIC = {
+    "ANALYSIS_PARTS": "analysis",
     "DEMO_ITEMS": "demonstration",
     "Ablation": "ablation",
     "Analysis": "analysis",
@@ -63,6 +65,8 @@ _PUBLIC = {
     "by_language": "classification",
     "capture": "captures",
     "check_output": "outputs",
+    "check_report": "reporting",
+    "report": "reporting",
     "classify": "classification",
     "matrix_of": "classification",
     "compare": "comparison",
@@ -106,6 +110,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "ANALYSIS_PARTS",
     "DEMO_ITEMS",
     "Ablation",
     "Analysis",
@@ -129,6 +134,7 @@ __all__ = [
     "by_language",
     "capture",
     "check_output",
+    "check_report",
     "classify",
     "compare",
     "demo",
@@ -161,6 +167,7 @@ __all__ = [
     "prompts_of",
     "read_config",
     "repair",
+    "report",
     "train",
     "train_chain",
     "train_organism",

@@ -14,6 +14,7 @@ from babelscope.analyses.references import PRIVATE, paraphrases
 from babelscope.analyses.study import Study
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
+from babelscope.workflows.attention_views import attention_views
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.references import untrained_store
@@ -27,7 +28,7 @@ Baseline = Literal["none", "random-init"]
 Marked = Literal["refuse", "drop", "keep"]
 
 # What `cli.py analyze` writes to its folder.
-PARTS = frozenset({"tables", "report.html"})
+ANALYSIS_PARTS = frozenset({"tables", "report.html", "report.json", "report.figures"})
 
 # Order of results where it is not remembered: metrics stand between.
 PLACES = {"accuracy": 0, "contrast": 2, "sweep_summary": 3}
@@ -212,10 +213,19 @@ class Analysis:
         """The headline figures, one above the other."""
         return reports.stacked(self.results)
 
-    def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML file, replacing one that is there."""
+    def report(self, path: str | Path, *, figures: Sequence[str] = ()) -> Path:
+        """Write one self-contained HTML file, replacing one that is there, and its numbers beside it.
+
+        Parameters
+        ----------
+        path : path
+            `NAME.html`; `NAME.json` holds every number, `NAME.figures/` the rows of each figure as CSV.
+        figures : sequence of str
+            Of "svg", "pdf" and "png": each figure as a picture as well.
+        """
         with reported(Path(path)):
-            return reports.write_report(Path(path), self.results, self.store)
+            views = attention_views(self.store)
+            return reports.write_report(Path(path), [reports.Source(self.results, self.store)], views, figures)
 
 
 def open_store(path: str | Path) -> ActivationStore:
@@ -232,7 +242,21 @@ def load_analysis(store: str | Path, folder: str | Path) -> Analysis:
         If there are no tables, one is damaged, or they were computed from another store.
     """
     opened = open_store(store)
-    where = Path(folder) / "tables" if (Path(folder) / "tables").is_dir() else Path(folder)
+    results = load_results(opened, Path(folder))
+    if not results:
+        raise BabelScopeError(f"{folder} holds no tables", f"run `cli.py analyze {store}` first")
+    return Analysis(opened, results)
+
+
+def load_results(store: ActivationStore, folder: Path) -> tuple[Result, ...]:
+    """Saved tables of a folder, or of its `tables`, that were computed from a store; accuracy first, sweeps last.
+
+    Raises
+    ------
+    BabelScopeError
+        If one is damaged, or was computed from another store.
+    """
+    where = folder / "tables" if (folder / "tables").is_dir() else folder
     results = []
     for path in sorted(where.glob("*.parquet")):
         try:
@@ -240,15 +264,17 @@ def load_analysis(store: str | Path, folder: str | Path) -> Analysis:
         except (OSError, ValueError) as error:
             raise BabelScopeError(
                 f"{path} or its .json is damaged: {str(error).splitlines()[0]}",
-                f"run `cli.py analyze {store} --overwrite`",
+                f"run `cli.py analyze {store.path} --overwrite`",
             ) from None
-        of = result.provenance.get("store") if isinstance(result.provenance, Mapping) else None
-        if of != opened.fingerprint:
+        if fingerprint_of(result) != store.fingerprint:
             raise BabelScopeError(
-                f"{path} was computed from another store than {store}",
+                f"{path} was computed from another store than {store.path}",
                 "name the store of these tables, or analyze this one",
             )
         results.append(result)
-    if not results:
-        raise BabelScopeError(f"{folder} holds no tables", f"run `cli.py analyze {store}` first")
-    return Analysis(opened, tuple(sorted(results, key=lambda r: (PLACES.get(r.name, 1), r.name))))
+    return tuple(sorted(results, key=lambda r: (PLACES.get(r.name, 1), r.name)))
+
+
+def fingerprint_of(result: Result) -> str | None:
+    """Of the store that a table was computed from; None where it does not say."""
+    return result.provenance.get("store") if isinstance(result.provenance, Mapping) else None

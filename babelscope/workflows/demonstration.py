@@ -4,7 +4,7 @@ from pathlib import Path
 
 from babelscope.activations_store import ActivationStore
 from babelscope.errors import BabelScopeError
-from babelscope.workflows.analysis import PARTS, Analysis, analyze
+from babelscope.workflows.analysis import ANALYSIS_PARTS, Analysis, analyze
 from babelscope.workflows.captures import CaptureStoppedError, capture
 from babelscope.workflows.model_folders import DEMO_MODEL
 from babelscope.workflows.outputs import new_folder
@@ -17,6 +17,7 @@ DEMO_SWEEP = {"threshold": tuple(round(0.1 + 0.05 * i, 2) for i in range(17))}
 STORE = "run.acts"
 WITHIN = ("rule",)
 WITHIN_TABLES, WITHIN_REPORT = "within-rule", "report-within-rule.html"
+WITHIN_PARTS = {WITHIN_TABLES, WITHIN_REPORT, "report-within-rule.json", "report-within-rule.figures"}
 
 
 def demo(
@@ -57,7 +58,7 @@ def demo(
         If `folder` exists and may not be replaced, or holds anything but a demo.
     """
     target = Path(folder).expanduser()
-    with new_folder(target, overwrite=overwrite, parts=PARTS | {STORE, WITHIN_TABLES, WITHIN_REPORT}) as building:
+    with new_folder(target, overwrite=overwrite, parts=ANALYSIS_PARTS | WITHIN_PARTS | {STORE}) as building:
         try:
             store = capture(
                 building / STORE, model=model, prompts=DEMO_PROMPTS, sites=DEMO_SITES, limit=items,

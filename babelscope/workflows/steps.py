@@ -213,7 +213,7 @@ class StepAnalysis:
         """Write one self-contained HTML file, replacing one that is there."""
         last = self.steps[self.steps.steps[-1]]
         with reported(Path(path)):
-            return reports.write_report(Path(path), self.results, last)
+            return reports.write_report(Path(path), [reports.Source(self.results, last)])
 
 
 def _files(folder: Path) -> dict[int, Path]:

@@ -57,9 +57,14 @@ def test_the_tables_hold_every_threshold_group_and_language_pair(analyzed: Path)
 
 
 def test_a_report_drawn_from_saved_tables_is_the_report(cli: Cli, store: Path, analyzed: Path) -> None:
-    done = cli("report", store, analyzed, "--out", "again.html")
+    Path("again").mkdir()
+    done = cli("report", store, analyzed, "-o", "again/report.html")
     assert done.code == 0, done.err
-    assert Path("again.html").read_bytes() == (analyzed / "report.html").read_bytes()
+    for name in ("report.html", "report.json"):
+        assert Path("again", name).read_bytes() == (analyzed / name).read_bytes()
+    drawn = {p.name: p.read_bytes() for p in Path("again", "report.figures").iterdir()}
+    assert drawn
+    assert drawn == {p.name: p.read_bytes() for p in (analyzed / "report.figures").iterdir()}
 
 
 def test_tables_of_another_store_are_refused(cli: Cli, store: Path, analyzed: Path) -> None:

@@ -14,8 +14,14 @@ from tests.reports.conftest import FREE, KNOWLEDGE
 
 def test_corrected_figures_come_before_published_ones(analysis: Analysis) -> None:
     drawn = figures(analysis.results)
-    assert [f.kind for f in drawn if f.mode == "corrected"] == ["layers"] * 4 + ["threshold"] + ["pairs"] * 4
-    assert [f.mode for f in drawn] == ["corrected"] * 9 + ["paper"] * 4
+    of_cs = [f for f in drawn if f.title.startswith("CS")]
+    assert [f.kind for f in of_cs] == ["layers"] * 3 + ["pairs"] * 3 + ["layers"]
+    assert [f.mode for f in of_cs] == ["corrected"] * 6 + ["paper"]
+    of_nao = [f for f in drawn if f.title.startswith("NAO")]
+    kinds = ["layers", "threshold", "thresholds by layer", "pairs"]
+    assert [f.kind for f in of_nao if f.mode == "corrected"] == kinds
+    assert [f.mode for f in of_nao] == ["corrected"] * 4 + ["paper"] * 4
+    assert drawn == [*of_cs, *of_nao]
 
 
 def test_layer_curves_hold_every_layer_of_every_group(analysis: Analysis) -> None:

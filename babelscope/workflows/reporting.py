@@ -1,0 +1,135 @@
+"""The verb `report`: everything that was computed from one store or several, on one page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from babelscope import reports
+from babelscope.activations_store import ActivationStore
+from babelscope.activations_store.manifest import is_store
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Result
+from babelscope.workflows.analysis import analyze, fingerprint_of, load_results, open_store
+from babelscope.workflows.attention_views import attention_views
+from babelscope.workflows.outputs import check_output, reported
+from babelscope.workflows.signals import Note, Progress
+
+# Folders that commands write beside a store, as `run.acts.analysis`.
+ENDINGS = ("analysis", "evaluation", "probes", "sweep")
+
+# Tables that two commands write of the same numbers.
+SHARED = {"accuracy"}
+
+
+def report(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    model: str | None = None,
+    figures: Sequence[str] = (),
+    progress: Progress | None = None,
+    note: Note = lambda _: None,
+) -> Path:
+    """Write one self-contained HTML file about stores and the tables that were computed from them.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Stores, and folders that `analyze`, `evaluate`, `probe` or `sweep` wrote, each of which belongs to one of the
+        stores. Tables that stand beside a store under their default name (`run.acts.analysis`) are found. A store
+        without any tables is analyzed as `analyze` does by default.
+    out : path
+        `NAME.html`; `NAME.json` holds every number, `NAME.figures/` the rows of each figure as CSV.
+    model : str, optional
+        Where the tokenizer is now, for the attention of single items. Default: as captured.
+    figures : sequence of str
+        Of "svg", "pdf" and "png": each figure as a picture as well.
+    progress, note : callable, optional
+        Called with (done, total, what), and with lines for a log.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    BabelScopeError
+        If a path is neither store nor tables, tables belong to none of the stores, or an output cannot be written.
+    """
+    named = [Path(path).expanduser() for path in paths]
+    folders = {path: _fingerprint(path) for path in named if not is_store(path)}
+    stores = [open_store(path) for path in named if is_store(path)] or [open_store(p) for p in _stores_of(folders)]
+    for folder, fingerprint in folders.items():
+        if fingerprint not in {store.fingerprint for store in stores}:
+            raise BabelScopeError(f"{folder} was computed from none of these stores", "name its store as well")
+    sources: list[reports.Source] = []
+    for store in stores:
+        own = [folder for folder, fingerprint in folders.items() if fingerprint == store.fingerprint]
+        found = list(_sources(store, own or _beside(store)))
+        if not found:
+            note(f"there are no tables of {store.path} yet: it is analyzed by the default metrics")
+            found = [reports.Source(analyze(store, progress=progress, note=note).results, store)]
+        sources += found
+    views = [view for store in stores for view in attention_views(store, model=model, note=note)]
+    with reported(Path(out)):
+        return reports.write_report(Path(out), sources, views, figures)
+
+
+def check_report(out: Path, *, overwrite: bool) -> None:
+    """Refuse a report where something stands that may not be replaced, be it the page or what belongs to it.
+
+    Raises
+    ------
+    BabelScopeError
+        As `check_output`.
+    """
+    numbers, folder = reports.report_files(out)
+    check_output(out, overwrite=overwrite)
+    check_output(numbers, overwrite=overwrite)
+    if folder.exists() and not (folder.is_dir() and (overwrite or not any(folder.iterdir()))):
+        raise BabelScopeError(
+            f"{folder} exists already", "add --overwrite to replace its figures, or name another output"
+        )
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of the store that the tables of a folder were computed from."""
+    where = folder / "tables" if (folder / "tables").is_dir() else folder
+    first = next(iter(sorted(where.glob("*.parquet"))), None)
+    if first is None:
+        raise BabelScopeError(
+            f"{folder} is no store and holds no tables",
+            "name a store, as run.acts, or what analyze wrote, as run.acts.analysis",
+        )
+    return fingerprint_of(Result.load(first))
+
+
+def _stores_of(folders: Mapping[Path, str | None]) -> list[Path]:
+    """Stores whose names folders bear: `run.acts.analysis` stands beside `run.acts`."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        store = folder.with_suffix("")
+        if folder.suffix[1:] not in ENDINGS or not is_store(store):
+            raise BabelScopeError(f"the store of {folder} is not known", f"name it: cli.py report STORE {folder}")
+        found[store] = None
+    return list(found)
+
+
+def _beside(store: ActivationStore) -> list[Path]:
+    named = store.path if store.path.name not in ("", "..") else store.path.resolve()
+    places = [named.with_name(f"{named.name}.{ending}") for ending in ENDINGS]
+    return [place for place in places if place.is_dir()]
+
+
+def _sources(store: ActivationStore, folders: Sequence[Path]) -> Iterator[reports.Source]:
+    """The tables of a store; those that two folders have in two versions make sources of their own."""
+    loaded = {folder: load_results(store, folder) for folder in folders}
+    merged: dict[str, Result] = {}
+    for folder, results in loaded.items():
+        new = {r.name: r for r in results if r.name not in merged or r.name not in SHARED}
+        if merged.keys().isdisjoint(new):
+            merged |= new
+        else:
+            yield reports.Source(tuple(new.values()), store, folder.name)
+    if merged:
+        yield reports.Source(tuple(merged.values()), store)
