@@ -10,6 +10,7 @@ from babelscope.errors import printable
 COLUMNS, LINES = 80, 12
 LABEL = 38  # columns of what a row is about
 LONG = 60  # letters from which on a cell in a notebook has several lines
+MOST = 300  # columns of any text in a notebook
 
 # No colors: the text keeps that of the notebook, light or dark.
 _SCROLL = "overflow:auto;max-height:22em;margin:.4em 0"
@@ -86,12 +87,13 @@ class Glance:
 def shortened(text: str, columns: int) -> str:
     """A text in one line and with nothing unprintable, cut to so many columns; East Asian letters take two."""
     flat = printable(" ".join(text.split()) if "\n" in text or "\t" in text else text)
-    if _width(flat) <= columns:
+    marked = 4 * columns  # marks take no column, and there may be any number of them
+    if _width(flat) <= columns and len(flat) <= marked:
         return flat
-    used, kept = 1, []
+    used, kept = 1, list[str]()
     for letter in flat:
         used += _width(letter)
-        if used > columns:
+        if used > columns or len(kept) == marked:
             break
         kept.append(letter)
     return "".join(kept) + "…"
@@ -131,7 +133,7 @@ def _rows(sample: Sample, lines: int) -> Iterator[str]:
     cells = [[shortened(text, COLUMNS) for text in row] for row in joined]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     # One column more than fits is begun where it is the last thing to be read, as texts are.
-    fit = sum(sum(widths[: k + 1]) + 2 * k <= COLUMNS for k in range(len(widths)))
+    fit = sum(sum(widths[: at + 1]) + 2 * at <= COLUMNS for at in range(len(widths)))
     fit += fit < len(widths) and widths[fit] > LABEL
     for row in cells:
         yield "  ".join(c + " " * (w - _width(c)) for c, w in zip(row[:fit], widths[:fit], strict=True)).rstrip()
@@ -154,4 +156,4 @@ def _cell(text: str) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(printable(text))
+    return html.escape(shortened(text, MOST))

@@ -116,6 +116,16 @@ def test_east_asian_letters_take_two_columns():
     assert text.splitlines()[1] == "zh  " + "问" * 37 + "…"
 
 
+@pytest.mark.parametrize("letter", ["x", "问", "e\u0301", "\u0301"])
+def test_no_text_is_too_long_to_be_shown(letter):
+    text = letter * 50_000
+    prompts = PromptSet(text, (Prompt(text, "en", text, covariates={text: 1}),), {"generator": text})
+    result = Result(text, table(4, language_a=text, **{text: text}), {"title": text, "languages": (text,)})
+    for noun in (prompts, result):
+        assert len(repr(noun)) < 5 * COLUMNS * LINES
+        assert len(noun._repr_html_()) < 60_000
+
+
 def test_plain_text_counts_the_rows_that_it_has_room_for():
     facts = {f"fact {i}": "x" for i in range(6)}
     text = Glance("t", facts, (Sample(("a", "b"), tuple((str(i), "v") for i in range(9)), 20),)).text()
