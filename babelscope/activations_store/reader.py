@@ -1,6 +1,5 @@
 """A capture on disk, read lazily: no model, no torch."""
 
-import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -27,9 +26,12 @@ from babelscope.activations_store.items import prompts_in
 from babelscope.activations_store.manifest import Manifest, read_manifest
 from babelscope.activations_store.packed import Packed
 from babelscope.activations_store.selection import Align, Selection
+from babelscope.activations_store.shapes import shape_sample
 from babelscope.activations_store.verification import Verification, verify
 from babelscope.errors import BabelScopeError, printable, unknown_name
 from babelscope.schema import CapturePlan, Position, Prompt, PromptSet, Site, expand_sites
+from babelscope.schema.glance import Glance
+from babelscope.schema.prompts import prompt_sample
 from babelscope.schema.site import split_site
 
 
@@ -328,7 +330,7 @@ class ActivationStore:
             if marked := self.marked["status"].value_counts().to_dict():
                 lost += "".join(f", {n} {status}" for status, n in marked.items())
         except BabelScopeError as error:  # a repr must not raise
-            lost = error.problem
+            lost = error.problem.replace(f"{self.path}/", "")
         return {
             "store": str(self.path),
             "model": f"{model.source} ({model.architecture}, {model.n_layers} layers)",
@@ -339,12 +341,21 @@ class ActivationStore:
             "plan": self.fingerprint[:16],
         }
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return printable("\n".join(f"{name:<8} {text}" for name, text in self._facts().items()))
 
+    def __repr__(self) -> str:
+        return Glance(f"ActivationStore {self.path}", self._facts_beside_the_path()).text()
+
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._facts().items())
-        return f"<table>{rows}</table>"
+        try:
+            samples = (shape_sample(self), *((prompt_sample(self._prompts),) if self.has_texts else ()))
+        except BabelScopeError:  # a repr must not raise
+            samples = ()
+        return Glance(f"ActivationStore {self.path}", self._facts_beside_the_path(), samples).html()
+
+    def _facts_beside_the_path(self) -> dict[str, str]:
+        return {name: text for name, text in self._facts().items() if name != "store"}
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:

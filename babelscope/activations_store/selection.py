@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from babelscope.activations_store.handles import holding
 from babelscope.activations_store.hdf5 import read_checked
 from babelscope.activations_store.numbers import number_dtype, read_numbers, read_places, read_stored, will_read
+from babelscope.activations_store.shapes import unit_shape
 from babelscope.activations_store.shard import group_name
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Position, Site
+from babelscope.schema.glance import Glance, Sample, counted, listed, ranged
 
 # Which items a selection of several languages holds.
 Align = Literal["inner", "outer"]
@@ -48,6 +50,12 @@ class Selection:
     wanted: tuple[int, ...] | None
     position: Position
     align: Align = "inner"
+
+    def __repr__(self) -> str:
+        return self._glance().text()
+
+    def _repr_html_(self) -> str:
+        return self._glance().html()
 
     @property
     def layers(self) -> tuple[int | None, ...]:
@@ -227,6 +235,29 @@ class Selection:
         )
         table = pd.DataFrame(np.asarray(self.numpy()).reshape(len(index), -1), index=index)
         return table[np.tile(self.present.ravel(), len(self.layers))]
+
+    def _glance(self) -> Glance:
+        """Axes and extents, from the headers of the shards: no value is read."""
+        name = self.sites[0].name
+        try:
+            unit = unit_shape(self.store, name, self.position)
+            items, dropped, lost = self.items, len(self.dropped), ""
+        except BabelScopeError as error:  # a repr must not raise
+            unit, items, dropped, lost = None, (), 0, error.problem.replace(f"{self.store.path}/", "")
+        one = "" if self.layers == (None,) else f"@{ranged(self.layers)}"
+        axes = [("layer", f"{len(self.sites)}", ranged(self.layers))] if len(self.sites) > 1 else []
+        axes += [("language", f"{len(self.languages)}", listed(self.languages))]
+        axes += [("item", f"{len(items)}", listed(items, 4))]
+        axes += [("token", "of each item", "")] if self.position.ragged else []
+        axes += [(axis, f"{n}", "") for axis, n in zip(self.sites[0].axes, unit or (), strict=bool(unit))]
+        facts = {
+            "at": f"{self.position}, {self.store.plan.dtype}, aligned {self.align}",
+            "lacks": f"{counted(dropped, 'prompt')} (see .dropped)" if dropped else "",
+            "damaged": lost,
+            "read by": ".ragged()" if self.position.ragged else ".numpy(), .torch(), .xarray(), .dataframe()",
+        }
+        sample = Sample(("axis", "extent", "names"), tuple(axes), len(axes))
+        return Glance(f"Selection {name}{one} of {self.store.path}", facts, (sample,))
 
     @property
     def _asked(self) -> tuple[int, ...]:

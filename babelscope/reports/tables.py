@@ -32,6 +32,8 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
     """
     parts = []
     for table in (result.table for result in results):
+        if "within" in table:  # the rungs of a ladder, which these columns would not tell apart
+            continue
         if {"mode", "threshold", "layer", "verdict"} <= set(table.columns) and {"group_a", "language_a"} & set(table):
             chosen = table[table["layer"].isna()]
             chosen = _as_groups(chosen) if "group_a" in table else chosen[chosen["language_a"] == "*"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 from babelscope.errors import BabelScopeError, unknown_name
+from babelscope.schema.glance import Glance, Sample, counted, listed, shortened
 
 Scalar: TypeAlias = str | int | float | bool
 
@@ -114,6 +115,27 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def __repr__(self) -> str:
+        return self._glance(4, 1).text()
+
+    def _repr_html_(self) -> str:
+        return self._glance(4, 2).html()
+
+    def _glance(self, languages: int, each: int) -> Glance:
+        items, codes = self.items, self.languages
+        lengths = sorted(len(p.text) for p in self.prompts)
+        options = sorted({len(p.options) for p in self.prompts})
+        facts = {
+            "holds": f"{counted(len(items), 'item')} x {counted(len(codes), 'language')} ({listed(codes, 14)}), "
+            f"{counted(len(self), 'prompt')}",
+            "lengths": f"{lengths[0]:,} to {lengths[-1]:,} characters, half below {lengths[len(lengths) // 2]:,}",
+            "segments": listed(list(dict.fromkeys(s.name for p in self.prompts for s in p.segments))),
+            "options": " or ".join(map(str, options)) if options[-1] else "",
+            "covariates": listed(list(dict.fromkeys(name for p in self.prompts for name in p.covariates))),
+            "source": ", ".join(f"{k} {v}" for k, v in self.source.items() if isinstance(v, str | int | float)),
+        }
+        return Glance(f"PromptSet {self.name}", facts, (prompt_sample(self.prompts, languages, each),))
+
     @property
     def languages(self) -> tuple[str, ...]:
         """Languages in order of first mention."""
@@ -155,6 +177,17 @@ class PromptSet:
         """Hex sha256 over every prompt in row order: texts, segments, options, gold and covariates."""
         lines = (json.dumps(p.to_json(), sort_keys=True, ensure_ascii=False) for p in self.prompts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def prompt_sample(prompts: Sequence[Prompt], languages: int = 4, items: int = 2) -> Sample:
+    """The first prompts of the first languages, each text in one line, cut where a notebook row would be too long."""
+    rows, seen = [], Counter[str]()
+    for p in prompts:
+        if seen[p.language] < items and (p.language in seen or len(seen) < languages):
+            seen[p.language] += 1
+            gold = p.letters[p.gold] if p.gold is not None and p.gold < len(p.letters) else p.answer
+            rows.append((p.language, gold, shortened(p.text.replace("\n", " / "), 240), p.item))
+    return Sample(("language", "right", "text", "item"), tuple(rows), len(prompts))
 
 
 def concatenate(sets: Iterable[PromptSet]) -> PromptSet:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelscope.errors import BabelScopeError
+from babelscope.schema.glance import Glance, counted, listed
+from babelscope.schema.sample import sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +67,26 @@ class Result:
     name: str
     table: "pd.DataFrame"
     provenance: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return self._glance(4).text()
+
+    def _repr_html_(self) -> str:
+        return self._glance(8).html()
+
+    def _glance(self, rows: int) -> Glance:
+        about = self.provenance
+        title = str(about.get("title", ""))
+        languages = about.get("languages", ())
+        facts = {
+            "what": str(about.get("definition", "")) or title,
+            "units": str(about.get("units", "")),
+            "source": str(about.get("source", "")),
+            "holds": f"{counted(len(self.table), 'row')} x {counted(self.table.shape[1], 'column')}"
+            + (f", {counted(len(languages), 'language')} ({listed(languages, 14)})" if languages else ""),
+            "seed": str(about.get("seed", "")),
+        }
+        return Glance(f"Result {self.name}", facts, (sample(self.table, rows),))
 
     def save(self, folder: Path) -> list[Path]:
         """Write `NAME.parquet`, `NAME.csv` and `NAME.json`; return the paths written."""

@@ -14,7 +14,9 @@ from babelscope.analyses.references import PRIVATE, paraphrases
 from babelscope.analyses.study import Study
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import Result
+from babelscope.schema.glance import Glance
 from babelscope.workflows.attention_views import attention_views
+from babelscope.workflows.glances import glance
 from babelscope.workflows.model_folders import model_path
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.references import untrained_store
@@ -179,6 +181,16 @@ class Analysis:
 
     store: ActivationStore
     results: tuple[Result, ...]
+
+    def __repr__(self) -> str:
+        return self._glance().text()
+
+    def _repr_html_(self) -> str:
+        return self._glance().html()
+
+    def _glance(self) -> Glance:
+        shown = [self.headline(), *(r.table for r in self.results if "claim" in r.table)]
+        return glance("Analysis", self.store, self.results, {"null": self.null}, shown)
 
     def __getitem__(self, name: str) -> Result:
         for result in self.results:

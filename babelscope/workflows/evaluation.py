@@ -21,7 +21,9 @@ from babelscope.analyses.behavior.translation import has_translations, translati
 from babelscope.analyses.behavior.trend import trend
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
+from babelscope.schema.glance import Glance
 from babelscope.workflows.analysis import open_store
+from babelscope.workflows.glances import glance
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.signals import Note
 
@@ -139,6 +141,16 @@ class Evaluation:
 
     store: ActivationStore
     results: tuple[Result, ...]
+
+    def __repr__(self) -> str:
+        return self._glance().text()
+
+    def _repr_html_(self) -> str:
+        return self._glance().html()
+
+    def _glance(self) -> Glance:
+        first = self.results[0].table
+        return glance("Evaluation", self.store, self.results, {}, [self.headline(), self.barrier(), first])
 
     def headline(self) -> pd.DataFrame:
         """XLTR by the corrected definition; empty for a store of one language."""

@@ -19,7 +19,9 @@ from babelscope.probes.grid import MOST_ROWS
 from babelscope.probes.probe import chosen_probe
 from babelscope.probes.saved import FittedProbes, load_probes
 from babelscope.schema import Result, Site
+from babelscope.schema.glance import Glance
 from babelscope.workflows.analysis import Marked, open_store
+from babelscope.workflows.glances import glance
 from babelscope.workflows.outputs import reported
 from babelscope.workflows.probe_questions import chosen_variants, labeled, language_question, question_of
 from babelscope.workflows.probed_layers import Asked, Probed, probed
@@ -154,6 +156,17 @@ class Probing:
     results: tuple[Result, ...]
     fitted: FittedProbes
 
+    def __repr__(self) -> str:
+        return self._glance().text()
+
+    def _repr_html_(self) -> str:
+        return self._glance().html()
+
+    def _glance(self) -> Glance:
+        about = self["probe"].provenance
+        facts = {"target": str(about["target"]), "null": str(about["null"])}
+        return glance("Probing", self.store, self.results, facts, [self.means()])
+
     def __getitem__(self, name: str) -> Result:
         """A result by its name."""
         for result in self.results:
@@ -180,11 +193,14 @@ class Probing:
         wide: pd.DataFrame = first.pivot(index="language_a", columns="language_b", values=value)
         return wide.reindex(index=first["language_a"].unique(), columns=first["language_b"].unique())
 
-    def summary(self) -> str:
-        """The mean over languages of every layer as text."""
+    def means(self) -> pd.DataFrame:
+        """The mean over languages of every layer: what a reader sees first."""
         table = self["probe"].table
-        shown = table[table["pairs"] != "one"][list(SHOWN)].dropna(axis=1, how="all")
-        return str(shown.round(3).to_string(index=False, na_rep="–"))
+        return table[table["pairs"] != "one"][list(SHOWN)].dropna(axis=1, how="all").reset_index(drop=True)
+
+    def summary(self) -> str:
+        """The means as text."""
+        return str(self.means().round(3).to_string(index=False, na_rep="–"))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the tables (Parquet, CSV, JSON provenance) and the probes (arrays and JSON)."""

@@ -14,7 +14,9 @@ QUIET = ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWar
 def run(name: str, folder: Path) -> None:
     """Run a notebook from top to bottom in a folder: it shows a figure and writes a report."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing"
+    for cell in notebook.cells:
+        assert not cell.get("outputs"), "clear the outputs before committing"
+        assert cell.get("execution_count") is None, "clear the outputs before committing"
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("vega-lite" in str(output.get("data", {})) for output in outputs), "no figure was shown"

@@ -6,4 +6,4 @@ pytestmark = [pytest.mark.filterwarnings(w) for w in QUIET]
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
-    run("analyses", tmp_path)
+    run("reasoning-vs-retrieval", tmp_path)
