@@ -48,10 +48,10 @@ def kind(table: pd.DataFrame, column: str) -> str:
 def tips(table: pd.DataFrame, *columns: str) -> list[alt.Tooltip]:
     """What a point says when it is pointed at; columns that are empty here say nothing."""
     shown = [c for c in columns or map(str, table.columns) if c in table and table[c].notna().any()]
-    return [alt.Tooltip(f"{name(c)}:{kind(table, c)}", title=c.replace("_", " ")) for c in shown]
+    return [alt.Tooltip(f"{name_of(c)}:{kind(table, c)}", title=c.replace("_", " ")) for c in shown]
 
 
-def name(column: str) -> str:
+def name_of(column: str) -> str:
     """A column as charts write it: a colon would begin its type."""
     return column.replace(":", "\\:")
 
@@ -74,7 +74,7 @@ def color_of(table: pd.DataFrame, column: str, title: str | None = None) -> alt.
     """A color for each name in a column."""
     names = values(table, column)
     return alt.Color(
-        f"{name(column)}:N",
+        f"{name_of(column)}:N",
         title=title or column.replace("_", " "),
         sort=names,
         scale=alt.Scale(range=colors(len(names))),
@@ -83,15 +83,44 @@ def color_of(table: pd.DataFrame, column: str, title: str | None = None) -> alt.
 
 
 def faceted(chart: Any, table: pd.DataFrame, column: str = "", row: str = "") -> alt.TopLevelMixin:
-    """Small multiples on common scales, for the columns of the table that hold more than one value."""
-    places: dict[str, Any] = {}
-    if column and table[column].nunique(dropna=False) > 1:
-        header = alt.Header(labelFontWeight="bold")
-        places["column"] = alt.Column(f"{column}:N", title=None, sort=values(table, column), header=header)
-    if row and table[row].nunique(dropna=False) > 1:
-        places["row"] = alt.Row(f"{row}:N", title=None, sort=values(table, row))
-    found: alt.TopLevelMixin = chart.facet(**places) if places else chart
+    """Small multiples on common scales, for the columns of the table that hold more than one value.
+
+    Where a row lacks a column the rows are charts of their own: Vega would put what is there below the wrong heading.
+
+    Parameters
+    ----------
+    chart : altair chart
+        Without data.
+    table : DataFrame
+        Its data.
+    column, row : str
+        Columns of names; "" for none.
+    """
+    across, down = (name if name and table[name].nunique() > 1 else "" for name in (column, row))
+    if (
+        across
+        and down
+        and len(table[[across, down]].drop_duplicates()) < table[across].nunique() * table[down].nunique()
+    ):
+        rows = [
+            _faceted(chart, part, across, "").properties(title=str(plain(str(value))))
+            for value, part in table.groupby(down, sort=False)
+        ]
+        stacked: alt.TopLevelMixin = alt.vconcat(*rows).resolve_scale(x="shared", y="shared")
+        return stacked
+    found: alt.TopLevelMixin = _faceted(chart, table, across, down)
     return found
+
+
+def _faceted(chart: Any, table: pd.DataFrame, across: str, down: str) -> Any:
+    places: dict[str, Any] = {}
+    if across:
+        header = alt.Header(labelFontWeight="bold")
+        places["column"] = alt.Column(f"{name_of(across)}:N", title=None, sort=values(table, across), header=header)
+    if down:
+        places["row"] = alt.Row(f"{name_of(down)}:N", title=None, sort=values(table, down))
+    filled = chart.properties(data=data(table))
+    return filled.facet(**places) if places else filled
 
 
 def curves(
@@ -134,7 +163,8 @@ def curves(
     if null is not None:
         parts.append(base.mark_line(strokeDash=[5, 3], opacity=0.8).encode(y=f"{null}:Q"))
     parts.append(base.mark_line(point=True).encode(y=vertical, tooltip=tips(table)))
-    return faceted(alt.layer(*parts, data=data(table)).properties(width=WIDTH, height=HEIGHT), table, column, row)
+    layered = alt.layer(*parts).properties(width=WIDTH, height=HEIGHT)
+    return faceted(layered, table, column, row)
 
 
 def heat(
@@ -186,7 +216,7 @@ def heat(
         dots = base.mark_point(filled=True, size=12, color="white", stroke="black", strokeWidth=0.5)
         weak = f"!isValid(datum['{faint}']) || datum['{faint}'] >= {ALPHA}"
         cells = alt.layer(cells, dots.transform_filter(weak).encode(tooltip=tips(table)))
-    return faceted(cells.properties(data=data(table), width=alt.Step(cell), height=alt.Step(cell)), table, column, row)
+    return faceted(cells.properties(width=alt.Step(cell), height=alt.Step(cell)), table, column, row)
 
 
 def _discrete(table: pd.DataFrame, column: str, order: Sequence[str]) -> tuple[str, Any]:
@@ -221,7 +251,6 @@ def forest(
         base.mark_tick(color=NULL, thickness=2, height=12).encode(x=alt.X(f"{null}:Q", title=title or value)),
         base.mark_rule(strokeWidth=2).encode(x=f"{band[0]}:Q", x2=f"{band[1]}:Q", color=shade),
         base.mark_point(filled=True, size=55, opacity=1).encode(x=x, color=shade, tooltip=tips(table)),
-        data=data(table),
     ).properties(width=WIDTH, height=alt.Step(17))
     return faceted(layered, table, column, row)
 

@@ -1,9 +1,7 @@
 """The claims of a recipe as a figure: each estimate with its interval, beside its null."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from babelscope.analyses.recipe import CLAIM_COLUMNS
@@ -31,14 +29,13 @@ def claims(name: str, title: str, kind: str = "claims") -> Callable[[Source], li
         table = source.table(name)
         if table is None:
             return []
-        known = table[table["estimate"].notna()]
-        rows, layered = known[known["layer"].isna()], known[known["layer"].notna()]
+        known = table[table["estimate"].notna()].assign(languages=lambda t: _languages(t))
         found = []
-        if len(rows):
-            found.append(_rows(rows, title, kind))
-        if len(layered):
-            found.append(_by_layer(layered, f"{title}: by layer", kind))
-        return found
+        for site, part in known[known["layer"].isna()].groupby("site", sort=False):
+            about = f"{title}: {site}" if known["site"].nunique() > 1 else title
+            found += _over_layers(part, about, kind)
+        layered = known[known["layer"].notna()]
+        return [*found, _by_layer(layered, f"{title}: by layer", kind)] if len(layered) else found
 
     return draw
 
@@ -49,30 +46,32 @@ def _languages(table: pd.DataFrame) -> list[str]:
     return ["all" if a in ("*", "") else a if a == b or not b else f"{a}-{b}" for a, b in pairs]
 
 
-def _rows(table: pd.DataFrame, title: str, kind: str) -> Figure:
-    """A row per claim; claims about many languages have panels of their own, since their units may differ."""
-    shown = table.assign(languages=_languages(table)).head(MOST_ROWS)
+def _over_layers(table: pd.DataFrame, title: str, kind: str) -> list[Figure]:
+    """Claims about all languages in one figure; a claim about many has its own, since its unit may differ."""
+    many = table.groupby("claim")["languages"].transform("nunique") > 1
+    found = [_rows(table[~many], "claim", title, kind)] if (~many).any() else []
+    for claim, part in table[many].groupby("claim", sort=False):
+        found.append(_rows(part, "languages", f"{title}: {claim}", kind))
+    return found
+
+
+def _rows(table: pd.DataFrame, label: str, title: str, kind: str) -> Figure:
+    shown = table.head(MOST_ROWS)
     left = f" The first {MOST_ROWS} of {len(table)} rows; the CSV holds all." if len(table) > MOST_ROWS else ""
     caption = (
         f"Estimates with their 95 % intervals, n = {spread(table['n'], 'd')}; the orange tick is the value without an "
         f"effect.{left}"
     )
-    is_many = shown["languages"].nunique() > 1
-    chart: Any = forest(
-        _shown(shown, "languages"), "languages" if is_many else "claim", "estimate", title="estimate", column="group",
-        row="claim" if is_many else "",
-    )  # fmt: skip
-    if isinstance(chart, alt.FacetChart):
-        chart = chart.resolve_scale(x="independent" if is_many else "shared", y="independent")
-    return Figure(kind, "corrected", title, caption, chart, table, _answer(table))
+    chart = forest(_shown(shown, label), label, "estimate", title="estimate", column="group")
+    answer = _answer(table, "languages" if label == "languages" else "")
+    return Figure(kind, "corrected", title, caption, chart, table.drop(columns="languages"), answer)
 
 
 def _by_layer(table: pd.DataFrame, title: str, kind: str) -> Figure:
     caption = f"Bands are 95 % intervals, n = {spread(table['n'], 'd')}; dashed: the value without an effect."
-    named = table.assign(languages=_languages(table))
-    named["what"] = named["claim"] + named["languages"].map(lambda v: "" if v == "all" else f" ({v})")
+    named = table.assign(what=table["claim"] + table["languages"].map(lambda v: "" if v == "all" else f" ({v})"))
     chart = curves(_shown(named, "what", "layer"), "layer", "estimate", color="what", column="group", row="site")
-    return Figure(kind, "corrected", title, caption, chart, table, _answer(table, "layer"))
+    return Figure(kind, "corrected", title, caption, chart, table.drop(columns="languages"), _answer(table, "layer"))
 
 
 def _answer(table: pd.DataFrame, where: str = "") -> str:

@@ -195,14 +195,15 @@ def _layers(table: pd.DataFrame) -> alt.TopLevelMixin:
             tooltip=_tips(table, "group", "site", "layer"),
         )
     )
-    rows = _rows(table, "group", "site", "layer", "matched_low", "matched_high")
-    layered = alt.layer(shade, band, lines, data=rows).properties(width=WIDTH, height=HEIGHT)
-    return faceted(layered, table, "group", "site")
+    layered = alt.layer(shade, band, lines).properties(width=WIDTH, height=HEIGHT)
+    return faceted(layered, _rows(table, "group", "site", "layer", "matched_low", "matched_high"), "group", "site")
 
 
 def _thresholds(table: pd.DataFrame) -> alt.TopLevelMixin:
     rows = _rows(table, "group", "site", "threshold", "matched_low", "matched_high")
-    base = alt.Chart(rows).encode(x=alt.X("threshold:Q", title="threshold"), color=color_of(table, "group", "items"))
+    base = alt.Chart(data(rows)).encode(
+        x=alt.X("threshold:Q", title="threshold"), color=color_of(table, "group", "items")
+    )
     shown = _tips(table, "group", "site", "threshold")
     size = {"width": WIDTH * 1.1, "height": HEIGHT}
     levels = alt.layer(
@@ -249,7 +250,7 @@ def _pairs(table: pd.DataFrame) -> alt.TopLevelMixin:
     languages = list(dict.fromkeys([*table["language_a"], *table["language_b"]]))
     cell = max(16, min(48, WIDTH // len(languages)))
     chart = (
-        alt.Chart(_rows(both, "group", "site", "language_a", "language_b"))
+        alt.Chart()
         .mark_rect()
         .encode(
             x=alt.X("language_a:N", title="language", sort=languages),
@@ -259,21 +260,21 @@ def _pairs(table: pd.DataFrame) -> alt.TopLevelMixin:
         )
         .properties(width=alt.Step(cell), height=alt.Step(cell))
     )
-    return faceted(chart, table, "group", "site")
+    return faceted(chart, _rows(both, "group", "site", "language_a", "language_b"), "group", "site")
 
 
 def _steps(table: pd.DataFrame) -> alt.TopLevelMixin:
     color = color_of(table, "group", "items")
-    base = alt.Chart(_rows(table, "group", "site", "step")).encode(x=alt.X("step:Q", title="step"), color=color)
+    base = alt.Chart().encode(x=alt.X("step:Q", title="step"), color=color)
     chart = alt.layer(
         base.mark_area(opacity=0.2).encode(y=alt.Y("gap_low:Q", title="gap over the null"), y2="gap_high:Q"),
         base.mark_line(point=True).encode(y="gap:Q", tooltip=_tips(table, "group", "site", "step")),
     ).properties(width=WIDTH, height=HEIGHT)
-    return faceted(chart, table, "site")
+    return faceted(chart, _rows(table, "group", "site", "step"), "site")
 
 
-def _rows(table: pd.DataFrame, *columns: str) -> alt.InlineData:
-    return data(table[[*columns, *INTERVAL_COLUMNS]])
+def _rows(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    return table[[*columns, *INTERVAL_COLUMNS]]
 
 
 def _tips(table: pd.DataFrame, *columns: str) -> list[Any]:

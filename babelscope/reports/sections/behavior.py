@@ -5,7 +5,7 @@ import pandas as pd
 
 from babelscope.reports.answers import sentence, summaries
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import HEIGHT, MATCHED, NULL, data, faceted, forest, heat, tips
+from babelscope.reports.charts import HEIGHT, MATCHED, NULL, faceted, forest, heat, tips
 from babelscope.reports.curves import dial_curves
 from babelscope.reports.source import Figure, Part, Section, Source
 
@@ -13,7 +13,7 @@ from babelscope.reports.source import Figure, Part, Section, Source
 def _accuracy(source: Source) -> list[Figure]:
     table = source.table("accuracy")
     assert table is not None
-    base = alt.Chart(data(table)).encode(x=alt.X("language:N", title="language", sort=None))
+    base = alt.Chart().encode(x=alt.X("language:N", title="language", sort=None))
     y = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]))
     shown = tips(table, "task", "language", "accuracy", "low", "high", "n", "chance")
     layered = alt.layer(

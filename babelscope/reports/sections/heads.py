@@ -5,7 +5,7 @@ import pandas as pd
 
 from babelscope.reports.answers import summaries
 from babelscope.reports.captions import intervals, null_items, spread
-from babelscope.reports.charts import NULL, WIDTH, color_of, data, heat, side_by_side, tips
+from babelscope.reports.charts import MATCHED, NULL, WIDTH, color_of, data, heat, side_by_side, tips
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.similarity_figures import GAP, layer_figures, metric_figures, pair_figures
 from babelscope.reports.source import Figure, Part, Section, Source
@@ -60,7 +60,7 @@ def _drill(means: pd.DataFrame, pairs: pd.DataFrame, value: str) -> alt.TopLevel
     x = alt.X(f"{value}:Q", title=f"{value} of the chosen head")
     detail = alt.layer(
         base.mark_rule(color=NULL).encode(x=alt.datum(0), y=alt.value(0), y2=alt.value("height")),
-        base.mark_rule(strokeWidth=2).encode(x=f"{GAP[0]}:Q", x2=f"{GAP[1]}:Q"),
+        base.mark_rule(strokeWidth=2, color=MATCHED).encode(x=f"{GAP[0]}:Q", x2=f"{GAP[1]}:Q"),
         base.mark_point(filled=True, size=45, opacity=1).encode(x=x, tooltip=tips(chosen)),
     ).properties(width=WIDTH * 0.8, height=alt.Step(13))
     return side_by_side([cells, detail])

@@ -4,7 +4,7 @@ import altair as alt
 
 from babelscope.reports.answers import summaries
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import HEIGHT, WIDTH, color_of, curves, data, faceted, heat, tips
+from babelscope.reports.charts import HEIGHT, WIDTH, color_of, curves, faceted, heat, tips
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.source import Figure, Part, Section, Source
 
@@ -38,7 +38,7 @@ def _scripts(source: Source) -> list[Figure]:
     found = []
     table = source.table("latent_language_scripts")
     for group, part in () if table is None else table.groupby("group", sort=False):
-        base = alt.Chart(data(part)).mark_area(opacity=0.85)
+        base = alt.Chart().mark_area(opacity=0.85)
         chart = base.encode(
             x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y("mass:Q", title="probability", stack=True),

@@ -53,7 +53,6 @@ def _choices(source: Source) -> list[Figure]:
         layered = alt.layer(
             base.mark_tick(color=NULL, thickness=2, height=11).encode(x=alt.X("null:Q", title="share that agrees")),
             base.mark_circle(size=45, color=MATCHED, opacity=1).encode(x=x, tooltip=tips(rows)),
-            data=data(rows),
         ).properties(width=WIDTH * 0.75, height=alt.Step(13))
         caption = (
             "Of the analyses that make a choice, the share whose effect has the sign of the whole and an interval "

@@ -4,7 +4,7 @@ import altair as alt
 
 from babelscope.reports.answers import summaries
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import HEIGHT, MATCHED, NULL, WIDTH, data, faceted, heat, tips
+from babelscope.reports.charts import HEIGHT, MATCHED, NULL, WIDTH, faceted, heat, tips
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.source import Figure, Part, Section, Source
 
@@ -15,7 +15,7 @@ def _counts(source: Source) -> list[Figure]:
     table = source.table("language_neurons_layers")
     if table is None:
         return []
-    base = alt.Chart(data(table)).encode(x=alt.X("layer:O", title="layer"))
+    base = alt.Chart().encode(x=alt.X("layer:O", title="layer"))
     chart = alt.layer(
         base.mark_bar(color=MATCHED, opacity=0.8).encode(
             y=alt.Y("neurons:Q", title="LAPE neurons"), tooltip=tips(table)
@@ -43,7 +43,7 @@ def _detectors(source: Source) -> list[Figure]:
     named = table.assign(neuron="L" + table["layer"].astype(str) + " N" + table["neuron"].astype(str))
     best = named.groupby(["group", "language"], sort=False).head(MOST_DETECTORS)
     picked = alt.selection_point(fields=["neuron"], on="click", empty=False)
-    base = alt.Chart(data(best)).add_params(picked)
+    base = alt.Chart().add_params(picked)
     points = base.mark_circle(size=45).encode(
         x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y("auroc:Q", scale=alt.Scale(zero=False)),

@@ -20,8 +20,8 @@ def _layers(source: Source) -> list[Figure]:
         f"that easy languages do not decide; bands are 95 % intervals over items, n = {spread(rows['n'], 'd')}; "
         "dashed: 0."
     )
-    shown = rows.drop(columns=["metric", "variant"])
-    chart = curves(shown, "layer", "correlation", color="similarity", column="outcome", row="group")
+    shown = rows.assign(place=rows["group"] + ", " + rows["site"]).drop(columns=["metric", "variant"])
+    chart = curves(shown, "layer", "correlation", color="similarity", column="outcome", row="place")
     answer = summaries(rows, "outcome", "correlation", each="row", where="similarity")
     return [Figure("prediction", "corrected", "Does a similarity predict answers, item by item?", caption, chart, rows,
                    answer)]  # fmt: skip

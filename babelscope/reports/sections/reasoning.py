@@ -3,7 +3,7 @@
 import altair as alt
 
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import WIDTH, color_of, curves, data, faceted, tips
+from babelscope.reports.charts import WIDTH, color_of, curves, faceted, tips
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.source import Figure, Part, Section, Source
 
@@ -29,7 +29,7 @@ def _neurons(source: Source) -> list[Figure]:
         return []
     named = table.assign(unit="L" + table["layer"].astype(str) + " N" + table["neuron"].astype(str))
     chart = (
-        alt.Chart(data(named))
+        alt.Chart()
         .mark_circle(size=40, opacity=0.7)
         .encode(
             x=alt.X("t:Q", title="t in one half of the items"),

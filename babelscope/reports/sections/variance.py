@@ -5,7 +5,7 @@ import pandas as pd
 
 from babelscope.reports.answers import MOST_PARTS, effect, sentence
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import GREY, HEIGHT, MATCHED, WIDTH, data, faceted, kind, tips
+from babelscope.reports.charts import GREY, HEIGHT, MATCHED, WIDTH, faceted, kind, tips
 from babelscope.reports.source import Figure, Part, Section, Source
 
 SHARES = ("meaning", "language", "interaction")
@@ -29,14 +29,18 @@ def _layers(source: Source) -> list[Figure]:
             "items, interaction the rest. Point at a band for its interval and for its null, shuffled items or "
             "languages."
         )
-        base = alt.Chart(data(part[["share", "group", "site", "layer", "estimate", "low", "high", "null", "q", "n"]]))
-        chart = base.mark_area(opacity=0.85, line=False).encode(
-            x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("estimate:Q", title="share of variance", stack=True, scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("share:N", title=None, scale=alt.Scale(domain=list(SHARES), range=COLORS)),
-            tooltip=tips(part, "share", "group", "site", "layer", "estimate", "low", "high", "null", "q", "n"),
+        shown = part[["share", "group", "site", "layer", "estimate", "low", "high", "null", "q", "n"]]
+        chart = (
+            alt.Chart()
+            .mark_area(opacity=0.85, line=False)
+            .encode(
+                x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1, format="d")),
+                y=alt.Y("estimate:Q", title="share of variance", stack=True, scale=alt.Scale(domain=[0, 1])),
+                color=alt.Color("share:N", title=None, scale=alt.Scale(domain=list(SHARES), range=COLORS)),
+                tooltip=tips(shown),
+            )
         )
-        figure = faceted(chart.properties(width=WIDTH, height=HEIGHT), part, "group", "site")
+        figure = faceted(chart.properties(width=WIDTH, height=HEIGHT), shown, "group", "site")
         title = f"Variance of content, language and their interaction, {scale}"
         found.append(Figure("variance", "corrected", title, caption, figure, part, _answer(part)))
     return found
@@ -69,7 +73,7 @@ def _neurons(source: Source) -> list[Figure]:
     named = chosen.assign(unit="L" + chosen["layer"].astype(str) + " N" + chosen["neuron"].astype(str))
     picked = alt.selection_point(fields=["layer"], bind="legend")
     scatter = (
-        alt.Chart(data(named))
+        alt.Chart()
         .mark_circle(size=40, opacity=0.7)
         .encode(
             x=alt.X("eta2_language:Q", title="share of language"),
