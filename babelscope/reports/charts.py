@@ -179,6 +179,7 @@ def heat(
     around: float | None = None,
     faint: str | None = None,
     order: Sequence[str] = (),
+    picked: alt.Parameter | None = None,
 ) -> alt.TopLevelMixin:
     """A map of cells.
 
@@ -197,6 +198,8 @@ def heat(
         Column of corrected p-values: a cell at `ALPHA` or above is marked with a dot.
     order : sequence of str
         Names along both axes. Default: in the order of the rows.
+    picked : altair parameter, optional
+        What a click on a cell sets; with `faint` alone.
     """
     scale = alt.Scale(scheme="viridis")
     if around is not None:
@@ -215,7 +218,9 @@ def heat(
     if faint is not None:
         dots = base.mark_point(filled=True, size=12, color="white", stroke="black", strokeWidth=0.5)
         weak = f"!isValid(datum['{faint}']) || datum['{faint}'] >= {ALPHA}"
-        cells = alt.layer(cells, dots.transform_filter(weak).encode(tooltip=tips(table)))
+        # What is on top is what a click meets, and a dot is no cell.
+        cover = base.mark_rect(opacity=0).encode(tooltip=tips(table))
+        cells = alt.layer(cells, dots.transform_filter(weak), cover.add_params(picked) if picked is not None else cover)
     return faceted(cells.properties(width=alt.Step(cell), height=alt.Step(cell)), table, column, row)
 
 

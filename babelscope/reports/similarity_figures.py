@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from babelscope.reports.answers import MOST_PARTS, SUPPORTED, effect, sentence, summaries
-from babelscope.reports.captions import intervals, null_items, stability, threshold_of
+from babelscope.reports.captions import intervals, null_items, spread, stability, threshold_of
 from babelscope.reports.charts import (
     GREY,
     HEIGHT,
@@ -235,7 +235,8 @@ def _threshold_maps(result: Result) -> list[Figure]:
             continue
         caption = (
             f"Gap over the null, mismatched {null_items([result])}, mean over language pairs; a dot marks a cell with "
-            "q of .05 or more. A row that changes its sign says that the threshold decides."
+            f"q of .05 or more; n = {spread(part['n'], 'd')}. A column that changes its sign says that the threshold "
+            "decides."
         )
         shown = part[["group", "site", "layer", "threshold", *INTERVAL_COLUMNS]]
         chart = heat(shown, "layer", "threshold", "gap", column="group", row="site", around=0.0, faint="q")

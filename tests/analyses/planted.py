@@ -34,6 +34,7 @@ def write_store(
     positions: Sequence[str] = ("last",),
     missing: Mapping[str, Sequence[int]] | None = None,
     n_layers: int | None = None,
+    text: str = "{item} in {language}",
 ) -> ActivationStore:
     """A store with site name -> (layer, language, item, *unit).
 
@@ -48,7 +49,7 @@ def write_store(
     prompts = PromptSet(
         "planted",
         tuple(
-            Prompt(item, language, f"{item} in {language}", covariates=facts[i])
+            Prompt(item, language, text.format(item=item, language=language), covariates=facts[i])
             for language in languages
             for i, item in enumerate(names)
         ),

@@ -52,7 +52,7 @@ def _drill(means: pd.DataFrame, pairs: pd.DataFrame, value: str) -> alt.TopLevel
     picked = alt.selection_point(
         fields=["layer", "head"], on="click", empty=False, value=[{k: int(first[k]) for k in ("layer", "head")}]
     )
-    cells = alt.layer(heat(means, "layer", "head", value, around=0.0, faint="q").add_params(picked))  # type: ignore[attr-defined]
+    cells = heat(means, "layer", "head", value, around=0.0, faint="q", picked=picked)
     if kept.empty:
         return cells
     chosen = kept[["pair", *SHOWN[1:9], "q"]]

@@ -90,6 +90,6 @@ section = Section(
         Part("Claims about language neurons", "analyze STORE --recipe language-neurons --by none",
              ("language_neurons",), claims("language_neurons", "Language neurons: all claims"), ("mlp.act",)),
         Part("Ablation", "analyze STORE --recipe ablation-selectivity", ("ablation_selectivity_matrix",), _ablation,
-             ("mlp.neurons",)),
+             ("mlp.act",)),
     ),
 )  # fmt: skip

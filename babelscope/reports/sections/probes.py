@@ -99,9 +99,10 @@ section = Section(
     "Probes",
     "What can be read off a layer, in which languages, once language is removed?",
     (
-        Part("Probes", "probe STORE gold-letter", ("probe",), _scores, ("resid.post",)),
-        Part("Erasing language", "probe STORE gold-letter --variant raw --variant erased", ("erasure",), _erasure,
+        Part("Probes", "probe STORE --target gold-letter", ("probe",), _scores, ("resid.post",)),
+        Part("Erasing language", "probe STORE --target gold-letter --variant raw --variant erased", ("erasure",),
+             _erasure, ("resid.post",)),
+        Part("Description length", "probe STORE --target gold-letter --mdl", ("description-length",), _lengths,
              ("resid.post",)),
-        Part("Description length", "probe STORE gold-letter --mdl", ("description-length",), _lengths, ("resid.post",)),
     ),
 )  # fmt: skip

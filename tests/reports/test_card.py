@@ -1,0 +1,58 @@
+"""The data card counts words by hand, and flags what can make a similarity look like thought."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from babelscope.activations_store import ActivationStore
+from babelscope.reports.card import Card, data_card
+from tests.analyses.planted import activations, write_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
+    values = {"resid.post": activations(np.random.default_rng(0), 3, 8, 6, shared=1.0)[None]}
+    return write_store(tmp_path_factory.mktemp("card") / "run.acts", values)
+
+
+@pytest.fixture(scope="module")
+def card(store: ActivationStore) -> Card:
+    return data_card(store)
+
+
+def test_there_is_a_row_for_each_language(card: Card, store: ActivationStore) -> None:
+    assert card.table["language"].tolist() == list(store.languages)
+    assert (card.table["n"] == 8).all()
+    assert np.isnan(card.table["word_overlap"].iloc[0])  # the first language beside itself says nothing
+
+
+def test_word_overlap_is_that_of_matched_items_beside_other_items(card: Card, store: ActivationStore) -> None:
+    first, other = ([p.text.lower().split() for p in store.prompts.of(code)] for code in store.languages[:2])
+
+    def overlap(a: list[str], b: list[str]) -> float:
+        return len({*a} & {*b}) / len({*a} | {*b})
+
+    row = card.table.iloc[1]
+    assert row["word_overlap"] == pytest.approx(_plain_mean(overlap, other, first))
+    assert row["word_overlap_null"] == pytest.approx(_plain_mean(overlap, other, first[1:] + first[:1]))
+
+
+def _plain_mean(score, a: list[list[str]], b: list[list[str]]) -> float:
+    return sum(score(_words(x), _words(y)) for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def _words(tokens: list[str]) -> list[str]:
+    return [w for token in tokens for w in "".join(c if c.isalnum() else " " for c in token).split()]
+
+
+def test_few_items_and_one_last_token_are_flagged(card: Card) -> None:
+    text = " ".join(card.flags)
+    assert "Only 8 items in a language" in text
+    assert "end in the same token" in text
+
+
+def test_a_text_that_equals_the_first_language_is_flagged(tmp_path: Path) -> None:
+    values = {"resid.post": activations(np.random.default_rng(0), 3, 8, 6, shared=1.0)[None]}
+    same = write_store(tmp_path / "same.acts", values, text="the same {item}")
+    assert any("equal those of the first language" in flag for flag in data_card(same).flags)

@@ -1,0 +1,162 @@
+"""The report of a captured model with everything that is cheap to compute, in a dark browser without a network."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer
+
+import babelscope as bs
+from babelscope import plugins
+from babelscope.cli.main import app
+from babelscope.reports.sections import SECTIONS
+from babelscope.reports.source import Part
+
+PARTS = [part for section in SECTIONS for part in section.parts]
+RECIPES = ("null-ladder", "variance-budget", "language-neurons", "head-profiles")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    store = bs.capture(
+        folder / "run.acts", model="organism", prompts=["kfrd-arithmetic", "knowledge"], languages=["en", "de", "ar"],
+        limit=12, sites=["resid.post@1,4", "mlp.act@1,4", "attn.mass@1,4", "attn.pattern@1,4"], self_test=False,
+    )  # fmt: skip
+    settings = {"metrics": "cs", "within": "rule"}
+    analysis = bs.analyze(
+        store, ["cs", "nao", "attention-stability", "mexa"], recipes=RECIPES, settings=settings,
+        sweep={"threshold": [0.2, 0.4]},
+    )  # fmt: skip
+    analysis.save(folder / "run.acts.analysis" / "tables")
+    bs.evaluate(store, source="en").save(folder / "run.acts.evaluation" / "tables")
+    bs.probe(store, "gold-letter", sites=["resid.post"], permutations=39, variants=["raw", "erased"]).save(
+        folder / "run.acts.probes"
+    )
+    return bs.report([folder / "run.acts"], folder / "report.html", figures=["svg"])
+
+
+@pytest.fixture(scope="module")
+def numbers(report: Path) -> dict:
+    return json.loads(report.with_suffix(".json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Iterator[object]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine; CI has one")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        opened = browser.new_context(offline=True, color_scheme="dark").new_page()
+        opened.complaints = []
+        opened.on("console", lambda message: opened.complaints.append(message.text))
+        opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.on("request", lambda request: opened.complaints.append(request.url))
+        opened.goto(report.as_uri(), timeout=300_000)
+        opened.wait_for_function("document.documentElement.dataset.drawn !== undefined", timeout=300_000)
+        yield opened
+        browser.close()
+
+
+def test_tables_beside_a_store_are_found_and_each_figure_has_its_rows(numbers: dict, report: Path) -> None:
+    results = numbers["sources"][0]["results"]
+    assert {"cs", "accuracy", "transfer", "probe", "erasure", "variance_budget_layers"} <= results.keys()
+    folder = report.with_suffix(".figures")
+    assert sorted(p.name for p in folder.iterdir()) == numbers["files"]
+    for figure in numbers["figures"]:
+        with (folder / figure["file"]).open(newline="", encoding="utf-8") as file:
+            assert len(list(csv.reader(file))) > 1, figure["file"]
+        assert (folder / figure["file"].replace(".csv", ".svg")).read_text("utf-8").startswith("<svg")
+
+
+def test_the_json_holds_every_row_of_every_table(numbers: dict, report: Path) -> None:
+    tables = {p.stem: p for p in report.parent.glob("run.acts.*/tables/*.parquet")}
+    for name, result in numbers["sources"][0]["results"].items():
+        table = pd.read_parquet(tables[name])
+        assert len(result["rows"]) == len(table)
+        assert list(result["rows"][0]) == list(table.columns)
+
+
+def test_every_figure_that_was_tested_has_an_answer_with_its_n(numbers: dict) -> None:
+    answers = {figure["title"]: figure["answer"] for figure in numbers["figures"]}
+    assert "n = 12" in answers["CS, raw: by layer"]
+    assert "q = " in answers["CS, raw: by layer"]
+    assert all("n = " in figure["answer"] + figure["caption"] for figure in numbers["figures"])
+
+
+def test_nothing_is_fetched_and_nothing_complained_about(page: object, report: Path, numbers: dict) -> None:
+    assert page.complaints == [report.as_uri()]
+    assert page.evaluate("document.documentElement.dataset.drawn") == str(len(numbers["figures"]))
+    assert page.evaluate("document.querySelectorAll('svg.marks').length") == len(numbers["figures"])
+
+
+def test_a_dark_page_has_light_letters_in_its_figures(page: object) -> None:
+    fill = "getComputedStyle(document.querySelector('.role-axis-label text')).fill"
+    assert min(int(v) for v in page.evaluate(fill).strip("rgb()").split(", ")) > 150
+
+
+def test_one_item_is_read_in_two_languages_from_the_side_that_it_is_written_from(page: object) -> None:
+    view = "document.querySelector('#attention')"
+    page.evaluate(f"(() => {{ const s = {view}.querySelectorAll('select')[3]; s.value = 2; "
+                  "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
+    boxes = page.evaluate(f"[...{view}.querySelectorAll('.attended')[0].querySelectorAll('p')].map(p => [p.lang, "
+                          "p.matches(':dir(rtl)'), p.textContent])")  # fmt: skip
+    assert [(lang, rtl) for lang, rtl, _ in boxes] == [("en", False), ("ar", True)]
+    assert "A)" in boxes[0][2]
+    shades = f"[...{view}.querySelectorAll('span')].map(s => s.style.background).join()"
+    before = page.evaluate(shades)
+    page.evaluate(f"(() => {{ const s = {view}.querySelectorAll('select')[1]; s.value = 1; "
+                  "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
+    assert page.evaluate(shades) != before
+
+
+def test_clicking_a_head_shows_its_language_pairs(page: object) -> None:
+    figure = "[...document.querySelectorAll('h3')].find(h => h.textContent.includes('head by head')).nextElementSibling"
+    marks = f"[...{figure}.querySelectorAll('.concat_1_group .mark-symbol path, .concat_1_group path')].map(p => "
+    drawn = marks + "p.getAttribute('transform') || p.getAttribute('d')).join()"
+    before = page.evaluate(drawn)
+    assert before
+    seen = set()
+    for k in (1, 2):  # one of them may be the head that is shown at first
+        cell = page.evaluate_handle(f"[...{figure}.querySelectorAll('.concat_0_group .mark-rect path')].at(-{k})")
+        cell.as_element().click()
+        page.wait_for_timeout(300)
+        seen.add(page.evaluate(drawn))
+    assert seen - {before}
+
+
+def test_paper_gets_everything_unfolded(page: object) -> None:
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+
+
+def test_what_is_missing_names_the_command_that_supplies_it(report: Path) -> None:
+    text = report.read_text("utf-8")
+    assert "Neuron by neuron: not analyzed yet" not in text
+    assert "Heads that matter: not captured: needs --site attn.heads, then cli.py analyze run.acts" in text
+    assert "Logit lens: not analyzed yet: cli.py analyze run.acts --recipe latent-language" in text
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.title)
+def test_the_command_of_a_part_exists_with_its_options(part: Part) -> None:
+    words = part.command.replace("NAME", "cs").split()
+    command = typer.main.get_command(app).commands[words[0]]
+    context = command.make_context(words[0], words[1:], resilient_parsing=False)
+    for kind in ("metric", "recipe"):
+        for name in context.params.get(kind) or ():
+            info = plugins.load(kind, name).info
+            if kind == "recipe" and part.sites and info.reads:
+                assert set(info.reads) & set(part.sites), part.title
+
+
+def test_every_recipe_has_a_part() -> None:
+    commands = " ".join(part.command for part in PARTS)
+    assert [name for name in plugins.names("recipe") if f"--recipe {name}" not in commands] == []
