@@ -68,8 +68,9 @@ class Reader:
                 continue
             commands.look_up(arguments)
             if not parsed:
-                # Commands of one block are often two ways to ask, and the second would find the output of the first.
-                arguments = commands.with_options(arguments, more, ["--overwrite"])
+                # Analyses of one block are often two ways to ask, and the second would find the output of the first.
+                again = ["--overwrite"] if arguments[0] in ("analyze", "sweep", "probe") else []
+                arguments = commands.with_options(arguments, more, again)
                 self.provide(arguments[arguments[0] in MAKES_A_STORE and 2 :])
                 commands.run(arguments, line.printed, self.patch, self.capsys)
 
