@@ -17,12 +17,17 @@ from babelscope.analyses.recipe import chosen_recipes
 from babelscope.cli.main import app, main
 from babelscope.cli.options import settings_of, sweep_grids
 from babelscope.schema.site import split_site
+from babelscope.training.yaml_files import presets
 from tests.docs.blocks import ROOT
 
 # What a reader puts in, and what stands for it here.
 PLACEHOLDERS = {"PATH_OR_HUB_ID": "organism", "MODEL": "organism"}
 # What readers do in their own shells, and nothing of ours can be checked in it.
 SHELL = {"cd", "export", ".", "source", "git", "sbatch", "#!/bin/bash", "mkdir", "pip", "make", "h5dump", "sha256sum"}
+# How a page shows that a command fails, and what it says.
+PROBLEM = "babelscope: "
+# The working folder of a reader, where a page shows an absolute path.
+HOME = "/home/me"
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ def look_up(arguments: Sequence[str]) -> None:
     sweep_grids(values.get("sweep"))
     if values.get("recipe"):
         chosen_recipes(values["recipe"], settings_of(values.get("settings")))
+    if config := values.get("config"):
+        assert config.endswith(".yaml") or config in presets(), config
     for source in _listed(values.get("prompts")):
         assert "." in source or "/" in source or source in plugins.names("dataset"), source
 
@@ -124,9 +131,10 @@ def run(arguments: Sequence[str], printed: str, patch: pytest.MonkeyPatch, capsy
         code = int(stop.code or 0)
     found = capsys.readouterr()
     said = shlex.join(arguments)
-    if printed.startswith("babelscope: "):
+    if printed.startswith(PROBLEM):
         assert code == 1, f"{said} was to fail, and did not"
-        assert found.err.strip("\n").endswith(printed), f"{said} says\n{found.err}"
+        err = found.err.strip("\n").replace(str(Path.cwd()), HOME)
+        assert err.endswith(printed), f"{said} says\n{found.err}"
         return
     assert code == 0, f"{said}:\n{found.err}"
     if printed:
@@ -134,6 +142,7 @@ def run(arguments: Sequence[str], printed: str, patch: pytest.MonkeyPatch, capsy
 
 
 def _masked(text: str) -> str:
-    # Fingerprints hold the versions of libraries, and sizes hold those of records with host and command.
+    # Fingerprints hold the versions of libraries, sizes the records of runs with command and host.
     text = re.sub(r"\b[0-9a-f]{16}\b", "FINGERPRINT", text)
+    text = re.sub(r"\b\d+\.\d MB\b", "SIZE", text)
     return "\n".join(line.rstrip() for line in text.strip("\n").split("\n"))

@@ -20,7 +20,7 @@ from tests.docs import commands
 from tests.docs.blocks import ROOT, Block, blocks
 
 # Stores that a page may take for granted, where it says nothing of how they were made.
-GIVEN = ("run.acts", "before.acts", "after.acts")
+GIVEN = ("run.acts", "before.acts", "after.acts", "mine.acts", "theirs.acts")
 MAKES_A_STORE = ("capture", "import", "merge", "unpack")
 
 
@@ -66,7 +66,8 @@ class Reader:
             arguments = commands.ours(line.words)
             if arguments is None:
                 continue
-            commands.look_up(arguments)
+            if not line.printed.startswith(commands.PROBLEM):
+                commands.look_up(arguments)
             if not parsed:
                 # Analyses of one block are often two ways to ask, and the second would find the output of the first.
                 again = ["--overwrite"] if arguments[0] in ("analyze", "sweep", "probe") else []
