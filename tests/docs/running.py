@@ -78,7 +78,7 @@ class Reader:
     def execute(self, block: Block) -> None:
         program = compile(block.text, block.where, "exec")
         if not is_parsed(block):
-            if "capture(" not in block.text:
+            if not re.search(r"capture\(|import_store\(", block.text):
                 self.provide(re.findall(r"[\w-]+\.acts", block.text))
             exec(program, self.names)
 
