@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-FETCHED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//|<link\b[^>]*\brel=\"?(?:stylesheet|preconnect|icon)[^>]*\bhref=\"?(?:https?:)?//")
+FETCHED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//|<link\b[^>]*\brel=\"?(?:stylesheet|preconnect|icon)[^>]*\bhref=\"?(?:https?:)?//"
+)
 # Pages that stand elsewhere in the repository: links to them hold on a git host, and on the site.
 ELSEWHERE = {
     "changelog.md": "CHANGELOG.md",
