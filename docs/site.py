@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
+# A single expression over a page: scripts, pictures, style sheets and icons by an address of elsewhere.
 FETCHED = re.compile(
-    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//|<link\b[^>]*\brel=\"?(?:stylesheet|preconnect|icon)[^>]*\bhref=\"?(?:https?:)?//"
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//"""
+    r"""|<link\b[^>]*\brel=["']?(?:stylesheet|preconnect|icon)[^>]*\bhref=["']?(?:https?:)?//"""
+    r"""|<link\b[^>]*\bhref=["']?(?:https?:)?//[^>]*\brel=["']?(?:stylesheet|preconnect|icon)"""
 )
 # Pages that stand elsewhere in the repository: links to them hold on a git host, and on the site.
 ELSEWHERE = {
