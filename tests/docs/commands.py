@@ -26,7 +26,7 @@ PLACEHOLDERS = {"PATH_OR_HUB_ID": "organism", "MODEL": "organism"}
 SHELL = {"cd", "export", ".", "source", "git", "sbatch", "#!/bin/bash", "mkdir", "pip", "make", "h5dump", "sha256sum"}
 # How a page shows that a command fails, and what it says.
 PROBLEM = "babelscope: "
-# The working folder of a reader, where a page shows an absolute path.
+# The working folder of a reader, and above the checkout, where a page shows an absolute path.
 HOME = "/home/me"
 
 
@@ -87,6 +87,9 @@ def _check_other(words: Sequence[str]) -> None:
 def look_up(arguments: Sequence[str]) -> None:
     """The command, its options and the names that it is given exist."""
     rest, command = list(arguments), typer.main.get_command(app)
+    if rest[0].startswith("--"):  # of the program itself
+        assert rest[0] in {name for parameter in command.params for name in parameter.opts}, rest[0]
+        return
     while hasattr(command, "commands"):
         name = rest.pop(0)
         assert name in command.commands, f"there is no command {name!r}"
@@ -133,7 +136,7 @@ def run(arguments: Sequence[str], printed: str, patch: pytest.MonkeyPatch, capsy
     said = shlex.join(arguments)
     if printed.startswith(PROBLEM):
         assert code == 1, f"{said} was to fail, and did not"
-        err = found.err.strip("\n").replace(str(Path.cwd()), HOME)
+        err = found.err.strip("\n").replace(str(Path.cwd()), HOME).replace(str(ROOT), f"{HOME}/babelscope")
         assert err.endswith(printed), f"{said} says\n{found.err}"
         return
     assert code == 0, f"{said}:\n{found.err}"
@@ -145,4 +148,5 @@ def _masked(text: str) -> str:
     # Fingerprints hold the versions of libraries, sizes the records of runs with command and host.
     text = re.sub(r"\b[0-9a-f]{16}\b", "FINGERPRINT", text)
     text = re.sub(r"\b\d+\.\d MB\b", "SIZE", text)
+    text = re.sub(r"^made .*$", "made", text, flags=re.MULTILINE)
     return "\n".join(line.rstrip() for line in text.strip("\n").split("\n"))

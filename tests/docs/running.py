@@ -68,7 +68,8 @@ class Reader:
                 continue
             if not line.printed.startswith(commands.PROBLEM):
                 commands.look_up(arguments)
-            if not parsed:
+            # An option of the program itself, as --install-completion, changes the reader's own shell.
+            if not parsed and not arguments[0].startswith("--"):
                 # Analyses of one block are often two ways to ask, and the second would find the output of the first.
                 again = ["--overwrite"] if arguments[0] in ("analyze", "sweep", "probe") else []
                 arguments = commands.with_options(arguments, more, again)
