@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,11 @@ def lines(text: str) -> Iterator[Line]:
 def _taken_apart(command: str, printed: list[str]) -> Iterator[Line]:
     for name, value in PLACEHOLDERS.items():
         command = re.sub(rf"\b{name}\b", value, command)
-    parts = [shlex.split(part, comments=True) for part in command.split(" && ")]
+    parts = [
+        # What a shell does with the output is nothing of ours.
+        list(takewhile(lambda word: word not in ("|", ">"), shlex.split(part, comments=True)))
+        for part in command.split(" && ")
+    ]
     for part in parts[:-1]:
         yield Line(tuple(part))
     if parts[-1]:
