@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from babelscope import workflows
+from babelscope.cli import completion
 from babelscope.cli.options import (
     By,
     Jobs,
@@ -39,14 +40,15 @@ def run(
     recipe: Recipes = None,
     setting: Settings = None,
     model: Annotated[
-        str | None, typer.Option(help="Where the model is now, for recipes that run it. Default: as captured.")
+        str | None,
+        typer.Option(help="For recipes that run it. Default: as captured.", autocompletion=completion.models),
     ] = None,
     baseline: Annotated[
-        Literal["none", "random-init"], typer.Option(help="Also capture random weights: the floor of every gap.")
+        Literal["none", "random-init"], typer.Option(help="random-init: the floor of every gap.")
     ] = "none",
     sweep: Sweep = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis, or STORE.comparison.")
+        Path | None, typer.Option(help="Folder. Default: STORE.analysis or .comparison.")
     ] = None,
     languages: Languages = None,
     site: Sites = None,
@@ -59,10 +61,10 @@ def run(
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare languages in STORE: every number beside its null, its interval and its n.
+    """Compare languages: every number beside its null and interval.
 
-    With another store of the same items, as `analyze before.acts after.acts`: what changed, item by item. With a folder
-    of training steps, as `analyze tuned.steps`: every metric at each step.
+    With another store of the same items: what changed, item by item. With a folder of training steps: every metric at
+    each step.
     """
     store, grids = stores[0], sweep_grids(sweep)
     options: dict[str, Any] = {

@@ -13,22 +13,19 @@ PARTS = ("matrix.parquet", "matrix.csv", "matrix.json")
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Folder that train bitfit or train full wrote, or hub id.")],
+    model: Annotated[str, typer.Argument(help="Folder that train bitfit or full wrote, or hub id.")],
     prompts: Prompts = None,
     languages: Languages = None,
     limit: Limit = None,
     mapping: Mapping = None,
     by: Annotated[str | None, typer.Option(help="Item covariate that splits the table, as depth.")] = None,
     tables: Annotated[
-        Path | None, typer.Option(help="Folder for the matrix of context and question languages.")
+        Path | None, typer.Option(help="Folder for the matrix of two languages.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file of every answer.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Accuracy of a classifier in each language, and in code-switched prompts.
-
-    Example: cli.py classify tuned --prompts ruletaker --languages en,fr,en-fr --by depth
-    """
+    """Accuracy of a classifier, also in code-switched prompts."""
     if out is not None:
         workflows.check_output(out, overwrite=overwrite)
     if tables is not None:

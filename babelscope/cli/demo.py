@@ -15,7 +15,7 @@ def run(
     overwrite: Overwrite = False,
     limit: Annotated[int | None, typer.Option(min=24, help="Items per task. Default: 120.")] = None,
 ) -> None:
-    """Capture the embedded model on parallel prompts in 14 languages, analyze, and write reports."""
+    """Everything once: capture the embedded model, analyze, report."""
     with bar() as progress:
         analyses = workflows.demo(
             out, overwrite=overwrite, items=limit or workflows.DEMO_ITEMS, progress=progress, note=note

@@ -9,11 +9,13 @@ from babelscope import workflows
 from babelscope.cli.options import (
     Adapter,
     Anatomy,
+    AsJson,
     Attention,
     Device,
     DeviceMap,
     Dtype,
     MergeAdapter,
+    Model,
     Quantize,
     Revision,
     TrustRemoteCode,
@@ -22,7 +24,7 @@ from babelscope.errors import BabelScopeError
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Local folder, hub id, or embedded model (cli.py ls models).")],
+    model: Model,
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -33,9 +35,12 @@ def run(
     merge_adapter: MergeAdapter = False,
     trust_remote_code: TrustRemoteCode = False,
     anatomy: Anatomy = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the parts of MODEL, the errors of the laws that prove them, and the self-test; exit 1 if any fails."""
+    """Print the parts of a model, and the laws that prove them.
+
+    Then the self-test of a capture. Exit code 1 if anything fails.
+    """
     found = workflows.doctor(
         model, revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
         attn_implementation=attention, adapter=adapter, merge_adapter=merge_adapter,

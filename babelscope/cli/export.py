@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
+from babelscope.cli import completion
 from babelscope.cli.options import DryRun, Languages, Overwrite, ReadPosition, Sites, Store, split_codes
 from babelscope.cli.progress import bar
 
@@ -13,7 +14,12 @@ from babelscope.cli.progress import bar
 def run(
     store: Store,
     out: Annotated[Path, typer.Argument(help="File or folder to write.")],
-    format: Annotated[str, typer.Option("--format", help="safetensors, zarr, numpy or arrow.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", help="safetensors, zarr, numpy or arrow.", autocompletion=completion.plugin("exporter")
+        ),
+    ],
     site: Sites = None,
     languages: Languages = None,
     position: ReadPosition = None,
@@ -22,7 +28,10 @@ def run(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a part of STORE to OUT, with items, languages, layers and position beside the numbers."""
+    """Write a part of a store for other tools.
+
+    Items, languages, layers and position stand beside the numbers.
+    """
     with bar(hidden=dry_run) as progress:
         found = workflows.export(
             store, out, format=format, sites=site, languages=split_codes(languages), layers=layer, position=position,

@@ -29,8 +29,8 @@ class Kind(StrEnum):
     models = "models"
 
 
-def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
-    """List everything of a KIND by the name that other commands take."""
+def run(kind: Annotated[Kind, typer.Argument(help=f"One of {', '.join(Kind)}.")]) -> None:
+    """List everything of a kind by the name that other commands take."""
     match kind:
         case Kind.sites:
             rows = {name: f"({', '.join(k.axes)})  {k.tensor}" for name, k in SITE_KINDS.items()}

@@ -31,13 +31,14 @@ from babelscope.cli import (
     unpack,
     verify,
 )
+from babelscope.cli.screen import Command, Group
 from babelscope.errors import BabelScopeError
 
 app = typer.Typer(
     name="babelscope",
     help="Does a multilingual transformer think in the same way in every language?",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -46,7 +47,7 @@ COMMANDS = (
     import_, doctor, ls, demo,
 )  # fmt: skip
 for command in COMMANDS:
-    app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)
+    app.command(command.__name__.rpartition(".")[2].rstrip("_"), cls=Command)(command.run)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 
@@ -60,7 +61,7 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell it and stop.")
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version and stop.")
     ] = False,
 ) -> None:
     pass

@@ -16,7 +16,7 @@ def run(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write the shards of STORES, captured under one plan by several jobs or machines, to OUT."""
+    """Put the shards that several jobs of one plan captured in one store."""
     with bar(hidden=dry_run) as progress:
         merged = workflows.merge(out, stores, overwrite=overwrite, dry_run=dry_run, progress=progress)
     print(merged)

@@ -18,7 +18,7 @@ def run(
     partial: Annotated[bool, typer.Option("--partial", help="Accept a store that lacks shards.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write STORE to one HDF5 file, which every command reads as it does STORE."""
+    """Write a store to one HDF5 file, which every command reads as well."""
     with bar() as progress:
         packed = workflows.pack(store, out, partial=partial, overwrite=overwrite, progress=progress)
     print(packed)

@@ -14,7 +14,10 @@ def run(
     store: Store,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be moved, and move nothing.")] = False,
 ) -> None:
-    """Move damaged shards of STORE to its folder quarantine; the capture, with --resume, computes them again."""
+    """Move damaged shards to the folder quarantine of their store.
+
+    The capture, with --resume, computes them again.
+    """
     with bar() as progress:
         done = workflows.repair(store, dry_run=dry_run, progress=progress)
     print(printable(str(done)))

@@ -27,7 +27,7 @@ def run(
     store: Store,
     grid: Annotated[str, typer.Argument(help="Parameter and grid, as threshold=0.1:0.9:0.05.")],
     metric: Metrics = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and report. Default: STORE.sweep.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: STORE.sweep.")] = None,
     languages: Languages = None,
     site: Sites = None,
     position: ReadPosition = None,
@@ -39,7 +39,7 @@ def run(
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
 ) -> None:
-    """Analyze STORE at every value of GRID. Default metric: nao.
+    """Analyze a store at every value of a grid. Default metric: nao.
 
     The store is read once. The published nao costs little more than at one value; corrected pairs, which are
     compared anew at every value, cost nearly as many times more as GRID has values (--mode paper leaves them out).

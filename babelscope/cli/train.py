@@ -9,12 +9,19 @@ import typer
 from babelscope import workflows
 from babelscope.cli.options import Overwrite
 from babelscope.cli.progress import bar, note
+from babelscope.cli.screen import Command, Group
 
-app = typer.Typer(help="Train a model to probe.", no_args_is_help=True)
+app = typer.Typer(help="Train a model to probe.", no_args_is_help=True, cls=Group)
+
+
+
+def _presets(incomplete: str) -> list[str]:
+    return [name for name in workflows.presets() if name.startswith(incomplete)]
+
 
 Out = Annotated[Path, typer.Argument(help="Model folder to write.")]
-Config = Annotated[str, typer.Option("--config", "-c", help="YAML file, or a preset: cli.py train presets.")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="A field, as optimization.batch=4. Repeat it.")]
+Config = Annotated[str, typer.Option("--config", "-c", help="YAML, or preset (cli.py train presets).", autocompletion=_presets)]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=X", help="A field, as optimization.batch=4.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="First items of each source, to try it out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print examples, tokens, steps and parameters, and stop.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")]
@@ -26,10 +33,10 @@ def methods() -> None:
 
 
 METHODS = {
-    "lora": "Low-rank adapters beside frozen weights; the loss is that of the answers alone.",
+    "lora": "Low-rank adapters beside frozen weights; no loss on prompts.",
     "bitfit": "Biases alone, and the head of a classifier.",
     "full": "All weights.",
-    "qcross": "Cross-lingual queries alone, on pairs of texts in two languages.",
+    "qcross": "Cross-lingual queries alone, on texts in two languages.",
 }
 
 
@@ -44,18 +51,21 @@ def _command(method: str) -> Callable[..., None]:
 
 
 for name, about in METHODS.items():
-    app.command(name, help=f"{about}\n\nExample: cli.py train {name} tuned --config run.yaml")(_command(name))
+    app.command(name, help=about, cls=Command)(_command(name))
 
 
-@app.command()
+@app.command(cls=Command)
 def ablation(
     out: Out,
     config: Config,
-    part: Annotated[str, typer.Option(help="As 1/2: the first of two shares of the seeds, for two processes.")] = "1/1",
+    part: Annotated[str, typer.Option(metavar="K/N", help="As 1/2: the first half of the seeds.")] = "1/1",
     limit: Limit = None,
     dry_run: DryRun = False,
 ) -> None:
-    """A grid of trainings with several seeds, and one table; go on with the same command."""
+    """Train a grid with several seeds, into one table.
+
+    A grid that was interrupted goes on with the same command.
+    """
     share = workflows.part_of(part)
     with bar() as progress:
         done = workflows.ablate(
@@ -68,16 +78,19 @@ def ablation(
         print(done.to_string(index=False))
 
 
-@app.command()
+@app.command(cls=Command)
 def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False) -> None:
-    """Trainings that start from each other, as the proficiency ladder; go on with the same command."""
+    """Train models that start from each other, as a ladder.
+
+    A chain that was interrupted goes on with the same command.
+    """
     with bar() as progress:
         done = workflows.train_chain(config, out, limit=limit, dry_run=dry_run, progress=progress, note=note)
     for name, made in done.items():
         print(f"{name}\n{made}" if dry_run else made)
 
 
-@app.command()
+@app.command(cls=Command)
 def presets() -> None:
     """List the presets."""
     found = workflows.presets()
@@ -100,25 +113,25 @@ def _train(
         print(done)
 
 
-@app.command()
+@app.command(cls=Command)
 def organism(
     out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
     resume: Resume = False,
 ) -> None:
-    """Train the small multilingual decoder from nothing, with its tokenizer and its model card."""
+    """Train the embedded decoder from nothing."""
     workflows.train_organism(out, limit=limit, seed=seed, resume=resume, note=note)
     print(out)
 
 
-@app.command()
+@app.command("encoder-organism", cls=Command)
 def encoder_organism(
     out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
     resume: Resume = False,
 ) -> None:
-    """Train the small multilingual encoder from nothing, with its tokenizer and its truth table."""
+    """Train the embedded encoder from nothing."""
     workflows.train_organism(out, kind="encoder-organism", limit=limit, seed=seed, resume=resume, note=note)
     print(out)

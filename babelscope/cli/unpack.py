@@ -15,7 +15,7 @@ def run(
     out: Annotated[Path, typer.Argument(help="Store folder to write.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the files of PACKED, byte by byte as they were, to the folder OUT."""
+    """Write the files of a packed store, byte by byte as they were."""
     with bar() as progress:
         store = workflows.unpack(packed, out, overwrite=overwrite, progress=progress)
     print(store)

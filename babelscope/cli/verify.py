@@ -19,7 +19,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print everything that is wrong with STORE; exit 1 if anything is."""
+    """Print everything that is wrong with a store; exit 1 if anything is."""
     with bar() as progress:
         found = workflows.verify(store, full=full, untrusted=untrusted, progress=progress)
     print(json.dumps(found.to_json()) if as_json else printable(str(found)))
