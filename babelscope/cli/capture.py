@@ -27,6 +27,7 @@ from babelscope.cli.options import (
     TrustRemoteCode,
     split_codes,
 )
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
 
 
@@ -47,7 +48,7 @@ def run(
     answers: Annotated[
         str,
         typer.Option(
-            help="Scores of options: none, labels, texts (both).",
+            help="none, labels, or texts (option texts, too).",
             autocompletion=completion.one_of("none", "labels", "texts"),
         ),
     ] = "labels",
@@ -74,7 +75,7 @@ def run(
     decoder: Annotated[
         str,
         typer.Option(
-            help="A decoder beside an encoder: start, language, copy.", autocompletion=completion.one_of("start", "language", "copy")
+            help="A seq2seq decoder reads: start, language, copy.", autocompletion=completion.one_of("start", "language", "copy")
         ),
     ] = "start",
     store_dtype: Annotated[
@@ -125,9 +126,10 @@ def run(
             note=(lambda _: None) if workflows.is_silent() else note,
         )  # fmt: skip
     if isinstance(done, workflows.Estimate):
-        print("\n".join(done.lines()))
+        show("\n".join(done.lines()), done, as_json=as_json)
     elif share.whole:
-        print(done)
+        show(done, done, as_json=as_json)
     else:  # in one write: the lines of other parts come on the same terminal
         finished, planned = done.progress
-        print(f"part {share} done: {out} holds {finished} of {planned} shards\n", end="", flush=True)
+        said = {"part": str(share), "store": out, "shards": {"committed": finished, "planned": planned}}
+        show(f"part {share} done: {out} holds {finished} of {planned} shards", said, as_json=as_json)

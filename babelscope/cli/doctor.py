@@ -1,6 +1,5 @@
 """`babelscope doctor`: what was found in a model, and whether it is what its name says."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -20,6 +19,7 @@ from babelscope.cli.options import (
     Revision,
     TrustRemoteCode,
 )
+from babelscope.cli.printing import show
 from babelscope.errors import BabelScopeError
 
 
@@ -46,7 +46,7 @@ def run(
         attn_implementation=attention, adapter=adapter, merge_adapter=merge_adapter,
         trust_remote_code=trust_remote_code, anatomy=anatomy,
     )  # fmt: skip
-    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)
+    show(found, found, as_json=as_json)
     if found.problems:
         raise BabelScopeError(
             f"{found.architecture}: {found.problems[0]}",

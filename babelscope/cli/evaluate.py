@@ -7,7 +7,8 @@ import typer
 
 from babelscope import workflows
 from babelscope.cli import completion
-from babelscope.cli.options import Languages, Mode, Overwrite, Seed, beside, split_codes
+from babelscope.cli.options import AsJson, Languages, Mode, Overwrite, Seed, beside, split_codes
+from babelscope.cli.printing import show
 from babelscope.cli.progress import note
 
 
@@ -35,6 +36,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder. Default: STORE.evaluation.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Accuracy, transfer and consistency of what the model answered.
 
@@ -47,5 +49,6 @@ def run(
             chance=chance, mode=mode, comet=comet, seed=seed, note=note,
         )  # fmt: skip
         found.save(building / "tables")
-    print(found.summary())
-    print(folder / "tables")
+    show(
+        f"{found.summary()}\n{folder / 'tables'}", {"tables": found.shown(), "saved": folder / "tables"}, as_json=as_json
+    )

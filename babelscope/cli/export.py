@@ -7,7 +7,8 @@ import typer
 
 from babelscope import workflows
 from babelscope.cli import completion
-from babelscope.cli.options import DryRun, Languages, Overwrite, ReadPosition, Sites, Store, split_codes
+from babelscope.cli.options import AsJson, DryRun, Languages, Overwrite, ReadPosition, Sites, Store, split_codes
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
 
 
@@ -27,6 +28,7 @@ def run(
     float32: Annotated[bool, typer.Option("--float32", help="Widen bfloat16, which loses nothing.")] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a part of a store for other tools.
 
@@ -37,4 +39,4 @@ def run(
             store, out, format=format, sites=site, languages=split_codes(languages), layers=layer, position=position,
             float32=float32, overwrite=overwrite, dry_run=dry_run, progress=progress,
         )  # fmt: skip
-    print(found)
+    show(found, found, as_json=as_json)

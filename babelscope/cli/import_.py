@@ -7,7 +7,8 @@ import typer
 
 from babelscope import workflows
 from babelscope.cli import completion
-from babelscope.cli.options import DryRun, Overwrite
+from babelscope.cli.options import AsJson, DryRun, Overwrite
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
 
 
@@ -22,6 +23,7 @@ def run(
     ],
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a store of what another tool has captured.
 
@@ -29,4 +31,4 @@ def run(
     """
     with bar(hidden=dry_run) as progress:
         found = workflows.import_store(out, source, kind=kind, overwrite=overwrite, dry_run=dry_run, progress=progress)
-    print(found)
+    show(found, found, as_json=as_json)

@@ -7,7 +7,8 @@ import typer
 
 from babelscope import workflows
 from babelscope.cli import completion
-from babelscope.cli.options import Jobs, Languages, Marked, Overwrite, Seed, Sites, beside, settings_of, split_codes
+from babelscope.cli.options import AsJson, Jobs, Languages, Marked, Overwrite, Seed, Sites, beside, settings_of, split_codes
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
 
 
@@ -49,6 +50,7 @@ def run(
     seed: Seed = 0,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Probe every layer in one language, and test in all, on unseen items."""
     folder = out or beside(store, "probes")
@@ -60,5 +62,6 @@ def run(
                 permutations=permutations, mdl=mdl, marked=marked, seed=seed, jobs=jobs, progress=progress, note=note,
             )  # fmt: skip
         found.save(building)
-    print(found.summary())
-    print(folder / "tables")
+    show(
+        f"{found.summary()}\n{folder / 'tables'}", {"tables": found.shown(), "saved": folder / "tables"}, as_json=as_json
+    )

@@ -7,6 +7,7 @@ import typer
 
 from babelscope.cli import analyze
 from babelscope.cli.options import (
+    AsJson,
     By,
     Jobs,
     Languages,
@@ -38,6 +39,7 @@ def run(
     seed: Seed = 0,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Analyze a store at every value of a grid. Default metric: nao.
 
@@ -47,5 +49,5 @@ def run(
     analyze.run(
         [store], metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
         site=site, position=position, by=by, within=within, mode=mode, marked=marked, seed=seed, jobs=jobs,
-        overwrite=overwrite,
+        overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
