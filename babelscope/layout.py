@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len, chop_cells
 
@@ -21,13 +22,13 @@ DASH = "–"
 # Columns called so, or so and more, end a row; their words are never broken.
 ENDING = "verdict"
 GAPS = (2, 1)  # between columns; the second where the first is too much
-# Texts are broken to no less than this many cells; a longer word is broken anywhere.
-NARROWEST = 15
+# Texts are broken to no less than this many cells, and words that are longer than so many, as paths may be.
+NARROWEST, LONGEST_WORD = 15, 24
 
 _NUMBER = re.compile(r"[-+\[]*(\d|\.\d)|undefined$|–$|inf|nan")
 _BOUNDS = (("low", "high", "interval"),)
 
-Row = Mapping[str, object]
+Row = Mapping[Any, object]
 
 
 def cell(value: object, column: str = "") -> str:
@@ -70,8 +71,9 @@ class _Column:
 
     @property
     def narrowest(self) -> int:
-        """What the column can be broken to."""
-        return self.narrow if self.numeric else min(self.narrow, NARROWEST)
+        """What the column can be broken to: between its words, and within one only where it is very long."""
+        words = [cell_len(word) for text in self.cells for word in text.split(" ")]
+        return self.narrow if self.numeric else min(self.narrow, max(NARROWEST, *words), LONGEST_WORD)
 
     @property
     def ending(self) -> bool:
@@ -115,11 +117,18 @@ def table(rows: Iterable[Row], *, headings: Sequence[str] = ()) -> str:
 def facts(about: Mapping[str, str]) -> str:
     """Names and what is said of each, in two columns."""
     width = max(map(cell_len, about), default=0)
-    return "\n".join(
-        f"{name if first else '':<{width}}  {line}".rstrip()
-        for name, text in about.items()
-        for first, line in zip((True, *[False] * len(text)), wrapped(printable(text), WIDTH - width - 2), strict=False)
-    )
+    return "\n".join(_hanging(_padded(name, width, right=False) + "  ", text) for name, text in about.items())
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """Texts one under another, each behind a dash."""
+    return "\n".join(_hanging("- ", text) for text in texts)
+
+
+def _hanging(start: str, text: str) -> str:
+    indent = cell_len(start)
+    lines = wrapped(printable(text), WIDTH - indent)
+    return "\n".join(f"{' ' * indent if k else start}{line}".rstrip() for k, line in enumerate(lines))
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -48,8 +48,14 @@ def told(store: "ActivationStore") -> dict[str, str]:
     sites = ", ".join(f"{name} x {len(layers)}" for name, layers in found["sites"].items())
     lost = found["problem"] if "problem" in found else f"{found['failed']} failed prompts"
     lost += "".join(f", {n} {status}" for status, n in (found["marked"] or {}).items())
-    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("babelscope", "torch") if name in found["versions"])
-    made = [found["created"] or "", f"by {versions}" if versions else "", f"on {found['device']}" if found["device"] else ""]
+    versions = ", ".join(
+        f"{name} {found['versions'][name]}" for name in ("babelscope", "torch") if name in found["versions"]
+    )
+    made = [
+        found["created"] or "",
+        f"by {versions}" if versions else "",
+        f"on {found['device']}" if found["device"] else "",
+    ]
     return {
         "store": found["store"],
         "model": f"{model['source']} ({model['architecture']}, {model['layers']} layers)",

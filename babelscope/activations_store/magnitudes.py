@@ -53,7 +53,7 @@ class _Magnitudes:
         self.nonfinite += int(found[_INFINITY:].sum())
 
     def offer(self, value: float, where: Any) -> None:
-        if np.isfinite(value) and not value <= self.largest:
+        if value >= 0 and not value <= self.largest:
             self.largest, self.where = value, where
 
     @property
@@ -109,17 +109,19 @@ def row_extremes(store: "ActivationStore") -> pd.DataFrame:
                         top = int(rows.argmax())
                         one.offer(float(rows[top]), (store.items[items[top]], language))
                     losses = [nonfinite[k].sum(), (rows >= BEYOND_FLOAT16).sum() if clips else 0]
-                    lost[site, position, k] = lost.get((site, position, k), np.zeros(2, np.int64)) + np.array(losses, int)
-    rows = []
+                    lost[site, position, k] = lost.get((site, position, k), np.zeros(2, np.int64)) + np.array(
+                        losses, int
+                    )
+    table = []
     for (site, position, k), one in found.items():
-        nonfinite, clipped = map(int, lost[site, position, k])
+        n_nonfinite, n_clipped = map(int, lost[site, position, k])
         item, language = one.where or ("", "")
-        rows.append({
+        table.append({
             "site": site, "position": str(position), "layer": store.layers(site)[k], "rows": one.n,
-            "nonfinite": nonfinite, "clipped_rows": clipped, "median": one.median, "largest": one.largest,
+            "nonfinite": n_nonfinite, "clipped_rows": n_clipped, "median": one.median, "largest": one.largest,
             "ratio": _ratio(one), "far_rows": one.above(FAR * one.median), "item": item, "language": language,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(table)
 
 
 def value_extremes(store: "ActivationStore", progress: Progress | None = None) -> pd.DataFrame:
@@ -144,7 +146,8 @@ def value_extremes(store: "ActivationStore", progress: Progress | None = None) -
                     one = found.setdefault((site, position, k), _Magnitudes())
                     leaders = led.setdefault((site, position, k), {})
                     for start, values in _pieces(group, k):
-                        _take(one, leaders, values, lambda row, s=start: (store.items[items[s + row]], language))
+                        row, unit, largest = _taken(one, leaders, values)
+                        one.offer(largest, (unit, store.items[items[start + row]], language))
         if progress:
             progress(done, len(shards), "read values")
     rows = []
@@ -163,25 +166,27 @@ def value_extremes(store: "ActivationStore", progress: Progress | None = None) -
     return pd.DataFrame(rows)
 
 
-def _take(
-    one: _Magnitudes,
-    leaders: dict[tuple[int, ...], int],
-    values: NDArray[np.float32],
-    named: Callable[[int], tuple[str, str]],
-) -> None:
-    """Add rows (row, *unit): their magnitudes, and which unit is the largest of each."""
+def _taken(
+    one: _Magnitudes, leaders: dict[tuple[int, ...], int], values: NDArray[np.float32]
+) -> tuple[int, tuple[int, ...], float]:
+    """Count rows (row, *unit) and the largest unit of each; row, unit and |value| of the largest of all.
+
+    Rows without a finite value have no largest unit; -1 stands for theirs.
+    """
     one.add(values)
     flat = np.abs(values.reshape(len(values), -1))
     flat[~np.isfinite(flat)] = -1
     tops = flat.argmax(axis=1)
     largest = flat[np.arange(len(flat)), tops]
     for top, n in zip(*np.unique(tops[largest >= 0], return_counts=True), strict=True):
-        unit = tuple(map(int, np.unravel_index(top, values.shape[1:])))
+        unit = _unit(top, values)
         leaders[unit] = leaders.get(unit, 0) + int(n)
     row = int(largest.argmax())
-    if largest[row] >= 0:
-        unit = tuple(map(int, np.unravel_index(tops[row], values.shape[1:])))
-        one.offer(float(largest[row]), (unit, *named(row)))
+    return row, _unit(tops[row], values), float(largest[row])
+
+
+def _unit(place: np.integer[Any], values: NDArray[np.float32]) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(int(place), values.shape[1:])))
 
 
 def _pieces(group: h5py.Group, layer: int) -> Iterator[tuple[int, NDArray[np.float32]]]:

@@ -49,9 +49,7 @@ def run(
         Literal["none", "random-init"], typer.Option(help="random-init: the floor of every gap.")
     ] = "none",
     sweep: Sweep = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder. Default: STORE.analysis or .comparison.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: STORE.analysis or .comparison.")] = None,
     languages: Languages = None,
     site: Sites = None,
     position: ReadPosition = None,
@@ -80,9 +78,7 @@ def run(
             "--recipe, --set, --model and --baseline are for one store", "analyze each store by itself"
         )
     if len(stores) > 1:
-        _compare(
-            stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite, as_json=as_json
-        )
+        _compare(stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite, as_json=as_json)
         return
     folder = out or beside(store, "analysis")
     if workflows.is_steps(store):
@@ -120,7 +116,13 @@ def _analyze_steps(
 
 
 def _compare(
-    stores: list[Path], metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool, as_json: bool
+    stores: list[Path],
+    metric: list[str] | None,
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables",)) as building:
         with bar() as progress:

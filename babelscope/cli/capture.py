@@ -52,9 +52,7 @@ def run(
             autocompletion=completion.one_of("none", "labels", "texts"),
         ),
     ] = "labels",
-    continuation: Annotated[
-        int, typer.Option("--continue", min=0, help="Let the model write so many tokens.")
-    ] = 0,
+    continuation: Annotated[int, typer.Option("--continue", min=0, help="Let the model write so many tokens.")] = 0,
     texts: Annotated[bool, typer.Option(help="Keep prompt texts in the store.")] = True,
     backend: Annotated[
         str, typer.Option(help="cli.py ls backends.", autocompletion=completion.plugin("backend"))
@@ -69,19 +67,19 @@ def run(
     merge_adapter: MergeAdapter = False,
     trust_remote_code: TrustRemoteCode = False,
     anatomy: Anatomy = None,
-    chat_template: Annotated[
-        bool, typer.Option("--chat-template", help="Wrap prompts as what a user says.")
-    ] = False,
+    chat_template: Annotated[bool, typer.Option("--chat-template", help="Wrap prompts as what a user says.")] = False,
     decoder: Annotated[
         str,
         typer.Option(
-            help="A seq2seq decoder reads: start, language, copy.", autocompletion=completion.one_of("start", "language", "copy")
+            help="A seq2seq decoder reads: start, language, copy.",
+            autocompletion=completion.one_of("start", "language", "copy"),
         ),
     ] = "start",
     store_dtype: Annotated[
         str,
         typer.Option(
-            help="auto (as the model), float32, float16, bfloat16, int8.", show_default=False,
+            help="auto (as the model), float32, float16, bfloat16, int8.",
+            show_default=False,
             autocompletion=completion.one_of("auto", "float32", "float16", "bfloat16", "int8"),
         ),
     ] = "auto",
@@ -95,9 +93,7 @@ def run(
         int | None, typer.Option(min=1, help="Items per shard. Default: as 96 MB hold, 16 to 4096.")
     ] = None,
     self_test: Annotated[bool, typer.Option(help="Check the sites on a few prompts first.")] = True,
-    part: Annotated[
-        str | None, typer.Option(metavar="K/N", help="As 3/8: this share of the blocks alone.")
-    ] = None,
+    part: Annotated[str | None, typer.Option(metavar="K/N", help="As 3/8: this share of the blocks alone.")] = None,
     lever: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,9 +121,7 @@ def run(
             self_test=self_test, levers=[] if lever == ["none"] else lever, progress=progress,
             note=(lambda _: None) if workflows.is_silent() else note,
         )  # fmt: skip
-    if isinstance(done, workflows.Estimate):
-        show("\n".join(done.lines()), done, as_json=as_json)
-    elif share.whole:
+    if isinstance(done, workflows.Estimate) or share.whole:
         show(done, done, as_json=as_json)
     else:  # in one write: the lines of other parts come on the same terminal
         finished, planned = done.progress

@@ -20,9 +20,7 @@ def run(
     limit: Limit = None,
     mapping: Mapping = None,
     by: Annotated[str | None, typer.Option(help="Item covariate that splits the table, as depth.")] = None,
-    tables: Annotated[
-        Path | None, typer.Option(help="Folder for the matrix of two languages.")
-    ] = None,
+    tables: Annotated[Path | None, typer.Option(help="Folder for the matrix of two languages.")] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file of every answer.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

@@ -5,24 +5,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from babelscope import plugins, workflows
-from babelscope.cli import completion
-from babelscope.cli.options import Languages, Limit, Mapping, Overwrite, split_codes
+from babelscope import layout, plugins, workflows
+from babelscope.cli import completion, printing
+from babelscope.cli.options import AsJson, Languages, Limit, Mapping, Overwrite, split_codes
 from babelscope.cli.progress import note
 from babelscope.cli.screen import Command, Group
+from babelscope.schema import Prompt
 
 app = typer.Typer(help="List, generate, audit and show parallel prompts.", no_args_is_help=True, cls=Group)
-Source = Annotated[
-    str, typer.Argument(help="Generated dataset or file.", autocompletion=completion.plugin("dataset"))
-]
+Source = Annotated[str, typer.Argument(help="Generated dataset or file.", autocompletion=completion.plugin("dataset"))]
 
 
 @app.command("ls", cls=Command)
-def list_datasets() -> None:
+def list_datasets(as_json: AsJson = False) -> None:
     """List the generated datasets."""
-    for name in plugins.names("dataset"):
-        info = plugins.load("dataset", name).info
-        print(f"{name:<24}{info.demand:<16}{len(info.languages):>3} languages  {info.title}")
+    infos = {name: plugins.load("dataset", name).info for name in plugins.names("dataset")}
+    rows = [
+        {"name": name, "demand": info.demand, "languages": len(info.languages), "title": info.title}
+        for name, info in infos.items()
+    ]
+    printing.show(layout.table(rows), rows, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -167,6 +169,7 @@ def mix_choice(
     mapping: Mapping = None,
     limit: Limit = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write multiple-choice questions with parts in other languages."""
     workflows.check_output(out, overwrite=overwrite)
@@ -178,8 +181,10 @@ def mix_choice(
     for text in notes:
         note(text)
     workflows.write_prompts(made, out)
-    print(workflows.mixing(made, base).to_string(index=False, na_rep="-", float_format=lambda v: f"{v:.3f}"))
-    print(f"{out}: {len(made.items)} items in {len(made.languages)} settings, sha256 {made.digest()[:16]}")
+    table = workflows.mixing(made, base)
+    line = f"{out}: {len(made.items)} items in {len(made.languages)} settings, sha256 {made.digest()[:16]}"
+    found = {"mixing": table, "out": out, "items": len(made.items), "sha256": made.digest()}
+    printing.show(f"{layout.table(table.to_dict('records'))}\n{line}", found, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -241,12 +246,18 @@ def translation(
 
 
 @app.command(cls=Command)
-def audit(source: Source, languages: Languages = None, limit: Limit = None, mapping: Mapping = None) -> None:
+def audit(
+    source: Source,
+    languages: Languages = None,
+    limit: Limit = None,
+    mapping: Mapping = None,
+    as_json: AsJson = False,
+) -> None:
     """Measure how far heuristics get that never solve the task."""
     table, notes = workflows.audit_prompts(source, languages=split_codes(languages), limit=limit, mapping=mapping)
     for text in notes:
         note(text)
-    print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+    printing.show(layout.table(table.to_dict("records")), table, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -255,11 +266,16 @@ def show(
     languages: Languages = None,
     limit: Limit = 1,
     mapping: Mapping = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print prompts as the model reads them."""
     prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
     for text in notes:
         note(text)
-    for prompt in prompts.prompts:
-        gold = f"  gold {prompt.letters[prompt.gold]}" if prompt.gold is not None else ""
-        print(f"--- {prompt.item} [{prompt.language}]{gold}\n{prompt.text}\n")
+    texts = [_shown(prompt) for prompt in prompts.prompts]
+    printing.show("\n".join(texts), prompts.prompts, as_json=as_json)
+
+
+def _shown(prompt: Prompt) -> str:
+    gold = f"  gold {prompt.letters[prompt.gold]}" if prompt.gold is not None else ""
+    return f"--- {prompt.item} [{prompt.language}]{gold}\n{prompt.text}\n"

@@ -1,9 +1,5 @@
 """`babelscope doctor`: what was found in a model, and whether it is what its name says."""
 
-from typing import Annotated
-
-import typer
-
 from babelscope import workflows
 from babelscope.cli.options import (
     Adapter,

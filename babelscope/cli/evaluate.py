@@ -14,9 +14,7 @@ from babelscope.cli.progress import note
 
 def run(
     store: Annotated[Path, typer.Argument(help="Store of a capture with answers, as run.acts.")],
-    source: Annotated[
-        str | None, typer.Option(help="Transferred from. Default: en, else the first.")
-    ] = None,
+    source: Annotated[str | None, typer.Option(help="Transferred from. Default: en, else the first.")] = None,
     languages: Languages = None,
     by: Annotated[str, typer.Option(help="Item covariate of groups, or none.")] = "task",
     scoring: Annotated[
@@ -50,5 +48,7 @@ def run(
         )  # fmt: skip
         found.save(building / "tables")
     show(
-        f"{found.summary()}\n{folder / 'tables'}", {"tables": found.shown(), "saved": folder / "tables"}, as_json=as_json
+        f"{found.summary()}\n{folder / 'tables'}",
+        {"tables": found.shown(), "saved": folder / "tables"},
+        as_json=as_json,
     )

@@ -17,9 +17,7 @@ def run(
     source: Annotated[Path, typer.Argument(help="File or folder, as docs/exchange.md describes it.")],
     kind: Annotated[
         str,
-        typer.Option(
-            "--from", help="transformer-lens, saelens or npy.", autocompletion=completion.plugin("importer")
-        ),
+        typer.Option("--from", help="transformer-lens, saelens or npy.", autocompletion=completion.plugin("importer")),
     ],
     overwrite: Overwrite = False,
     dry_run: DryRun = False,

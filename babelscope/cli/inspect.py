@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from babelscope import layout, workflows
+from babelscope.activations_store.magnitudes import FAR, MASSIVE, MASSIVE_RATIO
 from babelscope.cli.options import AsJson, Store
 from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
@@ -15,10 +16,15 @@ from babelscope.errors import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+OF_ROWS = f"largest |value| of each row (far: above {FAR:g} x the median)"
+OF_VALUES = f"|values| (massive: above {MASSIVE:g} and above {MASSIVE_RATIO:g} x the median)"
+
 
 def run(
     store: Store,
-    values: Annotated[bool, typer.Option("--values", help="Read all values: medians, massive ones, their units.")] = False,
+    values: Annotated[
+        bool, typer.Option("--values", help="Read all values: medians, massive ones, their units.")
+    ] = False,
     accuracy: Annotated[bool, typer.Option("--accuracy", help="Also accuracy per language and task.")] = False,
     provenance: Annotated[bool, typer.Option("--provenance", help="Also where every number came from.")] = False,
     as_json: AsJson = False,
@@ -50,10 +56,11 @@ def _texts(
     provenance: object = None,
 ) -> Iterable[str]:
     yield str(store)
-    for table in (rows, values):
+    for title, table in ((OF_ROWS, rows), (OF_VALUES, values)):
         if table is not None and len(table):
             named = table.assign(item=table["item"] + " [" + table["language"] + "]").drop(columns="language")
-            yield layout.table(named.to_dict("records"), headings=("site", "position"))
+            lines = layout.table(named.to_dict("records"), headings=("site", "position"))
+            yield f"{title}\n{lines}"
     if accuracy is not None:
         yield layout.table(accuracy.to_dict("records"))
     if provenance is not None:

@@ -31,6 +31,7 @@ from babelscope.cli import (
     unpack,
     verify,
 )
+from babelscope.cli.printing import PLAIN
 from babelscope.cli.screen import Command, Group
 from babelscope.errors import BabelScopeError
 
@@ -74,8 +75,9 @@ def main() -> None:
     """
     # Read by HDF5 when it starts: no filter is ever loaded from a folder of plugins.
     os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a prompt
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)  # a terminal may lack the letters of a prompt
     try:
         app()
     except BabelScopeError as error:

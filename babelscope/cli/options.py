@@ -22,9 +22,7 @@ Prompts: TypeAlias = Annotated[
 ]
 Mapping: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--mapping", help="Meaning of columns: YAML file, or bundled.", autocompletion=completion.mappings
-    ),
+    typer.Option("--mapping", help="Meaning of columns: YAML file, or bundled.", autocompletion=completion.mappings),
 ]
 Limit: TypeAlias = Annotated[int | None, typer.Option("--limit", min=1, help="First items of each prompt source.")]
 Sweep: TypeAlias = Annotated[
@@ -38,9 +36,7 @@ Metrics: TypeAlias = Annotated[
 ]
 Recipes: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        "--recipe", help="cli.py ls recipes. Alone: no metrics.", autocompletion=completion.plugin("recipe")
-    ),
+    typer.Option("--recipe", help="cli.py ls recipes. Alone: no metrics.", autocompletion=completion.plugin("recipe")),
 ]
 Settings: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=X", help="Parameter of a recipe, as top=50.")

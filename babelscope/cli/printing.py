@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# What stands for a letter that a terminal cannot show; other letters are escaped.
-PLAIN = {"–": "-", "—": "-", "×": "x", "…": "...", "’": "'", "“": '"', "”": '"'}
+# The way out for letters that a terminal cannot show: a few signs have a plain form, others are escaped.
+PLAIN = "plain"
+_FORMS = {"–": "-", "—": "-", "×": "x", "…": "...", "’": "'", "“": '"', "”": '"'}
 
 
 def show(text: object, document: Any, *, as_json: bool) -> None:
@@ -44,9 +45,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     """Escape what an encoding lacks, but for the few signs that have a plain form."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
-    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking), error.end
+    return "".join(_FORMS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking), error.end
 
 
-codecs.register_error("plain", _replaced)
-
-
+codecs.register_error(PLAIN, _replaced)

@@ -7,19 +7,26 @@ import typer
 
 from babelscope import workflows
 from babelscope.cli import completion
-from babelscope.cli.options import AsJson, Jobs, Languages, Marked, Overwrite, Seed, Sites, beside, settings_of, split_codes
+from babelscope.cli.options import (
+    AsJson,
+    Jobs,
+    Languages,
+    Marked,
+    Overwrite,
+    Seed,
+    Sites,
+    beside,
+    settings_of,
+    split_codes,
+)
 from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
 
 
 def run(
     store: Annotated[Path, typer.Argument(help="Store, as run.acts.")],
-    target: Annotated[
-        str, typer.Option(help="language, script, correct, or a covariate.")
-    ],
-    probe: Annotated[
-        str, typer.Option(help="cli.py ls probes.", autocompletion=completion.plugin("probe"))
-    ] = "ridge",
+    target: Annotated[str, typer.Option(help="language, script, correct, or a covariate.")],
+    probe: Annotated[str, typer.Option(help="cli.py ls probes.", autocompletion=completion.plugin("probe"))] = "ridge",
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=X", help="Parameter of the probe, as C=0.1.")
     ] = None,
@@ -36,12 +43,8 @@ def run(
             autocompletion=completion.one_of("raw", "centered", "erased"),
         ),
     ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Items that share this covariate stay together.")
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option(help="Covariate of the control task, none. Default: rule.")
-    ] = None,
+    group: Annotated[str | None, typer.Option(help="Items that share this covariate stay together.")] = None,
+    control: Annotated[str | None, typer.Option(help="Covariate of the control task, none. Default: rule.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds of items.")] = 5,
     permutations: Annotated[int, typer.Option(min=39, help="Shuffled labels, fitted anew.")] = 99,
     mdl: Annotated[bool, typer.Option("--mdl", help="Description lengths as well.")] = False,
@@ -63,5 +66,7 @@ def run(
             )  # fmt: skip
         found.save(building)
     show(
-        f"{found.summary()}\n{folder / 'tables'}", {"tables": found.shown(), "saved": folder / "tables"}, as_json=as_json
+        f"{found.summary()}\n{folder / 'tables'}",
+        {"tables": found.shown(), "saved": folder / "tables"},
+        as_json=as_json,
     )

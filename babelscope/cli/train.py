@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from babelscope import workflows
-from babelscope.cli.options import Overwrite
+from babelscope import layout, workflows
+from babelscope.cli.options import AsJson, Overwrite
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
 from babelscope.cli.screen import Command, Group
 
 app = typer.Typer(help="Train a model to probe.", no_args_is_help=True, cls=Group)
-
 
 
 def _presets(incomplete: str) -> list[str]:
@@ -20,7 +20,9 @@ def _presets(incomplete: str) -> list[str]:
 
 
 Out = Annotated[Path, typer.Argument(help="Model folder to write.")]
-Config = Annotated[str, typer.Option("--config", "-c", help="YAML, or preset (cli.py train presets).", autocompletion=_presets)]
+Config = Annotated[
+    str, typer.Option("--config", "-c", help="YAML, or preset (cli.py train presets).", autocompletion=_presets)
+]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=X", help="A field, as optimization.batch=4.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="First items of each source, to try it out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print examples, tokens, steps and parameters, and stop.")]
@@ -43,9 +45,10 @@ METHODS = {
 def _command(method: str) -> Callable[..., None]:
     def run(
         out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
-        resume: Resume = False, overwrite: Overwrite = False,
+        resume: Resume = False, overwrite: Overwrite = False, as_json: AsJson = False,
     ) -> None:  # fmt: skip
-        _train(method, out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+        how = {"dry_run": dry_run, "resume": resume, "overwrite": overwrite, "as_json": as_json}
+        _train(method, out, config, changes, limit, **how)
 
     return run
 
@@ -61,6 +64,7 @@ def ablation(
     part: Annotated[str, typer.Option(metavar="K/N", help="As 1/2: the first half of the seeds.")] = "1/1",
     limit: Limit = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a grid with several seeds, into one table.
 
@@ -72,36 +76,33 @@ def ablation(
             config, out, part=(share.number, share.count), limit=limit, dry_run=dry_run, progress=progress, note=note
         )
     if isinstance(done, workflows.Ablation):
-        print(done.summary())
-        print(out / "table.csv")
+        found = {"tables": done.shown(), "saved": out / "table.csv"}
+        show(f"{done.summary()}\n{out / 'table.csv'}", found, as_json=as_json)
     else:
-        print(done.to_string(index=False))
+        show(layout.table(done.to_dict("records")), {"tables": {"runs": done}}, as_json=as_json)
 
 
 @app.command(cls=Command)
-def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False) -> None:
+def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Train models that start from each other, as a ladder.
 
     A chain that was interrupted goes on with the same command.
     """
     with bar() as progress:
         done = workflows.train_chain(config, out, limit=limit, dry_run=dry_run, progress=progress, note=note)
-    for name, made in done.items():
-        print(f"{name}\n{made}" if dry_run else made)
+    show("\n".join(f"{name}\n{made}" if dry_run else str(made) for name, made in done.items()), done, as_json=as_json)
 
 
 @app.command(cls=Command)
-def presets() -> None:
+def presets(as_json: AsJson = False) -> None:
     """List the presets."""
     found = workflows.presets()
-    width = max(map(len, found))
-    for name, about in found.items():
-        print(f"{name:<{width}}  {about}")
+    show(layout.facts(found), found, as_json=as_json)
 
 
 def _train(
     method: str, out: Path, config: str, changes: list[str] | None, limit: int | None, *, dry_run: bool, resume: bool,
-    overwrite: bool,
+    overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     read, silent = workflows.read_config(config, method, changes or ()), workflows.is_silent()
     with bar(hidden=silent) as progress:
@@ -110,7 +111,7 @@ def _train(
             note=(lambda _: None) if silent else note,
         )  # fmt: skip
     if not silent:
-        print(done)
+        show(done, done if dry_run else {"model": done}, as_json=as_json)
 
 
 @app.command(cls=Command)

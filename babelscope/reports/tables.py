@@ -146,7 +146,7 @@ def by_step(results: Iterable[Result]) -> pd.DataFrame:
 
 def text(table: pd.DataFrame, *, headings: Sequence[str] = ()) -> str:
     """A table as text, at most 80 cells wide; `headings` as in `layout.table`."""
-    return layout.table(table.to_dict("records"), headings=headings)  # type: ignore[arg-type]
+    return layout.table(table.to_dict("records"), headings=headings)
 
 
 def texts(tables: Mapping[str, pd.DataFrame]) -> str:
