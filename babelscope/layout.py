@@ -246,8 +246,8 @@ def _grouped(above: Sequence[_Column], n: int) -> list[int]:
 
 
 def _heading(above: Sequence[_Column], i: int) -> str:
-    said = [(c.name, c.cells[i], c.numeric) for c in above if c.cells[i] != DASH]
-    return ", ".join(f"{name} {text}" if numeric else text for name, text, numeric in said)
+    said = [(c.name, c.cells[i], c.numeric or c.cells[i] in ("yes", "no")) for c in above if c.cells[i] != DASH]
+    return ", ".join(f"{name} {text}" if named else text for name, text, named in said)
 
 
 def _line(cells: Sequence[list[str]], widths: Sequence[int], right: Sequence[bool], gap: int) -> list[str]:

@@ -108,10 +108,8 @@ def row_extremes(store: "ActivationStore") -> pd.DataFrame:
                     if len(rows):
                         top = int(rows.argmax())
                         one.offer(float(rows[top]), (store.items[items[top]], language))
-                    losses = [nonfinite[k].sum(), (rows >= BEYOND_FLOAT16).sum() if clips else 0]
-                    lost[site, position, k] = lost.get((site, position, k), np.zeros(2, np.int64)) + np.array(
-                        losses, int
-                    )
+                    counts = lost.setdefault((site, position, k), np.zeros(2, np.int64))
+                    counts += (int(nonfinite[k].sum()), int((rows >= BEYOND_FLOAT16).sum()) if clips else 0)
     table = []
     for (site, position, k), one in found.items():
         n_nonfinite, n_clipped = map(int, lost[site, position, k])

@@ -78,8 +78,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN)  # a terminal may lack the letters of a prompt
+    # The shell completes the command that is on its PATH, also where a launcher is asked for the script.
+    asked = {"--install-completion", "--show-completion"} & set(sys.argv[1:])
     try:
-        app()
+        app(prog_name="babelscope" if asked else None)
     except BabelScopeError as error:
         _fail(str(error), error.exit_code)
     except PackageNotFoundError as error:  # tables and stores name the versions that made them

@@ -20,6 +20,12 @@ class Command(TyperCommand):
         """Write the help text."""
         formatter.write("\n".join(_page(self, ctx)) + "\n")
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:  # messages name an argument as the usage line does
+            if isinstance(parameter, TyperArgument) and parameter.metavar is None:
+                parameter.metavar = parameter.name.upper()
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What stands behind the name of the command in its usage line."""
         return _usage(self)
@@ -46,7 +52,8 @@ def _page(command: TyperCommand | TyperGroup, ctx: Any) -> Iterator[str]:
     for paragraph in (command.help or "").split("\n\n"):
         yield ""
         yield from textwrap.wrap(" ".join(paragraph.split()), WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
-    yield from _section("Arguments:", [_argument_row(p) for p in command.params if isinstance(p, TyperArgument)])
+    arguments = [p for p in command.params if isinstance(p, TyperArgument)]
+    yield from _section("Arguments:", [(str(p.metavar), p.help or "") for p in arguments])
     shown = [p for p in command.params if isinstance(p, TyperOption) and not p.hidden]
     yield from _section(f"Options ({LEGEND}):", [*map(_option_row, shown), ("--help", "Show this page.")])
     if isinstance(command, TyperGroup):
@@ -72,12 +79,8 @@ def _section(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _argument(parameter: TyperArgument) -> str:
-    name = parameter.metavar or parameter.name.upper() + ("..." if parameter.nargs != 1 else "")
+    name = str(parameter.metavar) + ("..." if parameter.nargs != 1 and "..." not in str(parameter.metavar) else "")
     return name if parameter.required else f"[{name}]"
-
-
-def _argument_row(parameter: TyperArgument) -> tuple[str, str]:
-    return _argument(parameter).strip("[]") if not parameter.metavar else parameter.metavar, parameter.help or ""
 
 
 def _option_row(parameter: TyperOption) -> tuple[str, str]:
