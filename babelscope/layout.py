@@ -47,6 +47,8 @@ def cell(value: object, column: str = "") -> str:
         return printable(str(value))
     if not isinstance(value, float) and number.is_integer() and "float" not in type(value).__name__:
         return str(value)
+    if number.is_integer() and column.partition("_")[0] in ("n", "rows"):
+        return f"{number:.0f}"  # a count is a float where another row of its column has none
     if column.rpartition("_")[2] in ("p", "q"):
         return f"{number:.2g}"
     ordinary = number == 0 or 5e-4 <= abs(number) < 1e6
@@ -111,7 +113,7 @@ def table(rows: Iterable[Row], *, headings: Sequence[str] = ()) -> str:
     pulled = next((k for k in range(len(texts) + 1) if _fits(columns, texts[:k])), max(len(texts) - 1, 0))
     above += texts[:pulled]
     blocks = list(_folded([c for c in columns if c not in above]))
-    return "\n\n".join(_block(above, block, below if block is blocks[-1] else []) for block in blocks)
+    return "\n\n".join(_block(above, block, below if block is blocks[0] else []) for block in blocks)
 
 
 def facts(about: Mapping[str, str]) -> str:
@@ -231,7 +233,7 @@ def _block(above: Sequence[_Column], columns: Sequence[_Column], below: Sequence
             lines += ["", *wrapped(heading, WIDTH)] if spaced and said else wrapped(heading, WIDTH)
             said = heading
         row = line(c.cells[i] for c in columns)
-        for column in below:
+        for column in (c for c in below if c.cells[i] != DASH):
             named = "" if column.name == ENDING else f"{' '.join(_words(column.name))}: "
             row = _ended(row, named + column.cells[i], _total(widths, gap))
         lines += row

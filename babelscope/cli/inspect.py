@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from babelscope import layout, workflows
-from babelscope.activations_store.magnitudes import FAR, MASSIVE, MASSIVE_RATIO
 from babelscope.cli.options import AsJson, Store
 from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
@@ -15,10 +14,6 @@ from babelscope.errors import printable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-OF_ROWS = f"largest |value| of each row (far: above {FAR:g} x the median)"
-OF_VALUES = f"|values| (massive: above {MASSIVE:g} and above {MASSIVE_RATIO:g} x the median)"
-
 
 def run(
     store: Store,
@@ -55,8 +50,12 @@ def _texts(
     accuracy: "pd.DataFrame | None" = None,
     provenance: object = None,
 ) -> Iterable[str]:
+    from babelscope.activations_store.magnitudes import FAR, MASSIVE, MASSIVE_RATIO  # pandas, which no help waits for
+
     yield str(store)
-    for title, table in ((OF_ROWS, rows), (OF_VALUES, values)):
+    of_rows = f"largest |value| of each row (far: above {FAR:g} x the median)"
+    of_values = f"|values| (massive: above {MASSIVE:g} and above {MASSIVE_RATIO:g} x the median)"
+    for title, table in ((of_rows, rows), (of_values, values)):
         if table is not None and len(table):
             named = table.assign(item=table["item"] + " [" + table["language"] + "]").drop(columns="language")
             lines = layout.table(named.to_dict("records"), headings=("site", "position"))

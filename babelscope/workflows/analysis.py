@@ -210,7 +210,7 @@ class Analysis:
     def summary(self) -> str:
         """The headline as a table of text, then the claims of every recipe."""
         parts = [reports.text(reports.headline_text(self.results), headings=reports.ABOVE)]
-        parts += [reports.text(table) for table in reports.claims_text(self.results)]
+        parts += [reports.text(table, headings=("claim",)) for table in reports.claims_text(self.results)]
         return "\n\n".join(part for part in parts if part)
 
     def shown(self) -> dict[str, pd.DataFrame]:
