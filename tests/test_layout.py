@@ -61,7 +61,7 @@ def test_rows_stand_below_the_heading_they_share_in_the_order_of_the_first() -> 
 
 def test_what_never_fits_is_folded_behind_the_column_that_names_the_rows() -> None:
     codes = [f"l{i}" for i in range(30)]
-    text = layout.table([{"language": name, **{c: 0.5 for c in codes}} for name in ("en", "中文")])
+    text = layout.table([{"language": name, **dict.fromkeys(codes, 0.5)} for name in ("en", "中文")])
     assert widest(text) <= layout.WIDTH
     blocks = text.split("\n\n")
     assert [block.split()[0] for block in blocks] == ["language"] * len(blocks)

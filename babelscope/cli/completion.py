@@ -32,8 +32,15 @@ def _mappings() -> Iterable[str]:
     return bundled_mappings()
 
 
+def _presets() -> Iterable[str]:
+    from babelscope.training.yaml_files import presets
+
+    return presets()
+
+
 models = _of(lambda: workflows.models())
 mappings = _of(_mappings)
+presets = _of(_presets)
 sites = _of(lambda: SITE_KINDS)
 positions = _of(lambda: POSITION_KINDS)
 dtypes = one_of("auto", "float32", "float16", "bfloat16")

@@ -15,6 +15,7 @@ from babelscope.errors import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+
 def run(
     store: Store,
     values: Annotated[

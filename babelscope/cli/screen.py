@@ -59,10 +59,15 @@ def _page(command: TyperCommand | TyperGroup, ctx: Any) -> Iterator[str]:
     if isinstance(command, TyperGroup):
         rows = [(name, one.help or "") for name, one in command.commands.items() if not one.hidden]
         yield from _section("Commands:", [(name, text.partition("\n\n")[0]) for name, text in rows])
-    program, *names = ctx.command_path.split()
+    program, *names = _path(ctx)
     line = f"{'python ' if program.endswith('.py') else ''}{program} {EXAMPLES[' '.join(names)]}"
     yield ""
     yield from [f"Example: {line}"] if len(line) + 9 <= WIDTH else ["Example:", f"  {line}"]
+
+
+def _path(ctx: Any) -> list[str]:
+    """The program, which may be several words, and the names of the commands."""
+    return [*(_path(ctx.parent) if ctx.parent else []), ctx.info_name]
 
 
 def _section(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from babelscope import layout, workflows
+from babelscope.cli import completion
 from babelscope.cli.options import AsJson, Overwrite
 from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
@@ -15,13 +16,10 @@ from babelscope.cli.screen import Command, Group
 app = typer.Typer(help="Train a model to probe.", no_args_is_help=True, cls=Group)
 
 
-def _presets(incomplete: str) -> list[str]:
-    return [name for name in workflows.presets() if name.startswith(incomplete)]
-
-
 Out = Annotated[Path, typer.Argument(help="Model folder to write.")]
 Config = Annotated[
-    str, typer.Option("--config", "-c", help="YAML, or preset (cli.py train presets).", autocompletion=_presets)
+    str,
+    typer.Option("--config", "-c", help="YAML, or preset (cli.py train presets).", autocompletion=completion.presets),
 ]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=X", help="A field, as optimization.batch=4.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="First items of each source, to try it out.")]

@@ -13,7 +13,7 @@ RESID = {"site": "resid.post", "position": "last", "layer": 2}
 
 
 def planted(path, dtype="float32", positions=(LAST,)):
-    """Unit 4 of resid.post@2 is the largest of every row, that of item 3 in sw massive; an infinity and a clipped value.
+    """Unit 4 of resid.post@2 leads every row, massive for item 3 in sw; two infinities and a clipped value.
 
     All other magnitudes are 1.
     """
