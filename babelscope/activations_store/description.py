@@ -48,13 +48,11 @@ def told(store: "ActivationStore") -> dict[str, str]:
     sites = ", ".join(f"{name} x {len(layers)}" for name, layers in found["sites"].items())
     lost = found["problem"] if "problem" in found else f"{found['failed']} failed prompts"
     lost += "".join(f", {n} {status}" for status, n in (found["marked"] or {}).items())
-    versions = ", ".join(
-        f"{name} {found['versions'][name]}" for name in ("babelscope", "torch") if name in found["versions"]
-    )
+    known = found["versions"]
     made = [
-        found["created"] or "",
-        f"by {versions}" if versions else "",
-        f"on {found['device']}" if found["device"] else "",
+        (found["created"] or "")[:16].replace("T", " "),  # to the minute, UTC
+        *(f"{name} {known[name]}" for name in ("babelscope", "torch") if name in known),
+        found["device"] or "",
     ]
     return {
         "store": found["store"],
@@ -63,6 +61,6 @@ def told(store: "ActivationStore") -> dict[str, str]:
         f"({', '.join(found['languages'])})",
         "sites": f"{sites} at {', '.join(found['positions'])}, {found['dtype']}",
         "size": f"{found['bytes'] / 1e6:.1f} MB, {shards['committed']} of {shards['planned']} shards, {lost}",
-        "made": " ".join(part for part in made if part),
+        "made": ", ".join(part for part in made if part),
         "plan": found["plan"][:16],
     }  # fmt: skip

@@ -30,7 +30,8 @@ FAR = 3.0
 # Values read at once.
 AT_ONCE = 1 << 22
 
-# A magnitude is counted by the first 16 bits of its float32: 7 bits of mantissa, so that a median is exact to 0.8 %.
+# A magnitude is counted by the first 16 bits of its float32, 7 of them of its mantissa: steps of at most 0.8 %, so that a
+# median, the middle of one, is exact to 0.4 %.
 _DROPPED = 16
 _INFINITY = 0x7F80
 
@@ -86,7 +87,7 @@ def row_extremes(store: "ActivationStore") -> pd.DataFrame:
     -------
     DataFrame
         site, position, layer; rows; nonfinite, values that were NaN or infinite; clipped_rows, rows with a value beyond
-        float16 that was clipped to it; median and largest, of the largest |value| of each row (medians to 0.8 %); ratio
+        float16 that was clipped to it; median and largest, of the largest |value| of each row (medians to 0.4 %); ratio
         of the two; far_rows, those above `FAR` times the median; and the item and language of the largest.
 
     Notes
@@ -129,7 +130,7 @@ def value_extremes(store: "ActivationStore", progress: Progress | None = None) -
     -------
     DataFrame
         site, position, layer; n values that are finite, and nonfinite ones; median and largest of |value|, their ratio
-        (medians to 0.8 %); massive, the number of values above 100 and above a thousand times the median; unit of the
+        (medians to 0.4 %); massive, the number of values above 100 and above a thousand times the median; unit of the
         largest; leads, the share of rows in which that unit is the largest; rows; item and language of the largest.
     """
     shards = list(_shards(store))

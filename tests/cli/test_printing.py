@@ -87,7 +87,7 @@ def test_what_is_printed_fits_80_cells_and_is_also_one_document(here: Cli, name:
     assert asked.out.count("\n") == 1
     document = strict(asked.out)
     assert document
-    printed = {x for x in re.findall(r"(?<![\w.@/-])-?\d+\.\d{3}(?![\w.])", done.out)}
+    printed = set(re.findall(r"(?<![\w.@/-])-?\d+\.\d{3}(?![\w.])", done.out))
     known = {f"{x:.3f}" for x in numbers(document)}
     assert printed <= known, sorted(printed - known)[:5]
 
