@@ -23,7 +23,7 @@ DASH = "–"
 ENDING = "verdict"
 GAPS = (2, 1)  # between columns; the second where the first is too much
 # Texts are broken to no less than this many cells, and words that are longer than so many, as paths may be.
-NARROWEST, LONGEST_WORD = 15, 24
+NARROWEST, LONGEST_WORD = 12, 24
 
 _NUMBER = re.compile(r"[-+\[]*(\d|\.\d)|undefined$|–$|inf|nan")
 _BOUNDS = (("low", "high", "interval"),)
@@ -73,8 +73,8 @@ class _Column:
 
     @property
     def narrowest(self) -> int:
-        """What the column can be broken to: between its words, and within one only where it is very long."""
-        words = [cell_len(word) for text in self.cells for word in text.split(" ")]
+        """What the column can be broken to: at spaces and slashes, and within a word only where it is very long."""
+        words = [cell_len(word) for text in self.cells for word in re.split(r" |(?<=/)", text)]
         return self.narrow if self.numeric else min(self.narrow, max(NARROWEST, *words), LONGEST_WORD)
 
     @property

@@ -30,8 +30,8 @@ FAR = 3.0
 # Values read at once.
 AT_ONCE = 1 << 22
 
-# A magnitude is counted by the first 16 bits of its float32, 7 of them of its mantissa: steps of at most 0.8 %, so that a
-# median, the middle of one, is exact to 0.4 %.
+# A magnitude is counted by the first 16 bits of its float32, 7 of them of its mantissa: in steps of at most 0.8 %, so
+# that a median, the middle of a step, is exact to 0.4 %.
 _DROPPED = 16
 _INFINITY = 0x7F80
 

@@ -59,6 +59,7 @@ def _texts(
     for title, table in ((of_rows, rows), (of_values, values)):
         if table is not None and len(table):
             named = table.assign(item=table["item"] + " [" + table["language"] + "]").drop(columns="language")
+            named = named.rename(columns={"nonfinite": "not_finite"})  # a name that breaks
             lines = layout.table(named.to_dict("records"), headings=("site", "position"))
             yield f"{title}\n{lines}"
     if accuracy is not None:
