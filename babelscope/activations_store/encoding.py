@@ -18,8 +18,9 @@ STATUS = ("ok", "clipped", "non-finite")
 LEVELS = 127
 NOT_FINITE = -128
 
-# Largest float16 as float32. Rounding to nearest takes what is below 65520 to it.
+# Largest float16 as float32. Rounding to nearest takes what is below 65520 to it, and what is not is clipped.
 _LARGEST = np.float32(np.finfo(np.float16).max)
+BEYOND_FLOAT16 = np.float32(65520)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from babelscope import layout
 from babelscope.activations_store.bfloat16 import BFLOAT16
 from babelscope.activations_store.hdf5 import read_checked
 from babelscope.activations_store.numbers import stored_dtype
@@ -81,14 +82,16 @@ class Export:
 
     def __str__(self) -> str:
         about = self.about
-        return "\n".join(
-            [
-                f"arrays   {len(self.arrays)}, {sum(array.size for array in self.arrays) / 1e6:,.1f} MB",
-                f"items    {len(about['items'])}, in each of {', '.join(about['languages'])}",
-                f"position {about['position']}",
-                *(["dtype    int8, decoded to float32"] if about["stored_dtype"] == "int8" else []),
-            ]
-        )
+        return layout.facts({
+            "arrays": f"{len(self.arrays)}, {sum(array.size for array in self.arrays) / 1e6:,.1f} MB",
+            "items": f"{len(about['items'])}, in each of {', '.join(about['languages'])}",
+            "position": f"{about['position']}",
+            **({"dtype": "int8, decoded to float32"} if about["stored_dtype"] == "int8" else {}),
+        })  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest."""
+        return self.manifest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from babelscope import layout
 from babelscope.activations_store.encoding import DTYPES
 from babelscope.activations_store.manifest import check_plan
 from babelscope.activations_store.packing import Progress
@@ -79,13 +80,17 @@ class Source:
 
     def __str__(self) -> str:
         names = dict.fromkeys(site.name for site in self.sites)
-        return "\n".join(
-            [
-                f"sites    {len(self.sites)} ({', '.join(names)}) at {self.position}, {self.dtype}",
-                f"items    {', '.join(f'{len(items)} in {language}' for language, items in self.items.items())}",
-                *([f"left out {', '.join(self.left_out)}"] if self.left_out else []),
-            ]
-        )
+        return layout.facts({
+            "sites": f"{len(self.sites)} ({', '.join(names)}) at {self.position}, {self.dtype}",
+            "items": ", ".join(f"{len(items)} in {language}" for language, items in self.items.items()),
+            **({"left out": ", ".join(self.left_out)} if self.left_out else {}),
+        })  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        items = {language: list(items) for language, items in self.items.items()}
+        return {"sites": list(map(str, self.sites)), "position": str(self.position), "dtype": self.dtype,
+                "items": items, "left_out": list(self.left_out)}  # fmt: skip
 
 
 def check_source(source: Source) -> None:

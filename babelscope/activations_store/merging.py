@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 
+from babelscope import layout
 from babelscope.activations_store.disk import publish
 from babelscope.activations_store.hdf5 import DAMAGE, belongs, read_checked
 from babelscope.activations_store.manifest import SCHEMA, differences, manifest_bytes
@@ -38,12 +39,17 @@ class MergePlan:
     def __str__(self) -> str:
         twice = sum(len(paths) > 1 for paths in self.sources.values())
         size = sum(paths[0].stat().st_size for paths in self.sources.values())
-        return "\n".join(
-            [
-                f"shards   {len(self.sources)} of {self.planned}, {twice} of them in more than one store",
-                f"store    {size / 1e6:,.1f} MB",
-            ]
-        )
+        return layout.facts({
+            "shards": f"{len(self.sources)} of {self.planned}, {twice} of them in more than one store",
+            "store": f"{size / 1e6:,.1f} MB",
+        })  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"planned": self.planned, "shards": [
+            {"language": language, "block": block, "in": list(map(str, paths))}
+            for (language, block), paths in self.sources.items()
+        ]}  # fmt: skip
 
 
 def plan_merge(stores: Sequence[ActivationStore]) -> MergePlan:

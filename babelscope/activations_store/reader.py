@@ -1,6 +1,6 @@
 """A capture on disk, read lazily: no model, no torch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from babelscope import layout
 from babelscope.activations_store.answers import (
     answer_table,
     covariate_table,
@@ -19,16 +20,18 @@ from babelscope.activations_store.answers import (
     marked_table,
     spelling_table,
 )
+from babelscope.activations_store.description import about, told
 from babelscope.activations_store.disk import will_read
 from babelscope.activations_store.folder import Folder
 from babelscope.activations_store.hdf5 import read_checked
 from babelscope.activations_store.items import prompts_in
+from babelscope.activations_store.magnitudes import row_extremes, value_extremes
 from babelscope.activations_store.manifest import Manifest, read_manifest
 from babelscope.activations_store.packed import Packed
 from babelscope.activations_store.selection import Align, Selection
 from babelscope.activations_store.shapes import shape_sample
 from babelscope.activations_store.verification import Verification, verify
-from babelscope.errors import BabelScopeError, printable, unknown_name
+from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import CapturePlan, Position, Prompt, PromptSet, Site, expand_sites
 from babelscope.schema.glance import Glance
 from babelscope.schema.prompts import prompt_sample
@@ -80,6 +83,11 @@ class ActivationStore:
             Read every byte, rather than names, sizes, shapes and types alone.
         """
         return verify(self.path, full=full)
+
+    @property
+    def prompts_name(self) -> str:
+        """Name of the captured prompts."""
+        return self._manifest.prompts_name
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -295,6 +303,15 @@ class ActivationStore:
         return spelling_table(self)
 
     @property
+    def extremes(self) -> pd.DataFrame:
+        """The largest |value| of the rows of every site and layer, what is not finite and clipped (`row_extremes`)."""
+        return row_extremes(self)
+
+    def magnitudes(self, progress: Callable[[int, int, str], None] | None = None) -> pd.DataFrame:
+        """Read every value, for the medians of |value|, and the units that tower above them (`value_extremes`)."""
+        return value_extremes(self, progress)
+
+    @property
     def records(self) -> tuple[Prompt, ...]:
         """The captured prompts as far as they are kept: texts and options are empty in a store without texts."""
         return self._prompts
@@ -321,28 +338,12 @@ class ActivationStore:
     def _numbers(self) -> dict[str, int]:
         return {item: i for i, item in enumerate(self.items)}
 
-    def _facts(self) -> dict[str, str]:
-        done, planned = self.progress
-        model = self.plan.model
-        sites = ", ".join(f"{n} x {len(ls)}" for n, ls in self.plan.site_layers().items())
-        try:
-            lost = f"{len(self.failed)} failed prompts"
-            if marked := self.marked["status"].value_counts().to_dict():
-                lost += "".join(f", {n} {status}" for status, n in marked.items())
-        except BabelScopeError as error:  # a repr must not raise
-            lost = error.problem.replace(f"{self.path}/", "")
-        return {
-            "store": str(self.path),
-            "model": f"{model.source} ({model.architecture}, {model.n_layers} layers)",
-            "prompts": f"{self._manifest.prompts_name}: {len(self.items)} items x {len(self.languages)} languages "
-            f"({', '.join(self.languages)})",
-            "sites": f"{sites} at {', '.join(map(str, self.plan.positions))}, {self.plan.dtype}",
-            "size": f"{self.size / 1e6:.1f} MB, {done} of {planned} shards, {lost}",
-            "plan": self.fingerprint[:16],
-        }
+    def to_json(self) -> dict[str, Any]:
+        """What the store is, JSON-ready (`description.about`)."""
+        return about(self)
 
     def __str__(self) -> str:
-        return printable("\n".join(f"{name:<8} {text}" for name, text in self._facts().items()))
+        return layout.facts(told(self))
 
     def __repr__(self) -> str:
         return Glance(f"ActivationStore {self.path}", self._facts_beside_the_path()).text()
@@ -355,7 +356,7 @@ class ActivationStore:
         return Glance(f"ActivationStore {self.path}", self._facts_beside_the_path(), samples).html()
 
     def _facts_beside_the_path(self) -> dict[str, str]:
-        return {name: text for name, text in self._facts().items() if name != "store"}
+        return {name: text for name, text in told(self).items() if name != "store"}
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from babelscope import workflows
+from babelscope.cli import completion
 from babelscope.cli.options import (
+    AsJson,
     By,
     Jobs,
     Languages,
@@ -26,6 +28,7 @@ from babelscope.cli.options import (
     split_codes,
     sweep_grids,
 )  # fmt: skip
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
 from babelscope.errors import BabelScopeError
 
@@ -39,15 +42,14 @@ def run(
     recipe: Recipes = None,
     setting: Settings = None,
     model: Annotated[
-        str | None, typer.Option(help="Where the model is now, for recipes that run it. Default: as captured.")
+        str | None,
+        typer.Option(help="For recipes that run it. Default: as captured.", autocompletion=completion.models),
     ] = None,
     baseline: Annotated[
-        Literal["none", "random-init"], typer.Option(help="Also capture random weights: the floor of every gap.")
+        Literal["none", "random-init"], typer.Option(help="random-init: the floor of every gap.")
     ] = "none",
     sweep: Sweep = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for tables and report. Default: STORE.analysis, or STORE.comparison.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: STORE.analysis or .comparison.")] = None,
     languages: Languages = None,
     site: Sites = None,
     position: ReadPosition = None,
@@ -58,11 +60,12 @@ def run(
     seed: Seed = 0,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare languages in STORE: every number beside its null, its interval and its n.
+    """Compare languages: every number beside its null and interval.
 
-    With another store of the same items, as `analyze before.acts after.acts`: what changed, item by item. With a folder
-    of training steps, as `analyze tuned.steps`: every metric at each step.
+    With another store of the same items: what changed, item by item. With a folder of training steps: every metric at
+    each step.
     """
     store, grids = stores[0], sweep_grids(sweep)
     options: dict[str, Any] = {
@@ -75,11 +78,11 @@ def run(
             "--recipe, --set, --model and --baseline are for one store", "analyze each store by itself"
         )
     if len(stores) > 1:
-        _compare(stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite)
+        _compare(stores, metric, out or beside(store, "comparison"), options, overwrite=overwrite, as_json=as_json)
         return
     folder = out or beside(store, "analysis")
     if workflows.is_steps(store):
-        _analyze_steps(store, metric, folder, options, overwrite=overwrite)
+        _analyze_steps(store, metric, folder, options, overwrite=overwrite, as_json=as_json)
         return
     opened = workflows.open_store(store)
     with workflows.new_folder(folder, overwrite=overwrite, parts=workflows.ANALYSIS_PARTS) as building:
@@ -90,30 +93,39 @@ def run(
             )  # fmt: skip
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
-    if not recipe or metric:
-        print(f"null: {analysis.null}")
-    print(analysis.summary())
-    print(folder / "report.html")
+    null = analysis.null if metric or not recipe else None
+    text = "\n".join([*([f"null: {null}"] if null else []), analysis.summary(), str(folder / "report.html")])
+    show(text, {"null": null, **_written(analysis, folder)}, as_json=as_json)
+
+
+def _written(found: Any, folder: Path) -> dict[str, Any]:
+    """What is printed, and where all of it is, for JSON."""
+    report = {"report": folder / "report.html"} if (folder / "report.html").exists() else {}
+    return {"tables": found.shown(), "saved": folder / "tables", **report}
 
 
 def _analyze_steps(
-    store: Path, metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool
+    store: Path, metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool, as_json: bool
 ) -> None:
     with workflows.new_folder(folder, overwrite=overwrite, parts=workflows.ANALYSIS_PARTS) as building:
         with bar() as progress:
             analysis = workflows.analyze_steps(store, metric, progress=progress, note=note, **options)
         analysis.save(building / "tables")
         analysis.report(building / "report.html")
-    print(analysis.summary())
-    print(folder / "report.html")
+    show(f"{analysis.summary()}\n{folder / 'report.html'}", _written(analysis, folder), as_json=as_json)
 
 
 def _compare(
-    stores: list[Path], metric: list[str] | None, folder: Path, options: dict[str, Any], *, overwrite: bool
+    stores: list[Path],
+    metric: list[str] | None,
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables",)) as building:
         with bar() as progress:
             comparison = workflows.compare(stores, metric, progress=progress, note=note, **options)
         comparison.save(building / "tables")
-    print(comparison.summary())
-    print(folder / "tables")
+    show(f"{comparison.summary()}\n{folder / 'tables'}", _written(comparison, folder), as_json=as_json)

@@ -5,25 +5,34 @@ from typing import Annotated, Literal
 
 import typer
 
-from babelscope import plugins, workflows
-from babelscope.cli.options import Languages, Limit, Mapping, Overwrite, split_codes
+from babelscope import layout, plugins, workflows
+from babelscope.cli import completion, printing
+from babelscope.cli.options import AsJson, Languages, Limit, Mapping, Overwrite, split_codes
 from babelscope.cli.progress import note
+from babelscope.cli.screen import Command, Group
+from babelscope.schema import Prompt
 
-app = typer.Typer(help="List, generate, audit and show parallel prompts.", no_args_is_help=True)
-Source = Annotated[str, typer.Argument(help="Generated dataset or file.")]
+app = typer.Typer(help="List, generate, audit and show parallel prompts.", no_args_is_help=True, cls=Group)
+Source = Annotated[str, typer.Argument(help="Generated dataset or file.", autocompletion=completion.plugin("dataset"))]
 
 
-@app.command("ls")
-def list_datasets() -> None:
+@app.command("ls", cls=Command)
+def list_datasets(as_json: AsJson = False) -> None:
     """List the generated datasets."""
-    for name in plugins.names("dataset"):
-        info = plugins.load("dataset", name).info
-        print(f"{name:<24}{info.demand:<16}{len(info.languages):>3} languages  {info.title}")
+    infos = {name: plugins.load("dataset", name).info for name in plugins.names("dataset")}
+    rows = [
+        {"name": name, "demand": info.demand, "languages": len(info.languages), "title": info.title}
+        for name, info in infos.items()
+    ]
+    printing.show(layout.table(rows), rows, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def generate(
-    dataset: Annotated[str, typer.Argument(help="Name of a generated dataset.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Name of a generated dataset.", autocompletion=completion.plugin("dataset")),
+    ],
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
     languages: Languages = None,
     items: Annotated[
@@ -46,7 +55,7 @@ def generate(
     world: Annotated[int | None, typer.Option(min=0, help="fictional-authors: other people, other facts.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the prompts of a generated DATASET to OUT."""
+    """Write the prompts of a generated dataset."""
     workflows.check_output(out, overwrite=overwrite)
     asked = {"items": items, "max_depth": max_depth, "max_steps": max_steps, "group": group, "world": world}
     made = workflows.generate(
@@ -57,7 +66,7 @@ def generate(
     print(f"{out}: {len(made.items)} items x {len(made.languages)} languages, sha256 {made.digest()[:16]}")
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     source: Source,
     out: Annotated[str, typer.Argument(help="JSONL file per language, as 'data/{language}/test.jsonl'.")],
@@ -67,7 +76,7 @@ def export(
     mapping: Mapping = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write true-or-false statements of SOURCE as a published set is laid out."""
+    """Write true-or-false statements as a published set is laid out."""
     prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
     for text in notes:
         note(text)
@@ -78,7 +87,7 @@ def export(
         print(path)
 
 
-@app.command()
+@app.command(cls=Command)
 def pairs(
     source: Source,
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
@@ -90,7 +99,7 @@ def pairs(
     limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write two texts of each item of an inference set, in two languages, to OUT."""
+    """Write pairs of texts of an inference set, in two languages."""
     workflows.check_output(out, overwrite=overwrite)
     made, notes = workflows.inference_pairs(
         source,
@@ -107,7 +116,7 @@ def pairs(
     print(f"{out}: {len(made)} texts in {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
 
 
-@app.command()
+@app.command(cls=Command)
 def mix(
     source: Source,
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
@@ -122,7 +131,10 @@ def mix(
     limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a mixed-language corpus out of a parallel one (SOURCE: documents, a sentence a line) to OUT."""
+    """Write a mixed-language corpus out of a parallel one.
+
+    SOURCE holds documents, a sentence a line.
+    """
     workflows.check_output(out, overwrite=overwrite)
     prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
     for text in notes:
@@ -132,7 +144,7 @@ def mix(
     print(f"{out}: {len(made)} documents, sha256 {made.digest()[:16]}")
 
 
-@app.command("mix-choice")
+@app.command("mix-choice", cls=Command)
 def mix_choice(
     source: Source,
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
@@ -146,7 +158,7 @@ def mix_choice(
         list[str] | None,
         typer.Option(
             help="Variant of every setting: awareness-1, awareness-2, english-shots, same-shots, translate, ids-1234, "
-            "ids-CDEF. Repeatable."
+            "ids-CDEF."
         ),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations of a mitigation that has some.")] = 5,
@@ -157,8 +169,9 @@ def mix_choice(
     mapping: Mapping = None,
     limit: Limit = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write multiple-choice questions with parts in other languages, in every setting, to OUT."""
+    """Write multiple-choice questions with parts in other languages."""
     workflows.check_output(out, overwrite=overwrite)
     made, notes = workflows.mixed_questions(
         source, split_codes(languages) or [], base=base,
@@ -168,11 +181,13 @@ def mix_choice(
     for text in notes:
         note(text)
     workflows.write_prompts(made, out)
-    print(workflows.mixing(made, base).to_string(index=False, na_rep="-", float_format=lambda v: f"{v:.3f}"))
-    print(f"{out}: {len(made.items)} items in {len(made.languages)} settings, sha256 {made.digest()[:16]}")
+    table = workflows.mixing(made, base)
+    line = f"{out}: {len(made.items)} items in {len(made.languages)} settings, sha256 {made.digest()[:16]}"
+    found = {"mixing": table, "out": out, "items": len(made.items), "sha256": made.digest()}
+    printing.show(f"{layout.table(table.to_dict('records'))}\n{line}", found, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def perturb(
     source: Source,
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
@@ -192,7 +207,10 @@ def perturb(
     limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the texts of SOURCE mixed with words of other languages, and with the same words lost, to OUT."""
+    """Write texts mixed with words of other languages, and controls.
+
+    In the controls the same words are lost.
+    """
     workflows.check_output(out, overwrite=overwrite)
     made, notes = workflows.perturbed_prompts(
         source, language=language, lexicon=lexicon, translate_rate=translate_rate, replace_rate=replace_rate,
@@ -204,7 +222,7 @@ def perturb(
     print(f"{out}: {len(made.items)} items as {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
 
 
-@app.command()
+@app.command(cls=Command)
 def translation(
     source: Source,
     out: Annotated[Path, typer.Argument(help="JSONL file to write.")],
@@ -216,7 +234,7 @@ def translation(
     limit: Limit = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write prompts that ask for translations of the parallel texts of SOURCE to OUT."""
+    """Write prompts that ask for translations of parallel texts."""
     workflows.check_output(out, overwrite=overwrite)
     made, notes = workflows.translations(
         source, split_codes(pairs) or [], shots=shots, segment=segment, seed=seed, mapping=mapping, limit=limit
@@ -227,26 +245,37 @@ def translation(
     print(f"{out}: {len(made.items)} items in {', '.join(made.languages)}, sha256 {made.digest()[:16]}")
 
 
-@app.command()
-def audit(source: Source, languages: Languages = None, limit: Limit = None, mapping: Mapping = None) -> None:
-    """Measure how far heuristics that never solve the task get on SOURCE."""
+@app.command(cls=Command)
+def audit(
+    source: Source,
+    languages: Languages = None,
+    limit: Limit = None,
+    mapping: Mapping = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how far heuristics get that never solve the task."""
     table, notes = workflows.audit_prompts(source, languages=split_codes(languages), limit=limit, mapping=mapping)
     for text in notes:
         note(text)
-    print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+    printing.show(layout.table(table.to_dict("records")), table, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     source: Source,
     languages: Languages = None,
     limit: Limit = 1,
     mapping: Mapping = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print prompts of SOURCE as the model reads them."""
+    """Print prompts as the model reads them."""
     prompts, notes = workflows.prompts_of([source], languages=split_codes(languages), limit=limit, mapping=mapping)
     for text in notes:
         note(text)
-    for prompt in prompts.prompts:
-        gold = f"  gold {prompt.letters[prompt.gold]}" if prompt.gold is not None else ""
-        print(f"--- {prompt.item} [{prompt.language}]{gold}\n{prompt.text}\n")
+    texts = [_shown(prompt) for prompt in prompts.prompts]
+    printing.show("\n".join(texts), prompts.prompts, as_json=as_json)
+
+
+def _shown(prompt: Prompt) -> str:
+    gold = f"  gold {prompt.letters[prompt.gold]}" if prompt.gold is not None else ""
+    return f"--- {prompt.item} [{prompt.language}]{gold}\n{prompt.text}\n"

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Overwrite
+from babelscope.cli.options import AsJson, Overwrite
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
 
 
@@ -14,13 +15,14 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("demo"),
     overwrite: Overwrite = False,
     limit: Annotated[int | None, typer.Option(min=24, help="Items per task. Default: 120.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Capture the embedded model on parallel prompts in 14 languages, analyze, and write reports."""
+    """Everything once: capture the embedded model, analyze, report."""
     with bar() as progress:
         analyses = workflows.demo(
             out, overwrite=overwrite, items=limit or workflows.DEMO_ITEMS, progress=progress, note=note
         )
-    for analysis, report in zip(analyses, ("report.html", "report-within-rule.html"), strict=True):
-        print(f"null: {analysis.null}")
-        print(analysis.summary())
-        print(out / report)
+    made = dict(zip((out / "report.html", out / "report-within-rule.html"), analyses, strict=True))
+    texts = [f"null: {analysis.null}\n{analysis.summary()}\n{report}" for report, analysis in made.items()]
+    found = [{"null": a.null, "tables": a.shown(), "report": report} for report, a in made.items()]
+    show("\n\n".join(texts), found, as_json=as_json)

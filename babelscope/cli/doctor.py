@@ -1,28 +1,26 @@
 """`babelscope doctor`: what was found in a model, and whether it is what its name says."""
 
-import json
-from typing import Annotated
-
-import typer
-
 from babelscope import workflows
 from babelscope.cli.options import (
     Adapter,
     Anatomy,
+    AsJson,
     Attention,
     Device,
     DeviceMap,
     Dtype,
     MergeAdapter,
+    Model,
     Quantize,
     Revision,
     TrustRemoteCode,
 )
+from babelscope.cli.printing import show
 from babelscope.errors import BabelScopeError
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Local folder, hub id, or embedded model (cli.py ls models).")],
+    model: Model,
     revision: Revision = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -33,15 +31,18 @@ def run(
     merge_adapter: MergeAdapter = False,
     trust_remote_code: TrustRemoteCode = False,
     anatomy: Anatomy = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the parts of MODEL, the errors of the laws that prove them, and the self-test; exit 1 if any fails."""
+    """Print the parts of a model, and the laws that prove them.
+
+    Then the self-test of a capture. Exit code 1 if anything fails.
+    """
     found = workflows.doctor(
         model, revision=revision, dtype=dtype, device=device, device_map=device_map, quantize=quantize,
         attn_implementation=attention, adapter=adapter, merge_adapter=merge_adapter,
         trust_remote_code=trust_remote_code, anatomy=anatomy,
     )  # fmt: skip
-    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found)
+    show(found, found, as_json=as_json)
     if found.problems:
         raise BabelScopeError(
             f"{found.architecture}: {found.problems[0]}",

@@ -6,35 +6,39 @@ from typing import Annotated, Literal
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Languages, Mode, Overwrite, Seed, beside, split_codes
+from babelscope.cli import completion
+from babelscope.cli.options import AsJson, Languages, Mode, Overwrite, Seed, beside, split_codes
+from babelscope.cli.printing import show
 from babelscope.cli.progress import note
 
 
 def run(
     store: Annotated[Path, typer.Argument(help="Store of a capture with answers, as run.acts.")],
-    source: Annotated[
-        str | None, typer.Option(help="Language that is transferred from. Default: en, else the first.")
-    ] = None,
+    source: Annotated[str | None, typer.Option(help="Transferred from. Default: en, else the first.")] = None,
     languages: Languages = None,
-    by: Annotated[str, typer.Option(help="Item covariate that forms the groups, or none.")] = "task",
+    by: Annotated[str, typer.Option(help="Item covariate of groups, or none.")] = "task",
     scoring: Annotated[
         str,
         typer.Option(
-            help="Which option is the answer: labels (or labels-bare, -spaced, -last), texts, texts-per-token, written."
+            help="What tells the answer: labels (or labels-bare, -spaced, -last), texts, texts-per-token, written.",
+            autocompletion=completion.one_of(
+                "labels", "labels-bare", "labels-spaced", "labels-last", "texts", "texts-per-token", "written"
+            ),
         ),
     ] = "labels",
     chance: Annotated[
-        Literal["uniform", "majority"], typer.Option(help="1 / options, or the share of the commonest gold option.")
+        Literal["uniform", "majority"], typer.Option(help="1 / options, or the share of the commonest.")
     ] = "uniform",
     mode: Mode = "both",
-    comet: Annotated[str | None, typer.Option(help="Translations: checkpoint file of COMET on this disk.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the tables. Default: STORE.evaluation.")] = None,
+    comet: Annotated[str | None, typer.Option(help="Of translations: checkpoint file of COMET.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: STORE.evaluation.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Accuracy in each language, and XLTR beside what independent answers would give; of translations, chrF and BLEU.
+    """Accuracy, transfer and consistency of what the model answered.
 
-    Example: cli.py evaluate run.acts --source en --by rule
+    Transfer (XLTR) stands beside what independent answers would give. Translations are scored by chrF and BLEU.
     """
     folder = out or beside(store, "evaluation")
     with workflows.new_folder(folder, overwrite=overwrite, parts=("tables",)) as building:
@@ -43,5 +47,8 @@ def run(
             chance=chance, mode=mode, comet=comet, seed=seed, note=note,
         )  # fmt: skip
         found.save(building / "tables")
-    print(found.summary())
-    print(folder / "tables")
+    show(
+        f"{found.summary()}\n{folder / 'tables'}",
+        {"tables": found.shown(), "saved": folder / "tables"},
+        as_json=as_json,
+    )

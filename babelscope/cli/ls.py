@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from babelscope import plugins, workflows
+from babelscope import layout, plugins, workflows
+from babelscope.cli.options import AsJson
+from babelscope.cli.printing import show
 from babelscope.cli.progress import note
 from babelscope.schema import SITE_KINDS
 from babelscope.schema.position import POSITION_KINDS
@@ -29,8 +31,11 @@ class Kind(StrEnum):
     models = "models"
 
 
-def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
-    """List everything of a KIND by the name that other commands take."""
+def run(
+    kind: Annotated[Kind, typer.Argument(help=f"One of {', '.join(Kind)}.")],
+    as_json: AsJson = False,
+) -> None:
+    """List everything of a kind by the name that other commands take."""
     match kind:
         case Kind.sites:
             rows = {name: f"({', '.join(k.axes)})  {k.tensor}" for name, k in SITE_KINDS.items()}
@@ -47,9 +52,7 @@ def run(kind: Annotated[Kind, typer.Argument(help="Kind of thing.")]) -> None:
             rows = dict.fromkeys(plugins.names(kind.value.removesuffix("s")), "")
     if not rows:
         note(f"no {kind.value} here")
-    width = max(map(len, rows), default=0)
-    for name, text in rows.items():
-        print(f"{name:<{width}}  {text}".rstrip())
+    show(layout.facts(rows), rows, as_json=as_json)
 
 
 def _first_line(plugin: object) -> str:

@@ -31,13 +31,15 @@ from babelscope.cli import (
     unpack,
     verify,
 )
+from babelscope.cli.printing import PLAIN
+from babelscope.cli.screen import Command, Group
 from babelscope.errors import BabelScopeError
 
 app = typer.Typer(
     name="babelscope",
     help="Does a multilingual transformer think in the same way in every language?",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -46,7 +48,7 @@ COMMANDS = (
     import_, doctor, ls, demo,
 )  # fmt: skip
 for command in COMMANDS:
-    app.command(command.__name__.rpartition(".")[2].rstrip("_"))(command.run)
+    app.command(command.__name__.rpartition(".")[2].rstrip("_"), cls=Command)(command.run)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 
@@ -60,7 +62,7 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell it and stop.")
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version and stop.")
     ] = False,
 ) -> None:
     pass
@@ -73,10 +75,13 @@ def main() -> None:
     """
     # Read by HDF5 when it starts: no filter is ever loaded from a folder of plugins.
     os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a prompt
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)  # a terminal may lack the letters of a prompt
+    # The shell completes the command that is on its PATH, also where a launcher is asked for the script.
+    asked = {"--install-completion", "--show-completion"} & set(sys.argv[1:])
     try:
-        app()
+        app(prog_name="babelscope" if asked else None)
     except BabelScopeError as error:
         _fail(str(error), error.exit_code)
     except PackageNotFoundError as error:  # tables and stores name the versions that made them

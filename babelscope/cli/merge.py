@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import DryRun, Overwrite
+from babelscope.cli.options import AsJson, DryRun, Overwrite
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
 
 
@@ -15,8 +16,9 @@ def run(
     stores: Annotated[list[Path], typer.Argument(help="Stores of one plan.")],
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write the shards of STORES, captured under one plan by several jobs or machines, to OUT."""
+    """Put the shards that several jobs of one plan captured in one store."""
     with bar(hidden=dry_run) as progress:
         merged = workflows.merge(out, stores, overwrite=overwrite, dry_run=dry_run, progress=progress)
-    print(merged)
+    show(merged, merged, as_json=as_json)

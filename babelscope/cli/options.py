@@ -6,71 +6,97 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from babelscope.cli import completion
 from babelscope.errors import BabelScopeError
 
 Languages: TypeAlias = Annotated[
-    str | None, typer.Option("--languages", help="Comma-separated codes, as en,de,sw. Default: all.")
+    str | None, typer.Option("--languages", metavar="CODES", help="Comma-separated, as en,de,sw. Default: all.")
 ]
 Sites: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--site", help="Site with optional layers, as resid.post or mlp.act@3. Repeatable.")
+    list[str] | None,
+    typer.Option("--site", metavar="SITE", help="As resid.post or mlp.act@3,4.", autocompletion=completion.sites),
 ]
 Prompts: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--prompts", help="Generated dataset (cli.py data ls) or file. Repeatable.")
+    list[str] | None,
+    typer.Option("--prompts", help="Dataset (cli.py data ls) or file.", autocompletion=completion.plugin("dataset")),
 ]
 Mapping: TypeAlias = Annotated[
-    str | None, typer.Option("--mapping", help="YAML file, or name of a bundled one, that says what the columns mean.")
+    str | None,
+    typer.Option("--mapping", help="Meaning of columns: YAML file, or bundled.", autocompletion=completion.mappings),
 ]
 Limit: TypeAlias = Annotated[int | None, typer.Option("--limit", min=1, help="First items of each prompt source.")]
 Sweep: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--sweep", help="Grid of a parameter, as threshold=0.1:0.9:0.05. Repeatable.")
+    list[str] | None, typer.Option("--sweep", metavar="GRID", help="As threshold=0.1:0.9:0.05.")
 ]
 Metrics: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--metric", help="cli.py ls metrics. Repeatable. Default: cs and nao, as sites allow."),
+    typer.Option(
+        "--metric", help="cli.py ls metrics. Default: cs and nao.", autocompletion=completion.plugin("metric")
+    ),
 ]
 Recipes: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--recipe", help="cli.py ls recipes. Repeatable; then metrics are those named.")
+    list[str] | None,
+    typer.Option("--recipe", help="cli.py ls recipes. Alone: no metrics.", autocompletion=completion.plugin("recipe")),
 ]
 Settings: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--set", help="Parameter of a recipe, as top=50. Repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=X", help="Parameter of a recipe, as top=50.")
 ]
-ReadPosition: TypeAlias = Annotated[str | None, typer.Option("--position", help="Stored position to read.")]
-By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate that forms groups; auto or none.")]
+ReadPosition: TypeAlias = Annotated[
+    str | None, typer.Option("--position", help="Stored position to read.", autocompletion=completion.positions)
+]
+By: TypeAlias = Annotated[str, typer.Option("--by", help="Item covariate of groups; auto or none.")]
 Within: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--within", help="Item covariate, as rule or gold: restricts the null to items that share it. Repeatable."
-    ),
+    list[str] | None, typer.Option("--within", help="Null: only items that share this covariate.")
 ]
 Mode: TypeAlias = Annotated[Literal["corrected", "paper", "both"], typer.Option(help="Definitions to compute.")]
 Marked: TypeAlias = Annotated[
-    Literal["refuse", "drop", "keep"], typer.Option(help="Items with values that were clipped or are not finite.")
+    Literal["refuse", "drop", "keep"], typer.Option(help="Items with clipped, NaN or infinite values.")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of permutations and bootstraps.")]
-Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; the numbers do not depend on it.")]
+Jobs: TypeAlias = Annotated[int, typer.Option(min=1, help="Workers; numbers do not depend on it.")]
 # How a model is loaded: the same in every command that loads one.
 Revision: TypeAlias = Annotated[str | None, typer.Option("--revision", help="Revision of a hub id.")]
-Dtype: TypeAlias = Annotated[str, typer.Option("--dtype", help="auto, float32, float16 or bfloat16.")]
-Device: TypeAlias = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype: TypeAlias = Annotated[
+    str, typer.Option("--dtype", help="auto, float32, float16, bfloat16.", autocompletion=completion.dtypes)
+]
+Device: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--device", help="auto, cpu, cuda, cuda:1, mps.", autocompletion=completion.one_of("auto", "cpu", "cuda", "mps")
+    ),
+]
 DeviceMap: TypeAlias = Annotated[
+    str | None, typer.Option("--device-map", help="Spread weights: auto, or JSON of module -> device.")
+]
+Quantize: TypeAlias = Annotated[
     str | None,
-    typer.Option("--device-map", help="auto, or a JSON file of module -> device, cpu or disk: spread the weights."),
+    typer.Option(
+        "--quantize", help="nf4 or int8, by bitsandbytes, on a GPU.", autocompletion=completion.one_of("nf4", "int8")
+    ),
 ]
-Quantize: TypeAlias = Annotated[str | None, typer.Option("--quantize", help="nf4 or int8, by bitsandbytes, on a GPU.")]
 Attention: TypeAlias = Annotated[
-    str | None, typer.Option("--attention", help="How attention is computed: eager, sdpa, or a name of transformers.")
-]
+    str | None,
+    typer.Option(
+        "--attention", help="eager, sdpa, or a name of transformers.",
+        autocompletion=completion.one_of("eager", "sdpa"),
+    ),
+]  # fmt: skip
 Adapter: TypeAlias = Annotated[str | None, typer.Option("--adapter", help="Folder or hub id of a PEFT adapter.")]
 MergeAdapter: TypeAlias = Annotated[bool, typer.Option("--merge-adapter", help="Add the adapter to the weights.")]
 TrustRemoteCode: TypeAlias = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python files that come with the model.")
 ]
 Anatomy: TypeAlias = Annotated[
-    Path | None, typer.Option("--anatomy", help="YAML file that names parts which are not located (docs/anatomy.md).")
+    Path | None, typer.Option("--anatomy", help="YAML that names parts not located (docs/anatomy.md).")
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 Store: TypeAlias = Annotated[Path, typer.Argument(help="Store, as run.acts, or a packed one.")]
+Model: TypeAlias = Annotated[
+    str,
+    typer.Argument(help="Folder, hub id or embedded (cli.py ls models).", autocompletion=completion.models),
+]
 
 
 def split_codes(text: str | None) -> list[str] | None:

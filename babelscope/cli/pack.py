@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Overwrite, Store
+from babelscope.cli.options import AsJson, Overwrite, Store
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
 
 
@@ -17,8 +18,9 @@ def run(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Accept a store that lacks shards.")] = False,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write STORE to one HDF5 file, which every command reads as it does STORE."""
+    """Write a store to one HDF5 file, which every command reads as well."""
     with bar() as progress:
         packed = workflows.pack(store, out, partial=partial, overwrite=overwrite, progress=progress)
-    print(packed)
+    show(packed, packed, as_json=as_json)

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Store
+from babelscope.cli.options import AsJson, Store
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
 from babelscope.errors import BabelScopeError, printable
 
@@ -13,11 +14,15 @@ from babelscope.errors import BabelScopeError, printable
 def run(
     store: Store,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be moved, and move nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Move damaged shards of STORE to its folder quarantine; the capture, with --resume, computes them again."""
+    """Move damaged shards to the folder quarantine of their store.
+
+    The capture, with --resume, computes them again.
+    """
     with bar() as progress:
         done = workflows.repair(store, dry_run=dry_run, progress=progress)
-    print(printable(str(done)))
+    show(printable(str(done)), done, as_json=as_json)
     if done.left:
         raise BabelScopeError(
             f"{store}: {len(done.left)} findings that moving a shard does not mend", "they are listed above"

@@ -7,6 +7,7 @@ import typer
 
 from babelscope.cli import analyze
 from babelscope.cli.options import (
+    AsJson,
     By,
     Jobs,
     Languages,
@@ -27,7 +28,7 @@ def run(
     store: Store,
     grid: Annotated[str, typer.Argument(help="Parameter and grid, as threshold=0.1:0.9:0.05.")],
     metric: Metrics = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and report. Default: STORE.sweep.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: STORE.sweep.")] = None,
     languages: Languages = None,
     site: Sites = None,
     position: ReadPosition = None,
@@ -38,8 +39,9 @@ def run(
     seed: Seed = 0,
     jobs: Jobs = 2,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Analyze STORE at every value of GRID. Default metric: nao.
+    """Analyze a store at every value of a grid. Default metric: nao.
 
     The store is read once. The published nao costs little more than at one value; corrected pairs, which are
     compared anew at every value, cost nearly as many times more as GRID has values (--mode paper leaves them out).
@@ -47,5 +49,5 @@ def run(
     analyze.run(
         [store], metric=metric or ["nao"], sweep=[grid], out=out or beside(store, "sweep"), languages=languages,
         site=site, position=position, by=by, within=within, mode=mode, marked=marked, seed=seed, jobs=jobs,
-        overwrite=overwrite,
+        overwrite=overwrite, as_json=as_json,
     )  # fmt: skip

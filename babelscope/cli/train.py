@@ -6,15 +6,22 @@ from typing import Annotated
 
 import typer
 
-from babelscope import workflows
-from babelscope.cli.options import Overwrite
+from babelscope import layout, workflows
+from babelscope.cli import completion
+from babelscope.cli.options import AsJson, Overwrite
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar, note
+from babelscope.cli.screen import Command, Group
 
-app = typer.Typer(help="Train a model to probe.", no_args_is_help=True)
+app = typer.Typer(help="Train a model to probe.", no_args_is_help=True, cls=Group)
+
 
 Out = Annotated[Path, typer.Argument(help="Model folder to write.")]
-Config = Annotated[str, typer.Option("--config", "-c", help="YAML file, or a preset: cli.py train presets.")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="A field, as optimization.batch=4. Repeat it.")]
+Config = Annotated[
+    str,
+    typer.Option("--config", "-c", help="YAML, or preset (cli.py train presets).", autocompletion=completion.presets),
+]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=X", help="A field, as optimization.batch=4.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="First items of each source, to try it out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print examples, tokens, steps and parameters, and stop.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")]
@@ -26,69 +33,74 @@ def methods() -> None:
 
 
 METHODS = {
-    "lora": "Low-rank adapters beside frozen weights; the loss is that of the answers alone.",
+    "lora": "Low-rank adapters beside frozen weights; no loss on prompts.",
     "bitfit": "Biases alone, and the head of a classifier.",
     "full": "All weights.",
-    "qcross": "Cross-lingual queries alone, on pairs of texts in two languages.",
+    "qcross": "Cross-lingual queries alone, on texts in two languages.",
 }
 
 
 def _command(method: str) -> Callable[..., None]:
     def run(
         out: Out, config: Config, changes: Changes = None, limit: Limit = None, dry_run: DryRun = False,
-        resume: Resume = False, overwrite: Overwrite = False,
+        resume: Resume = False, overwrite: Overwrite = False, as_json: AsJson = False,
     ) -> None:  # fmt: skip
-        _train(method, out, config, changes, limit, dry_run=dry_run, resume=resume, overwrite=overwrite)
+        how = {"dry_run": dry_run, "resume": resume, "overwrite": overwrite, "as_json": as_json}
+        _train(method, out, config, changes, limit, **how)
 
     return run
 
 
 for name, about in METHODS.items():
-    app.command(name, help=f"{about}\n\nExample: cli.py train {name} tuned --config run.yaml")(_command(name))
+    app.command(name, help=about, cls=Command)(_command(name))
 
 
-@app.command()
+@app.command(cls=Command)
 def ablation(
     out: Out,
     config: Config,
-    part: Annotated[str, typer.Option(help="As 1/2: the first of two shares of the seeds, for two processes.")] = "1/1",
+    part: Annotated[str, typer.Option(metavar="K/N", help="As 1/2: the first half of the seeds.")] = "1/1",
     limit: Limit = None,
     dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """A grid of trainings with several seeds, and one table; go on with the same command."""
+    """Train a grid with several seeds, into one table.
+
+    A grid that was interrupted goes on with the same command.
+    """
     share = workflows.part_of(part)
     with bar() as progress:
         done = workflows.ablate(
             config, out, part=(share.number, share.count), limit=limit, dry_run=dry_run, progress=progress, note=note
         )
     if isinstance(done, workflows.Ablation):
-        print(done.summary())
-        print(out / "table.csv")
+        found = {"tables": done.shown(), "saved": out / "table.csv"}
+        show(f"{done.summary()}\n{out / 'table.csv'}", found, as_json=as_json)
     else:
-        print(done.to_string(index=False))
+        show(layout.table(done.to_dict("records")), {"tables": {"runs": done}}, as_json=as_json)
 
 
-@app.command()
-def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False) -> None:
-    """Trainings that start from each other, as the proficiency ladder; go on with the same command."""
+@app.command(cls=Command)
+def chain(out: Out, config: Config, limit: Limit = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Train models that start from each other, as a ladder.
+
+    A chain that was interrupted goes on with the same command.
+    """
     with bar() as progress:
         done = workflows.train_chain(config, out, limit=limit, dry_run=dry_run, progress=progress, note=note)
-    for name, made in done.items():
-        print(f"{name}\n{made}" if dry_run else made)
+    show("\n".join(f"{name}\n{made}" if dry_run else str(made) for name, made in done.items()), done, as_json=as_json)
 
 
-@app.command()
-def presets() -> None:
+@app.command(cls=Command)
+def presets(as_json: AsJson = False) -> None:
     """List the presets."""
     found = workflows.presets()
-    width = max(map(len, found))
-    for name, about in found.items():
-        print(f"{name:<{width}}  {about}")
+    show(layout.facts(found), found, as_json=as_json)
 
 
 def _train(
     method: str, out: Path, config: str, changes: list[str] | None, limit: int | None, *, dry_run: bool, resume: bool,
-    overwrite: bool,
+    overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     read, silent = workflows.read_config(config, method, changes or ()), workflows.is_silent()
     with bar(hidden=silent) as progress:
@@ -97,28 +109,28 @@ def _train(
             note=(lambda _: None) if silent else note,
         )  # fmt: skip
     if not silent:
-        print(done)
+        show(done, done if dry_run else {"model": done}, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def organism(
     out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
     resume: Resume = False,
 ) -> None:
-    """Train the small multilingual decoder from nothing, with its tokenizer and its model card."""
+    """Train the embedded decoder from nothing."""
     workflows.train_organism(out, limit=limit, seed=seed, resume=resume, note=note)
     print(out)
 
 
-@app.command()
+@app.command("encoder-organism", cls=Command)
 def encoder_organism(
     out: Out,
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts of each phase, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data, initialization and order.")] = 0,
     resume: Resume = False,
 ) -> None:
-    """Train the small multilingual encoder from nothing, with its tokenizer and its truth table."""
+    """Train the embedded encoder from nothing."""
     workflows.train_organism(out, kind="encoder-organism", limit=limit, seed=seed, resume=resume, note=note)
     print(out)

@@ -1,12 +1,12 @@
 """`babelscope verify`: whether a store is what was written."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from babelscope import workflows
-from babelscope.cli.options import Store
+from babelscope.cli.options import AsJson, Store
+from babelscope.cli.printing import show
 from babelscope.cli.progress import bar
 from babelscope.errors import BabelScopeError, printable
 
@@ -17,12 +17,12 @@ def run(
     untrusted: Annotated[
         bool, typer.Option("--untrusted", help="In a process with little memory and time; nothing is written.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print everything that is wrong with STORE; exit 1 if anything is."""
+    """Print everything that is wrong with a store; exit 1 if anything is."""
     with bar() as progress:
         found = workflows.verify(store, full=full, untrusted=untrusted, progress=progress)
-    print(json.dumps(found.to_json()) if as_json else printable(str(found)))
+    show(printable(str(found)), found, as_json=as_json)
     if not found:
         raise BabelScopeError(
             f"{store} is not as it was written: {len(found.findings)} findings",

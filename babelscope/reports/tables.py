@@ -1,22 +1,26 @@
 """Rows of the result tables that a reader wants first, and any table as HTML."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from babelscope import layout
 from babelscope.analyses.estimates import LEVELS
 from babelscope.schema import Result
 
 # The threshold of Hu et al. (2024), shown where a grid holds it.
 PAPER_THRESHOLD = 0.4
 
-UNDEFINED, DASH = "undefined", "–"
+UNDEFINED, DASH = "undefined", layout.DASH
 
 HEADLINE = (
     "metric", "mode", "variant", "site", "group", "threshold", "n", "matched", "null", "gap", "gap_low", "gap_high",
     "q", "stability", "verdict",
 )  # fmt: skip
 NAMES = ("metric", "variant", "site", "group")
+BY_STEP = (*NAMES, "threshold", "step", "n", "matched", "null", "gap", "gap_low", "gap_high")
+# What stands above the rows of the headline that share it.
+ABOVE = ("metric", "variant", "site", "threshold")
 
 
 def headline(results: Iterable[Result]) -> pd.DataFrame:
@@ -27,10 +31,11 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns of `HEADLINE`. In rows of contrasts `group` reads `a - b`, `gap` is the difference of gaps with
+        The columns of `HEADLINE`, and the floor (the gap of random weights) and the ceiling (that of a paraphrase)
+        where they are known. In rows of contrasts `group` reads `a - b`, `gap` is the difference of gaps with
         its interval, n counts the items of both groups, and `matched` and `null` are NaN.
     """
-    parts = []
+    parts, results = [], list(results)
     for table in (result.table for result in results):
         if "within" in table:  # the rungs of a ladder, which these columns would not tell apart
             continue
@@ -43,15 +48,15 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
         return pd.DataFrame(columns=list(HEADLINE))
     rows = pd.concat([p[list(HEADLINE)] for p in parts], ignore_index=True)
     corrected = rows["mode"] == "corrected"
-    return rows[corrected].reset_index(drop=True) if corrected.any() else rows
+    rows = rows[corrected].reset_index(drop=True) if corrected.any() else rows
+    for name, column in (("floor", "gap_random"), ("ceiling", "ceiling")):
+        for reference in (result.table for result in results if result.name == name):
+            rows[name] = _beside(rows, reference, column)
+    return rows
 
 
 def headline_text(results: Iterable[Result]) -> pd.DataFrame:
-    """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies.
-
-    Beside the gap stand its floor, that of random weights, and its ceiling, that of a paraphrase, where they are known.
-    """
-    results = list(results)
+    """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies."""
     rows = headline(results)
     shown = pd.DataFrame({name: rows[name].astype(str) for name in NAMES})
     shown["threshold"] = [DASH if pd.isna(v) else f"{v:g}" for v in rows["threshold"]]
@@ -63,9 +68,9 @@ def headline_text(results: Iterable[Result]) -> pd.DataFrame:
     bounds = zip(rows["gap_low"], rows["gap_high"], strict=True)
     level = LEVELS["paper" if len(rows) and (rows["mode"] == "paper").all() else "corrected"]
     shown[f"{100 * level:g} % interval"] = [UNDEFINED if pd.isna(a) else f"[{a:.3f}, {b:.3f}]" for a, b in bounds]
-    for name, column in (("floor", "gap_random"), ("ceiling", "ceiling")):
-        for reference in (result.table for result in results if result.name == name):
-            shown[name] = [DASH if pd.isna(v) else f"{v:.3f}" for v in _beside(rows, reference, column)]
+    for name in ("floor", "ceiling"):
+        if name in rows:
+            shown[name] = [DASH if pd.isna(v) else f"{v:.3f}" for v in rows[name]]
     shown["q"] = [UNDEFINED if pd.isna(v) else f"{v:.2g}" for v in rows["q"]]
     shown["stability"] = [DASH if pd.isna(v) else f"{v:.2f}" for v in rows["stability"]]
     return shown.assign(verdict=rows["verdict"].astype(str))
@@ -81,13 +86,17 @@ def _beside(rows: pd.DataFrame, reference: pd.DataFrame, column: str) -> pd.Seri
     return found[column]
 
 
+def claims(results: Iterable[Result]) -> dict[str, pd.DataFrame]:
+    """Tables of claims by the recipe that made them."""
+    return {result.name: result.table for result in results if "claim" in result.table}
+
+
 def claims_text(results: Iterable[Result]) -> list[pd.DataFrame]:
     """The claims of every recipe as text, one table each: three decimals, a dash where nothing applies."""
-    return [_claims(result) for result in results if "claim" in result.table]
+    return [_claims(table) for table in claims(results).values()]
 
 
-def _claims(result: Result) -> pd.DataFrame:
-    rows = result.table
+def _claims(rows: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"claim": rows["claim"].astype(str)})
     for name in ("group", "site", "language_a", "language_b"):
         if (rows[name] != "").any():
@@ -116,22 +125,34 @@ def at_one_threshold(table: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def step_text(result: Result) -> str:
-    """Gap over the null with its interval at every step, one column a step; nothing where a table has none.
+def by_step(results: Iterable[Result]) -> pd.DataFrame:
+    """Gap over the null with its interval at every step, by the corrected definitions at one threshold.
 
-    Corrected rows alone.
+    Returns
+    -------
+    DataFrame
+        The columns of `BY_STEP`; the steps of one metric, variant, site and group stand together.
     """
-    if not {"step", "gap_low"} <= set(result.table.columns):
-        return ""
-    rows = result.table[result.table["mode"] == "corrected"]
-    parts = [at_one_threshold(part) for _, part in rows.groupby("variant", sort=False)]
-    rows = pd.concat(parts) if parts else rows
-    bounds = zip(rows["gap"], rows["gap_low"], rows["gap_high"], strict=True)
-    shown = rows.assign(shown=[f"{g:.3f} [{a:.3f}, {b:.3f}]" for g, a, b in bounds])
-    columns = ["metric", "variant", "site", "group", "n"]
-    return str(
-        shown.pivot_table(index=columns, columns="step", values="shown", aggfunc="first", sort=False).to_string()
-    )
+    parts = []
+    for table in (result.table for result in results):
+        if {"step", "gap_low"} <= set(table.columns):
+            rows = table[table["mode"] == "corrected"]
+            parts += [at_one_threshold(part) for _, part in rows.groupby(["metric", "variant", "site"], sort=False)]
+    if not parts:
+        return pd.DataFrame(columns=list(BY_STEP))
+    order = [part for whole in parts for _, part in whole.groupby("group", sort=False)]
+    return pd.concat([part.sort_values("step", kind="stable")[list(BY_STEP)] for part in order], ignore_index=True)
+
+
+def text(table: pd.DataFrame, *, headings: Sequence[str] = ()) -> str:
+    """A table as text, at most 80 cells wide; `headings` as in `layout.table`."""
+    return layout.table(table.to_dict("records"), headings=headings)
+
+
+def texts(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Tables one under another, each below its name where there are several; empty ones are left out."""
+    shown = {name: text(table) for name, table in tables.items() if len(table)}
+    return "\n\n".join(f"{name}\n{lines}" if len(shown) > 1 else lines for name, lines in shown.items())
 
 
 def as_html(table: pd.DataFrame) -> str:

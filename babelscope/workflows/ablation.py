@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from babelscope import reports
 from babelscope.analyses.statistics import (
     Floats,
     benjamini_hochberg,
@@ -43,8 +44,11 @@ class Ablation:
 
     def summary(self) -> str:
         """Means over the monolingual and the code-switched settings, as text."""
-        shown = self.table[self.table["language"].str.startswith("all ")]
-        return str(shown.round(3).to_string(index=False))
+        return reports.texts(self.shown())
+
+    def shown(self) -> dict[str, pd.DataFrame]:
+        """The table that `summary` prints, with every digit."""
+        return {"ablation": self.table[self.table["language"].str.startswith("all ")]}
 
 
 def ablate(

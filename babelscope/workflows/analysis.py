@@ -209,8 +209,13 @@ class Analysis:
 
     def summary(self) -> str:
         """The headline as a table of text, then the claims of every recipe."""
-        parts = [reports.headline_text(self.results), *reports.claims_text(self.results)]
-        return "\n\n".join(part.to_string(index=False) for part in parts if len(part))
+        parts = [reports.text(reports.headline_text(self.results), headings=reports.ABOVE)]
+        parts += [reports.text(table, headings=("claim",)) for table in reports.claims_text(self.results)]
+        return "\n\n".join(part for part in parts if part)
+
+    def shown(self) -> dict[str, pd.DataFrame]:
+        """The tables that `summary` prints, with every digit."""
+        return {"headline": self.headline(), **reports.claims(self.results)}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""

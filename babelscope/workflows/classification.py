@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from babelscope import reports
 from babelscope.analyses.behavior.matrix import has_pairs, language_matrix, matrices
 from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.schema import PromptSet, Result
@@ -86,5 +87,5 @@ def matrix_of(answers: pd.DataFrame, by: str | None = None) -> Result | None:
 
 def answers_text(answers: pd.DataFrame, matrix: Result | None, by: str | None = None) -> str:
     """The table of `by_language`, and matrices where there are any."""
-    text = by_language(answers, by).round(3).to_string(index=False)
+    text = reports.text(by_language(answers, by))
     return text if matrix is None else f"{text}\n\n{matrices(matrix.table)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from babelscope import analyses
+from babelscope import analyses, reports
 from babelscope.errors import BabelScopeError
 from babelscope.schema import Result
 from babelscope.workflows.analysis import open_store
@@ -89,8 +89,11 @@ class Comparison:
 
     def summary(self) -> str:
         """The headline, and changes of accuracy, as text."""
-        parts = [self.headline(), *(r.table for r in self.results if r.name == "accuracy_change")]
-        return "\n\n".join(part.round(3).to_string(index=False) for part in parts)
+        return reports.texts(self.shown())
+
+    def shown(self) -> dict[str, pd.DataFrame]:
+        """The tables that `summary` prints, with every digit."""
+        return {"change": self.headline(), **{r.name: r.table for r in self.results if r.name == "accuracy_change"}}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""

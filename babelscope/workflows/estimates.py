@@ -4,8 +4,9 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from babelscope import layout
 from babelscope.errors import BabelScopeError
 from babelscope.schema import CapturePlan, PromptSet
 
@@ -41,16 +42,26 @@ class Estimate:
         """Bytes of the values of a typical block."""
         return self.store_bytes / self.rows * min(self.plan.block_items, len(self.plan.items))
 
-    def lines(self) -> list[str]:
-        """One fact a line."""
-        return [
-            f"rows     {self.rows:,} prompts, {len(self.plan.items):,} items x {len(self.plan.languages)} languages",
-            f"tokens   {self.tokens:,}",
-            f"sites    {len(self.plan.sites)} ({', '.join(self.plan.site_layers())}), {self.plan.dtype}",
-            f"store    {self.store_bytes / 1e6:,.1f} MB ({self.free_bytes / 1e9:,.1f} GB free)",
-            f"shards   {len(self.plan.blocks):,} of {self.plan.block_items:,} items, {self.block_bytes / 1e6:,.1f} MB",
-            f"plan     {self.plan.fingerprint[:16]}",
-        ]
+    def __str__(self) -> str:
+        plan = self.plan
+        return layout.facts({
+            "rows": f"{self.rows:,} prompts, {len(plan.items):,} items x {len(plan.languages)} languages",
+            "tokens": f"{self.tokens:,}",
+            "sites": f"{len(plan.sites)} ({', '.join(plan.site_layers())}), {plan.dtype}",
+            "store": f"{self.store_bytes / 1e6:,.1f} MB ({self.free_bytes / 1e9:,.1f} GB free)",
+            "shards": f"{len(plan.blocks):,} of {plan.block_items:,} items, {self.block_bytes / 1e6:,.1f} MB",
+            "plan": plan.fingerprint[:16],
+        })  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        plan = self.plan
+        return {
+            "rows": self.rows, "items": len(plan.items), "languages": list(plan.languages), "tokens": self.tokens,
+            "sites": list(map(str, plan.sites)), "dtype": plan.dtype, "store_bytes": self.store_bytes,
+            "free_bytes": self.free_bytes, "shards": len(plan.blocks), "block_items": plan.block_items,
+            "block_bytes": self.block_bytes, "plan": plan.fingerprint,
+        }  # fmt: skip
 
     def check_room(self, path: Path, share: float) -> None:
         """Refuse where the disk has less than 105 % of what is left to write, a share of the whole.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from babelscope import reports
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.accuracy import accuracy
 from babelscope.analyses.behavior.barrier import barrier
@@ -168,12 +169,17 @@ class Evaluation:
 
     def summary(self) -> str:
         """Accuracy, the headline and the barrier as text, then trends and matrices."""
+        shown = self.shown()
+        matrix = shown.pop("matrix", None)
+        return "\n\n".join([reports.texts(shown), *([] if matrix is None else [matrices(matrix)])])
+
+    def shown(self) -> dict[str, pd.DataFrame]:
+        """The tables that `summary` prints, with every digit; empty ones are left out."""
         first = self.results[0]
-        shown = first.table[list(SHOWN_TRANSLATION)] if first.name == "translation" else first.table
-        tables = {r.name: r.table for r in self.results}
-        parts = [shown, self.headline(), self.barrier(), *(tables[name] for name in ("trend",) if name in tables)]
-        texts = [part.round(3).to_string(index=False) for part in parts if len(part)]
-        return "\n\n".join(texts + ([matrices(tables["matrix"])] if "matrix" in tables else []))
+        table = first.table[list(SHOWN_TRANSLATION)] if first.name == "translation" else first.table
+        others = {r.name: r.table for r in self.results if r.name in ("trend", "matrix")}
+        tables = {first.name: table, "transfer": self.headline(), "barrier": self.barrier(), **others}
+        return {name: table for name, table in tables.items() if len(table)}
 
     def plot(self) -> "altair.TopLevelMixin":
         """Accuracy and XLTR against the dial that `by` named, with intervals.

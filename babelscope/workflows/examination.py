@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from babelscope import layout
 from babelscope.errors import BabelScopeError
 from babelscope.schema import SITE_KINDS
 from babelscope.workflows.model_folders import model_path
@@ -52,26 +53,26 @@ class Examination:
         """JSON-ready values."""
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """The examination as it is printed."""
-        rows = [
-            (f"{p.stack} {p.name}".strip(), f"{p.n_found} of {p.n_layers}", p.path or "not found") for p in self.parts
-        ]
-        width = max(len(name) for name, _, _ in rows)
-        lines = [f"{self.model}  {self.architecture}", ""]
-        lines += [f"{name:<{width}}  {count:>9}  {path}" for name, count, path in rows]
-        lines += ["", "sites      " + " ".join(self.sites)]
-        for title, errors in (("laws", self.laws), ("self-test", self.self_test)):
-            if errors:
-                lines += ["", f"{title:<40}  relative error"]
-                lines += [f"{name:<40}  {error:.1e}" for name, error in errors.items()]
-        for title, texts in (("notes", self.notes), ("problems", self.problems)):
-            if texts:
-                lines += ["", title, *(f"- {text}" for text in texts)]
-        return lines
-
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        parts = [
+            {
+                "part": f"{p.stack} {p.name}".strip(),
+                "layers": f"{p.n_found} of {p.n_layers}",
+                "path": p.path or "not found",
+            }
+            for p in self.parts
+        ]
+        blocks = [
+            f"{self.model}  {self.architecture}",
+            layout.table(parts),
+            layout.facts({"sites": " ".join(self.sites)}),
+        ]
+        for title, errors in (("law", self.laws), ("self-test", self.self_test)):
+            rows = [{title: name, "relative error": f"{error:.1e}"} for name, error in errors.items()]
+            blocks += [layout.table(rows)] if rows else []
+        for title, texts in (("notes", self.notes), ("problems", self.problems)):
+            blocks += [f"{title}\n{layout.bullets(texts)}"] if texts else []
+        return "\n\n".join(blocks)
 
 
 def doctor(

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
+from babelscope import reports
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.description import description_table
 from babelscope.analyses.erasing import erasure_table
@@ -200,7 +201,11 @@ class Probing:
 
     def summary(self) -> str:
         """The means as text."""
-        return str(self.means().round(3).to_string(index=False, na_rep="–"))
+        return reports.texts(self.shown())
+
+    def shown(self) -> dict[str, pd.DataFrame]:
+        """The table that `summary` prints, with every digit."""
+        return {"probe": self.means()}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the tables (Parquet, CSV, JSON provenance) and the probes (arrays and JSON)."""

@@ -200,9 +200,12 @@ class StepAnalysis:
     results: tuple[Result, ...]
 
     def summary(self) -> str:
-        """The gap over the null at each step, by the corrected definitions at their first threshold, as text."""
-        lines = [reports.step_text(result) for result in self.results]
-        return "\n\n".join(line for line in lines if line)
+        """The gap over the null at each step, by the corrected definitions at one threshold, as text."""
+        return reports.text(reports.by_step(self.results), headings=(*reports.ABOVE, "group"))
+
+    def shown(self) -> dict[str, pd.DataFrame]:
+        """The table that `summary` prints, with every digit."""
+        return {"by_step": reports.by_step(self.results)}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every table as Parquet, CSV and JSON provenance."""

@@ -236,7 +236,7 @@ def test_evaluate_adds_the_tables_where_languages_are_settings(tmp_path):
     assert rankc[["language_a", "language_b"]].to_numpy().tolist() == [["en", "full_de"]]
     assert "transfer is from en to each setting, not between languages" in said[0]
     assert set(found.barrier()["language"]) == {"en", "*"}
-    assert "gap_mono" in found.summary()
+    assert "gap mono" in found.summary()
     found.save(tmp_path / "tables")
     assert (tmp_path / "tables" / "foreign-pull.parquet").exists()
     plain = mixed_store(tmp_path / "t.acts", {"en": right(4), "de": right(4)})

@@ -111,7 +111,7 @@ def test_the_options_reach_the_model(cli: Cli, folder: Path, tmp_path: Path) -> 
     done = cli("doctor", folder, "--adapter", tmp_path, "--attention", "eager", "--trust-remote-code")
     assert done.code == 0, done.err
     assert "adapter active" in done.out
-    assert f"- adapter {tmp_path} was made for org/other; " in done.out
+    assert f"-adapter{tmp_path}wasmadefororg/other;" in "".join(done.out.split())  # a long path is broken
     for wrong, problem in (
         (["--quantize", "int3"], "no quantization 'int3'"),
         (["--device-map", "nowhere.json"], "nowhere.json"),

@@ -71,7 +71,7 @@ def test_mixed_questions_are_written_captured_by_setting_and_evaluated(cli: Cli,
     assert made.code == 0, made.err
     assert "mixed.jsonl: 8 items in 18 settings" in made.out
     rows = {line.split()[0]: line.split()[1:] for line in made.out.splitlines()[1:-1]}
-    assert rows["en"] == ["8", "0", "-", "0"]
+    assert rows["en"] == ["8", "0", "–", "0"]
     # Questions differ from English and numbers do not, but in two lists: French has a narrow space before a semicolon.
     assert rows["gt_question_de"] == ["8", "16", "0.500", "8"]
     assert rows["threewrong_fr+awareness-1"] == ["8", "24", "0.250", "2"]

@@ -56,7 +56,7 @@ def test_int8_takes_a_quarter_and_is_off_by_half_a_step(tiny_model: Path, tmp_pa
         assert {"torch", "transformers", "babelscope"} <= json.loads(shard.attrs["versions"]).keys()
     dry = capture(tmp_path / "none.acts", tiny_model, store_dtype="int8", dry_run=True)
     assert 4 * dry.store_bytes == capture(tmp_path / "none.acts", tiny_model, dry_run=True).store_bytes
-    assert "int8" in "\n".join(dry.lines())
+    assert "int8" in str(dry)
 
 
 def test_values_beyond_float16_stop_a_capture_or_are_clipped_and_marked(
@@ -112,7 +112,7 @@ def test_the_plan_chooses_shards_of_96_mb(tiny_model: Path, tmp_path: Path, monk
     for size, items in ((bytes_per_item * 100, 100), (bytes_per_item, 16)):
         monkeypatch.setattr(estimates, "SHARD_BYTES", size)
         assert capture(tmp_path / "run.acts", tiny_model, dry_run=True).plan.block_items == items
-    assert f"{plain.plan.block_items:,} items" in "\n".join(plain.lines())
+    assert f"{plain.plan.block_items:,} items" in str(plain)
 
 
 def test_a_store_is_continued_with_the_shards_that_it_has(tiny_model: Path, tmp_path: Path) -> None:

@@ -126,7 +126,9 @@ def test_clicking_a_head_shows_its_language_pairs(page: object) -> None:
     assert before
     seen = set()
     for k in (1, 2):  # one of them may be the head that is shown at first
-        cell = page.evaluate_handle(f"[...{figure}.querySelectorAll('.concat_0_group .mark-rect.role-mark path')].at(-{k})")
+        cell = page.evaluate_handle(
+            f"[...{figure}.querySelectorAll('.concat_0_group .mark-rect.role-mark path')].at(-{k})"
+        )
         cell.as_element().click()
         page.wait_for_timeout(300)
         seen.add(page.evaluate(drawn))

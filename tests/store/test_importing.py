@@ -149,7 +149,7 @@ def test_a_cache_of_transformer_lens(tmp_path, padding, position):
     save_file(tensors, tmp_path / "c.safetensors")
     (tmp_path / "c.json").write_text(json.dumps({**ROWS, "padding": padding, "position": position}))
     told = str(exchange.import_store(tmp_path / "a", tmp_path / "c.safetensors", kind="transformer-lens", dry_run=True))
-    assert "left out blocks.1.attn.hook_pattern" in told
+    assert "left out  blocks.1.attn.hook_pattern" in told
     store = exchange.import_store(tmp_path / "a.acts", tmp_path / "c.safetensors", kind="transformer-lens")
     assert store.plan.dtype == "bfloat16"
     assert store.sites == ("attn.heads", "resid.post")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from babelscope import layout
 from babelscope.activations_store import ActivationStore
 from babelscope.analyses.behavior.scorings import scored
 from babelscope.analyses.inference import mcnemar
@@ -132,7 +133,8 @@ def matrices(table: pd.DataFrame) -> str:
     for value in dict.fromkeys(table["value"].astype(str)):
         by = table["by"].iloc[0]
         title = "all items" if value == ALL else f"{by} {value}"
-        parts.append(f"accuracy, {title}\n{wide(table, value).round(3).to_string()}")
+        rows = wide(table, value).reset_index().to_dict("records")
+        parts.append(f"accuracy, {title}\n{layout.table(rows)}")
     return "\n\n".join(parts)
 
 
