@@ -119,7 +119,8 @@ def test_one_item_is_read_in_two_languages_from_the_side_that_it_is_written_from
 
 
 def test_clicking_a_head_shows_its_language_pairs(page: object) -> None:
-    figure = "[...document.querySelectorAll('h3')].find(h => h.textContent.includes('head by head')).nextElementSibling"
+    heading = "[...document.querySelectorAll('h3')].find(h => h.textContent.includes('head by head'))"
+    figure = f"{heading}.nextElementSibling"
     marks = f"[...{figure}.querySelectorAll('.concat_1_group .mark-symbol path, .concat_1_group path')].map(p => "
     drawn = marks + "p.getAttribute('transform') || p.getAttribute('d')).join()"
     before = page.evaluate(drawn)
