@@ -57,8 +57,10 @@ def report(
         If a path is neither store nor tables, tables belong to none of the stores, or an output cannot be written.
     """
     named = [Path(path).expanduser() for path in paths]
-    folders = {path: _fingerprint(path) for path in named if not is_store(path)}
-    stores = [open_store(path) for path in named if is_store(path)] or [open_store(p) for p in _stores_of(folders)]
+    given = [path for path in named if is_store(path) or path.suffix == ".acts"]  # what is none says why
+    stores = [open_store(path) for path in given]
+    folders = {path: _fingerprint(path) for path in named if path not in given}
+    stores = stores or [open_store(path) for path in _stores_of(folders)]
     for folder, fingerprint in folders.items():
         if fingerprint not in {store.fingerprint for store in stores}:
             raise BabelScopeError(f"{folder} was computed from none of these stores", "name its store as well")
@@ -101,7 +103,11 @@ def _fingerprint(folder: Path) -> str | None:
             f"{folder} is no store and holds no tables",
             "name a store, as run.acts, or what analyze wrote, as run.acts.analysis",
         )
-    return fingerprint_of(Result.load(first))
+    try:
+        return fingerprint_of(Result.load(first))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BabelScopeError(f"{first} or its .json is damaged: {reason}", "analyze its store again") from None
 
 
 def _stores_of(folders: Mapping[Path, str | None]) -> list[Path]:

@@ -166,7 +166,7 @@ def test_an_analysis_is_replaced_on_request_alone_and_never_with_other_files(cli
 
 
 def test_a_report_needs_tables_of_its_own_store(cli: Cli, store: Path) -> None:
-    assert_one_problem(cli("report", store, "nowhere"), "nowhere holds no tables", "analyze")
+    assert_one_problem(cli("report", store, "nowhere"), "nowhere is no store and holds no tables", "analyze")
     assert_one_problem(cli("report", store, "nowhere", "--out", "thesis.txt"), "written as HTML", "thesis.html")
     Path("tables").mkdir()
     Path("tables/cs.parquet").write_bytes(b"no parquet")
