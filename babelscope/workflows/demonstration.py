@@ -1,11 +1,13 @@
 """The verb `demo`: everything once, on the embedded model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from babelscope.activations_store import ActivationStore
 from babelscope.errors import BabelScopeError
 from babelscope.workflows.analysis import ANALYSIS_PARTS, Analysis, analyze
 from babelscope.workflows.captures import CaptureStoppedError, capture
+from babelscope.workflows.evaluation import evaluate
 from babelscope.workflows.model_folders import DEMO_MODEL
 from babelscope.workflows.outputs import new_folder
 from babelscope.workflows.signals import Note, Progress
@@ -70,6 +72,10 @@ def demo(
             ) from None
         assert isinstance(store, ActivationStore)
         plain = analyze(store, ("cs", "nao"), sweep=DEMO_SWEEP, jobs=2, progress=progress)
+        answered = [
+            r for r in evaluate(store, mode="corrected").results if r.name not in {p.name for p in plain.results}
+        ]
+        plain = replace(plain, results=(*plain.results, *answered))
         plain.save(building / "tables")
         plain.report(building / "report.html")
         # Items of different rules are told apart by the rule alone, which says little about the question.
