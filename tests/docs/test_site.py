@@ -1,6 +1,10 @@
 """The site has every page, and its lists are those of the folders."""
 
+import os
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,29 @@ def test_the_index_of_a_folder_lists_its_pages(folder: str) -> None:
 def test_every_page_stands_in_a_folder_whose_blocks_are_run() -> None:
     read = {page for folder in FOLDERS for page in blocks.pages(folder)}
     assert {str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")} == read
+
+
+def test_the_site_opened_from_its_folder_finds_a_word_and_leads_to_pages(tmp_path: Path) -> None:
+    """Browsers refuse workers and fetches there, and show the files of a folder instead of its page."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine; CI has one")
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    subprocess.run(command, cwd=ROOT, env=quiet, check=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((tmp_path / "site" / "index.html").as_uri())
+        page.locator("input.md-search__input").click()
+        page.keyboard.type("ridge")
+        page.locator("a.md-search-result__link[href*='probing.html']").first.wait_for()
+        page.keyboard.press("Escape")
+        page.locator(".md-tabs__link", has_text="Concepts").click()
+        assert page.title().startswith("Concepts")
+        browser.close()
 
 
 def test_the_page_of_the_api_has_every_public_name_once() -> None:
