@@ -49,7 +49,7 @@ class Estimate:
             "tokens": f"{self.tokens:,}",
             "sites": f"{len(plan.sites)} ({', '.join(plan.site_layers())}), {plan.dtype}",
             "store": f"{self.store_bytes / 1e6:,.1f} MB ({self.free_bytes / 1e9:,.1f} GB free)",
-            "shards": f"{len(plan.blocks):,} of {plan.block_items:,} items, {self.block_bytes / 1e6:,.1f} MB",
+            "shards": f"{len(plan.blocks):,} of up to {plan.block_items:,} items, {self.block_bytes / 1e6:,.1f} MB",
             "plan": plan.fingerprint[:16],
         })  # fmt: skip
 
