@@ -234,7 +234,9 @@ def item_groups(store: "ActivationStore", items: Sequence[str], by: str | None) 
         if len(members) < MIN_ITEMS:
             raise BabelScopeError(
                 f"group {name!r} has {len(members)} items in all languages, fewer than {MIN_ITEMS}",
-                "capture more items, or put all items in one group with --by none",
+                "capture more items"
+                if by is None
+                else "capture more items, or put all items in one group with --by none",
             )
     order = sorted(groups, key=lambda name: (name != FIRST_GROUP, name))
     return {name: tuple(sorted(groups[name])) for name in order}

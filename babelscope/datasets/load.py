@@ -1,6 +1,7 @@
 """Prompts by name or from files: generated datasets, and a researcher's own in any format that a loader reads."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,8 @@ def _has_fields(source: str, table: Records, mapping: PromptMapping, more: Seque
     missing = [f for f in [*mapping.fields(), *more] if f not in there and f.split(".")[0] not in there]
     found = ", ".join(map(repr, table.columns[:20]))
     for field in missing:
-        remedy = f"map it, as {_role(field, mapping)}={table.columns[0]}"
+        near = get_close_matches(field, table.columns, 1)
+        remedy = f"map it, as {_role(field, mapping)}={near[0] if near else 'COLUMN'}"
         if field in more:
             remedy = f"map `language`, or have one file per language with {PLACE} in its path"
         elif not mapping.columns:

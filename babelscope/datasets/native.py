@@ -105,6 +105,7 @@ def _check(prompt: Prompt, remedy: str) -> None:
             span = f"segment {segment.name!r} [{segment.start}, {segment.stop})"
             raise FieldError(f"{span} leaves the text of {len(prompt.text)} characters", remedy)
     if len(prompt.letters) != len(prompt.options):
-        raise FieldError(f"{len(prompt.letters)} letters for {len(prompt.options)} options", remedy)
+        hint = 'give each option its letter, as "letters": ["A", "B"], or the file a --mapping'
+        raise FieldError(f"{len(prompt.letters)} letters for {len(prompt.options)} options", hint)
     if prompt.gold is not None and not 0 <= prompt.gold < len(prompt.options):
         raise FieldError(f"gold {prompt.gold} is none of the {len(prompt.options)} options (from 0)", remedy)

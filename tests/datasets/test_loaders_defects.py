@@ -131,7 +131,8 @@ def test_a_missing_column_is_reported_once_with_the_columns_found(own):
     path = own("p.csv", "id,lang,question\na,en,one\nb,en,two\n")
     said = refusal(path, mapping={"key": "id", "language": "lang", "text": "prompt"})
     assert said.startswith(f"{path}: there is no column 'prompt'; columns found: 'id', 'lang', 'question'\n")
-    assert "text=" in said
+    assert "text=COLUMN" in said
+    assert "map it, as text=question" in refusal(path, mapping={"key": "id", "language": "lang", "text": "questions"})
 
 
 def test_a_missing_language_column_hints_at_one_file_per_language(own):
