@@ -1,6 +1,7 @@
 """Parts that figures are drawn of: colors, rows as JSON, curves beside their null, maps, intervals in a row."""
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,9 @@ def plain(value: object) -> object:
     """A value as JSON can hold it."""
     if isinstance(value, str):
         return value.translate(SEPARATORS)
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else value if value.is_integer() else float(f"{value:.4g}")
+    return value
 
 
 def kind(table: pd.DataFrame, column: str) -> str:
@@ -203,7 +206,8 @@ def heat(
     """
     scale = alt.Scale(scheme="viridis")
     if around is not None:
-        reach = float((table[value] - around).abs().max()) or 1.0
+        distances = (table[value] - around).abs()
+        reach = float(distances[distances < math.inf].max() or 1.0) if (distances < math.inf).any() else 1.0
         scale = alt.Scale(scheme="redblue", domain=[around - reach, around + reach])
     across, down = (_discrete(table, c, order) for c in (x, y))
     n = max(table[x].nunique(), table[y].nunique())

@@ -57,7 +57,14 @@ def page(
         version=version("babelscope"),
         models=list(dict.fromkeys(store.plan.model.source for store in stores)),
         sources=[
-            {"store": store, "left_out": left_out(source.results), "flags": card.flags, "card": as_html(card.table)}
+            {
+                "store": store,
+                "name": source.name,
+                "label": source.label,
+                "left_out": left_out(source.results),
+                "flags": card.flags,
+                "card": as_html(card.table),
+            }
             for store, source, card in zip(stores, sources, cards, strict=True)
         ],
         null_items=null_items(r for source in sources for r in source.similarities()),

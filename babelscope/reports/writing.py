@@ -119,7 +119,9 @@ def _numbers(
                 "fingerprint": source.store.fingerprint if source.store is not None else None,
                 "card": _records(card.table),
                 "flags": list(card.flags),
-                "results": {r.name: {"provenance": dict(r.provenance), "rows": _rows(r.table)} for r in source.results},
+                "results": {
+                    r.name: {"provenance": _finite(dict(r.provenance)), "rows": _rows(r.table)} for r in source.results
+                },
             }
             for source, card in zip(sources, cards, strict=True)
         ],
@@ -141,6 +143,15 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows at full precision; what is undefined is null."""
     records = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(k): _plain(v) for k, v in row.items()} for row in records]
+
+
+def _finite(value: Any) -> Any:
+    """A nested record in which what is undefined is null, as in rows."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return _plain(value) if isinstance(value, float) else value
 
 
 def _plain(value: object) -> object:

@@ -1,6 +1,8 @@
 """The verb `report`: everything that was computed from one store or several, on one page."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from babelscope import reports
@@ -56,7 +58,8 @@ def report(
     BabelScopeError
         If a path is neither store nor tables, tables belong to none of the stores, or an output cannot be written.
     """
-    named = [Path(path).expanduser() for path in paths]
+    # Each once, however it is spelled.
+    named = [*{path.resolve(): path for path in (Path(path).expanduser() for path in paths)}.values()]
     given = [path for path in named if is_store(path) or path.suffix == ".acts"]  # what is none says why
     stores = [open_store(path) for path in given]
     folders = {path: _fingerprint(path) for path in named if path not in given}
@@ -72,6 +75,7 @@ def report(
             note(f"there are no tables of {store.path} yet: it is analyzed by the default metrics")
             found = [reports.Source(analyze(store, progress=progress, note=note).results, store)]
         sources += found
+    sources = _told_apart(sources)
     views = [view for store in stores for view in attention_views(store, model=model, note=note)]
     with reported(Path(out)):
         return reports.write_report(Path(out), sources, views, figures)
@@ -125,6 +129,17 @@ def _beside(store: ActivationStore) -> list[Path]:
     named = store.path if store.path.name not in ("", "..") else store.path.resolve()
     places = [named.with_name(f"{named.name}.{ending}") for ending in ENDINGS]
     return [place for place in places if place.is_dir()]
+
+
+def _told_apart(sources: Sequence[reports.Source]) -> list[reports.Source]:
+    """Sources of one name, as those of `a/run.acts` and `b/run.acts`, by the paths of their stores."""
+    count = Counter(source.name for source in sources)
+    return [
+        replace(source, label=" ".join([str(source.store.path), source.label]).rstrip())
+        if source.store is not None and count[source.name] > 1
+        else source
+        for source in sources
+    ]
 
 
 def _sources(store: ActivationStore, folders: Sequence[Path]) -> Iterator[reports.Source]:

@@ -48,9 +48,7 @@ def _matrix(part: pd.DataFrame, title: str) -> Figure:
     chart = heat(shown, "tested in", "fitted in", "score", title="balanced accuracy", faint="q")
     how = ""
     if len(layers) > 1:
-        picked = alt.param(
-            "at", value=layers[-1], bind=alt.binding_range(min=layers[0], max=layers[-1], step=1, name="layer ")
-        )
+        picked = alt.param("at", value=layers[-1], bind=alt.binding_select(options=layers, name="layer "))
         chart = chart.transform_filter("datum.layer == at").add_params(picked)  # type: ignore[attr-defined]
         how = " Choose a layer: the last one is shown first, not the best."
     caption = (
