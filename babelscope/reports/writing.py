@@ -15,7 +15,7 @@ from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.reports.attention_view import AttentionView
 from babelscope.reports.card import Card, data_card
 from babelscope.reports.drawn import Drawn, draw
-from babelscope.reports.html import page
+from babelscope.reports.html import MOST_JSON_ROWS, page
 from babelscope.reports.source import Source
 from babelscope.reports.verdicts import verdicts
 
@@ -26,9 +26,6 @@ EXPORTS: Mapping[str, Callable[[dict[str, Any]], bytes]] = {
     "pdf": lambda spec: bytes(vl_convert.vegalite_to_pdf(spec)),
     "png": lambda spec: bytes(vl_convert.vegalite_to_png(spec, scale=SCALE)),
 }
-
-# A longer table is not repeated in the JSON, which would no longer open anywhere.
-MOST_JSON_ROWS = 100_000
 
 
 def report_files(path: Path) -> tuple[Path, Path]:

@@ -92,7 +92,9 @@ def check_report(out: Path, *, overwrite: bool) -> None:
     numbers, folder = reports.report_files(out)
     check_output(out, overwrite=overwrite)
     check_output(numbers, overwrite=overwrite)
-    if folder.exists() and not (folder.is_dir() and (overwrite or not any(folder.iterdir()))):
+    if folder.exists() and not folder.is_dir():
+        raise BabelScopeError(f"{folder} is a file, a folder was expected", "name another output")
+    if folder.exists() and not overwrite and any(folder.iterdir()):
         raise BabelScopeError(
             f"{folder} exists already", "add --overwrite to replace its figures, or name another output"
         )

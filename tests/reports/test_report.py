@@ -1,15 +1,18 @@
 """The report: one file, everything escaped, every figure drawn."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from babelscope.workflows import Analysis, analyze
+from babelscope.errors import BabelScopeError
+from babelscope.workflows import Analysis, analyze, check_report
 from tests.analyses.planted import activations, write_store
 from tests.reports.conftest import FREE, HOSTILE, KNOWLEDGE
 
@@ -187,3 +190,16 @@ def test_groups_stand_side_by_side_on_one_scale(drawn: object) -> None:
     # One axis of similarity for both: a curve that looks higher is higher.
     axes = drawn.evaluate(f"[...{figure}.querySelectorAll('.role-axis-title text')].map(t => t.textContent)")
     assert axes.count("similarity") == 1
+
+
+def test_what_a_provenance_leaves_undefined_is_null_in_the_numbers(analysis: Analysis, tmp_path: Path) -> None:
+    changed = tuple(replace(r, provenance={**r.provenance, "width": [float("nan")]}) for r in analysis.results)
+    path = Analysis(analysis.store, changed).report(tmp_path / "report.html")
+    results = json.loads(path.with_suffix(".json").read_text("utf-8"))["sources"][0]["results"]
+    assert results["cs"]["provenance"]["width"] == [None]
+
+
+def test_a_file_in_the_place_of_the_figures_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "report.figures").write_text("mine")
+    with pytest.raises(BabelScopeError, match="is a file, a folder was expected"):
+        check_report(tmp_path / "report.html", overwrite=True)

@@ -31,13 +31,18 @@ def _maps(result: Result) -> list[Figure]:
                 continue
             caption = (
                 f"Gap over the null, mismatched {null_items([result])}, of each head, {group}; {intervals(means)}. A "
-                "dot marks a head with q of .05 or more. Click a head to see its language pairs: gap with interval."
+                "dot marks a head with q of .05 or more. Click a head to see its language pairs, gap with interval: "
+                f"first those of the head with the largest gap{_limit(len(means))}."
             )
             chart = _drill(means[SHOWN], of_group[of_group["language_a"] != "*"], "gap")
             answer = summaries(means.assign(place=_place(means)), "group", "gap", band=GAP, each="head", where="place")
             title = f"{result.name[:1].upper()}{result.name[1:]}, {variant}: head by head, {group}"
             found.append(Figure("heads", "corrected", title, caption, chart, of_group, answer))
     return found
+
+
+def _limit(n_heads: int) -> str:
+    return f"; only the {MOST_HEADS} with the largest have them here, the CSV all" if n_heads > MOST_HEADS else ""
 
 
 def _place(table: pd.DataFrame) -> pd.Series:
