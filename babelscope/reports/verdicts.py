@@ -56,17 +56,17 @@ BEHAVIOR = (
     Tested("rankc", "languages rank the options alike, beyond other items", "gap", ("gap_low", "gap_high"), "",
            ("group",)),
     Tested("trend", "accuracy or transfer follows the dial", "slope", ("low", "high"), "null", ("measure", "dial")),
-    Tested("barrier", "mixed questions are answered worse, or better, than whole ones in the base language", "gap_en", ("gap_en_low", "gap_en_high"), "",
-           ("group", "setting"), lambda t: _single(_corrected(t))),
+    Tested("barrier", "mixed questions are answered worse, or better, than whole ones in the base language", "gap_en",
+           ("gap_en_low", "gap_en_high"), "", ("group", "setting", "mitigation"), lambda t: _single(_corrected(t))),
     Tested("foreign-pull", "a foreign option is chosen oftener, or less often", "pull", ("pull_low", "pull_high"), "",
-           ("group", "setting"), lambda t: _single(t[t["gold"] == "all"])),
+           ("group", "setting", "mitigation"), lambda t: _single(t[t["gold"] == "all"])),
     Tested("mitigations", "a mitigation changes accuracy", "change", ("change_low", "change_high"), "",
            ("group", "mitigation"), _single),
     Tested("translation", "translations are closer to their own reference", "score", ("low", "high"), "null",
            ("measure",)),
     Tested("probe", "a probe reads the target off a layer", "score", ("low", "high"), "null",
-           ("target", "variant", "pairs"), lambda t: t[t["pairs"] != "one"]),
-    Tested("erasure", "erasing language changes what can be read", "change", ("low", "high"), "", ("value",)),
+           ("target", "variant", "pairs", "site"), lambda t: t[t["pairs"] != "one"]),
+    Tested("erasure", "erasing language changes what can be read", "change", ("low", "high"), "", ("value", "site")),
 )  # fmt: skip
 
 

@@ -85,7 +85,9 @@ def test_supported_rows_below_the_null_are_said_to_be_there() -> None:
 
 
 def test_unlike_things_have_no_median() -> None:
-    many = pd.concat([rows(0.1 + 0.1 * k, 0.2 + 0.2 * k).assign(measure=f"m{k}", n=20 + k) for k in range(MOST_PARTS + 1)])
+    many = pd.concat(
+        [rows(0.1 + 0.1 * k, 0.2 + 0.2 * k).assign(measure=f"m{k}", n=20 + k) for k in range(MOST_PARTS + 1)]
+    )
     assert summaries(many, "measure", each="layer", where="layer") == "Supported in 10 of 10 rows, n = 20 to 24."
 
 
