@@ -2,11 +2,13 @@
 
 import json
 
+import altair as alt
 import numpy as np
 import pandas as pd
 
-from babelscope.reports import Source
+from babelscope.reports import Source, stacked
 from babelscope.reports.sections.behavior import section as behavior
+from babelscope.reports.sections.heads import _maps
 from babelscope.reports.sections.mixing import section as mixing
 from babelscope.reports.sections.sanity import section as sanity
 from babelscope.schema import Result
@@ -68,3 +70,30 @@ def test_trends_along_a_dial_are_said_with_their_slopes() -> None:
 def test_a_barrier_of_the_published_definition_alone_has_no_figure() -> None:
     table = pd.DataFrame({"mode": ["paper"], "setting": ["gt"], "gap_en": [0.1], "n": [20]})
     assert drawn(mixing, "Barrier", Result("barrier", table, {})) == []
+
+
+def test_stacked_figures_each_have_a_choice_of_their_own() -> None:
+    profiles = pd.DataFrame(
+        [{"group": group, "site": "attn.mass", "language": language, "feature": "first_token", "layer": 1, "head": head,
+          "n": 20, "estimate": 0.1 * head, "low": 0.0, "high": 1.0, "null": 0.5}
+         for group in ("a", "知识") for language in ("en", "de") for head in range(3)]
+    )  # fmt: skip
+    spec = stacked([Result("head_profiles_languages", profiles, {})]).to_dict()
+    names = [param["name"] for param in spec["params"]]
+    assert len(set(names)) == len(names) == 2
+    for name, figure in zip(names, spec["vconcat"], strict=True):
+        assert f"datum.place == {name}" in json.dumps(figure)
+
+
+def test_a_click_in_a_stacked_figure_is_one_in_that_figure() -> None:
+    pair = {"language_a": ["*", "en"], "language_b": ["*", "de"]}
+    rows = pd.concat([
+        pd.DataFrame({"metric": "m", "mode": "corrected", "variant": variant, "group": "all", "site": "attn.mass",
+                      "layer": 0, "head": head, **pair, "threshold": np.nan, "n": 20, "matched": 0.5, "null": 0.4,
+                      "gap": 0.1, "gap_low": 0.0, "gap_high": 0.2, "q": 0.01, "p_max": 0.1, "verdict": SUPPORTED})
+        for variant in ("mass", "enriched") for head in range(2)
+    ])  # fmt: skip
+    drawn_heads = [f.chart.properties(title=f.title) for f in _maps(Result("attention-stability", rows, {}))]
+    spec = alt.vconcat(*drawn_heads).to_dict()
+    views = [tuple(param["views"]) for param in spec["params"]]
+    assert len(set(views)) == len(views) == 2
