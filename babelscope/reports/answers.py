@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from babelscope.reports.captions import spread
 from babelscope.reports.charts import ALPHA
 
 SUPPORTED, NOT_TESTABLE = "supported", "not testable with this data"
 
-# A sentence of more parts answers nothing; then one is made of all rows together.
+# A sentence of more parts answers nothing; then rows are only counted.
 MOST_PARTS = 4
 
 
@@ -63,13 +64,37 @@ def summary(
     if len(rows) == 1:
         verdict = f", {known['verdict'].iloc[0]}" if known.get("verdict", pd.Series([""])).iloc[0] else ""
         return effect(known.iloc[0], value, band, null) + verdict
-    held = rows["verdict"] == SUPPORTED if "verdict" in rows else rows["q"] < ALPHA
     median = known.iloc[(len(known) - 1) // 2]
     place = f" ({median[where]})" if where else ""
     return (
-        f"supported in {int(held.sum())} of {len(rows)} {each}s; median{place} {effect(median, value, band, null)}, "
+        f"{_count(rows, value, null, each)}; median{place} {effect(median, value, band, null)}, "
         f"range {number(known[value].iloc[0])} to {number(known[value].iloc[-1])}"
     )
+
+
+def _count(rows: pd.DataFrame, value: str, null: str, each: str) -> str:
+    """How many rows are supported, and on which side: tests are two-sided, readers think of above."""
+    held = rows[rows["verdict"] == SUPPORTED if "verdict" in rows else rows["q"] < ALPHA]
+    is_gap = value == "gap" or null not in rows  # the null of a gap is a similarity, and the gap itself is over it
+    below = int((held[value] < (0.0 if is_gap else held[null])).sum())
+    side = f", {below} of them below {'zero' if is_gap else 'the null'}" if below else ""
+    return f"supported in {len(held)} of {len(rows)} {each}s{side}"
+
+
+def without_means(rows: pd.DataFrame, column: str, *keys: str) -> pd.DataFrame:
+    """Rows about single languages; those about all ("*"), their means, only where there are no others.
+
+    Parameters
+    ----------
+    column : str
+        Of languages.
+    keys : str
+        Columns that tell claims apart.
+    """
+    is_mean = rows[column] == "*"
+    has_parts = (~is_mean).groupby([rows[key] for key in keys], dropna=False).transform("any")
+    kept: pd.DataFrame = rows[~(is_mean & has_parts)]
+    return kept
 
 
 def sentence(parts: Mapping[str, str]) -> str:
@@ -79,11 +104,13 @@ def sentence(parts: Mapping[str, str]) -> str:
 
 
 def summaries(rows: pd.DataFrame, by: str, value: str = "estimate", **how: Any) -> str:
-    """`summary` of the rows of each name in a column, as one sentence; of all rows where names are many."""
+    """`summary` of the rows of each name in a column, as one sentence; where names are many, how many rows hold.
+
+    Many names are of different things (claims, measures, sites), of which there is no median.
+    """
     if rows.empty:
         return ""
     if rows[by].nunique() > MOST_PARTS:
-        where = how.pop("where", "")
-        place = rows[by] + (", " + rows[where].astype(str) if where else "")
-        return sentence({"": summary(rows.assign(place=place), value, **{**how, "where": "place"})})
+        each = "row" if how.get("where") else how.get("each", "row")
+        return sentence({"": f"{_count(rows, value, how.get('null', 'null'), each)}, n = {spread(rows['n'], 'd')}"})
     return sentence({str(name): summary(part, value, **how) for name, part in rows.groupby(by, sort=False)})

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,17 @@ def view_json(views: Sequence[AttentionView]) -> str:
             "item": view.item,
             "layers": list(view.layers),
             "texts": [
-                {"language": t.language, "pieces": list(t.pieces), "weights": np.round(t.weights, DIGITS).tolist()}
-                for t in view.texts
+                {"language": t.language, "pieces": list(t.pieces), "weights": _rounded(t.weights)} for t in view.texts
             ],
         }
         for view in views
     ]
     return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _rounded(weights: NDArray[np.float32]) -> Any:
+    """Nested lists of few digits; those of a float32 would be written with all that its double has."""
+    return np.round(weights.astype(np.float64), DIGITS).tolist()
 
 
 def pieces_of(text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[str], list[int]]:

@@ -60,5 +60,8 @@ def _items(count: int) -> str:
 
 def spread(values: pd.Series, digits: str) -> str:
     """Smallest and largest value, or the one where they read alike."""
-    low, high = format(values.min(), digits), format(values.max(), digits)
+    known = values.dropna()
+    if known.empty:
+        return "undefined"
+    low, high = (format(int(v) if digits == "d" else v, digits) for v in (known.min(), known.max()))
     return low if low == high else f"{low} to {high}"

@@ -64,13 +64,13 @@ def _of_texts(
     answers: pd.DataFrame, mine: dict[str, Prompt], first: dict[str, Prompt], *, is_first: bool
 ) -> dict[str, object]:
     counts = {item: len(words(p.text)) for item, p in mine.items()}
-    spoken = answers.assign(words=answers["item"].map(counts))
+    spoken = answers.assign(words=answers["item"].map(counts).astype(float))  # of an unfinished capture, none
     both = [item for item in mine if item in first]
     matched, mismatched = _overlap([mine[i] for i in both], [first[i] for i in both])
     return {
         "script": main_script(p.text for p in mine.values()),
         "words": float(spoken["words"].median()),
-        "tokens_per_word": float(spoken["n_tokens"].sum() / max(1, spoken["words"].sum())),
+        "tokens_per_word": float(spoken["n_tokens"].sum() / spoken["words"].sum()) if spoken["words"].sum() else np.nan,
         "length_ratio": float(np.mean([len(mine[i].text) / max(1, len(first[i].text)) for i in both]))
         if both
         else np.nan,

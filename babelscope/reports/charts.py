@@ -1,6 +1,8 @@
 """Parts that figures are drawn of: colors, rows as JSON, curves beside their null, maps, intervals in a row."""
 
 import colorsys
+import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +39,9 @@ def plain(value: object) -> object:
     """A value as JSON can hold it."""
     if isinstance(value, str):
         return value.translate(SEPARATORS)
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else value if value.is_integer() else float(f"{value:.4g}")
+    return value
 
 
 def kind(table: pd.DataFrame, column: str) -> str:
@@ -54,6 +58,17 @@ def tips(table: pd.DataFrame, *columns: str) -> list[alt.Tooltip]:
 def name_of(column: str) -> str:
     """A column as charts write it: a colon would begin its type."""
     return column.replace(":", "\\:")
+
+
+def param_name(title: str) -> str:
+    """What a figure calls that which a reader chooses in it: a notebook stacks figures, and one name is one choice."""
+    return f"chosen_{zlib.crc32(title.encode('utf-8', 'backslashreplace')):08x}"
+
+
+def menu(title: str, label: str, options: Sequence[Any], chosen: Any) -> alt.Parameter:
+    """A menu below a figure of that title."""
+    bind = alt.binding_select(options=list(options), name=f"{label} ")
+    return alt.param(param_name(title), value=chosen, bind=bind)
 
 
 def values(table: pd.DataFrame, column: str) -> list[str]:
@@ -203,7 +218,8 @@ def heat(
     """
     scale = alt.Scale(scheme="viridis")
     if around is not None:
-        reach = float((table[value] - around).abs().max()) or 1.0
+        distances = (table[value] - around).abs()
+        reach = float(distances[distances < math.inf].max() or 1.0) if (distances < math.inf).any() else 1.0
         scale = alt.Scale(scheme="redblue", domain=[around - reach, around + reach])
     across, down = (_discrete(table, c, order) for c in (x, y))
     n = max(table[x].nunique(), table[y].nunique())
@@ -220,7 +236,10 @@ def heat(
         weak = f"!isValid(datum['{faint}']) || datum['{faint}'] >= {ALPHA}"
         # What is on top is what a click meets, and a dot is no cell.
         cover = base.mark_rect(opacity=0).encode(tooltip=tips(table))
-        cells = alt.layer(cells, dots.transform_filter(weak), cover.add_params(picked) if picked is not None else cover)
+        if picked is not None:
+            # Covers of stacked figures are alike but for this name, by which a click finds its figure.
+            cover = cover.add_params(picked).properties(name=f"view_{picked.name}")
+        cells = alt.layer(cells, dots.transform_filter(weak), cover)
     return faceted(cells.properties(width=alt.Step(cell), height=alt.Step(cell)), table, column, row)
 
 

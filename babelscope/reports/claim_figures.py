@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from babelscope.analyses.recipe import CLAIM_COLUMNS
-from babelscope.reports.answers import summaries
+from babelscope.reports.answers import summaries, without_means
 from babelscope.reports.captions import spread
 from babelscope.reports.charts import curves, forest
 from babelscope.reports.source import Figure, Source
@@ -77,7 +77,7 @@ def _by_layer(table: pd.DataFrame, title: str, kind: str) -> Figure:
 def _answer(table: pd.DataFrame, where: str = "") -> str:
     groups = table["group"].nunique() > 1
     named = table.assign(name=table["claim"] + (" (" + table["group"] + ")" if groups else ""))
-    tested = named[named["verdict"].astype(bool)]
+    tested = without_means(named[named["verdict"].astype(bool)], "language_a", "claim", "group", "site")
     return summaries(tested, "name", each=where or "claim", where=where)
 
 

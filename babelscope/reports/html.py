@@ -35,6 +35,9 @@ DETAILS = (
 # Rows of a table that the page shows; the JSON beside it holds all.
 MOST_ROWS = 300
 
+# A longer table is not repeated in the JSON, which would no longer open anywhere.
+MOST_JSON_ROWS = 100_000
+
 
 def page(
     path: Path,
@@ -57,16 +60,31 @@ def page(
         version=version("babelscope"),
         models=list(dict.fromkeys(store.plan.model.source for store in stores)),
         sources=[
-            {"store": store, "left_out": left_out(source.results), "flags": card.flags, "card": as_html(card.table)}
+            {
+                "store": store,
+                "name": source.name,
+                "label": source.label,
+                "left_out": left_out(source.results),
+                "flags": card.flags,
+                "card": as_html(card.table),
+            }
             for store, source, card in zip(stores, sources, cards, strict=True)
         ],
-        null_items=null_items(r for source in sources for r in source.similarities()),
         verdicts=[list(rows) for _, rows in groupby(verdict_rows(claims), key=lambda r: (r["store"], r["analysis"]))],
-        headline="".join(as_html(text) for s in sources if len(text := headline_text(s.results))),
+        headlines=[
+            {
+                "name": s.name if len(sources) > 1 else "",
+                "null_items": null_items(s.similarities()),
+                "html": as_html(text),
+            }
+            for s in sources
+            if len(text := headline_text(s.results))
+        ],
         sections=[_section(k, sources, drawn, views) for k in range(len(SECTIONS))],
         prompts=[prompt for store in stores for prompt in _sample(store)],
         tables=[table for source in sources for table in _tables(source, named=len(sources) > 1)],
         definitions=[*_definitions(sources)],
+        longest=MOST_JSON_ROWS if any(len(r.table) > MOST_JSON_ROWS for s in sources for r in s.results) else 0,
         json_name=path.with_suffix(".json").name,
         figures_name=path.with_suffix(".figures").name,
         specs="{" + ",".join(f'"{d.key}":{_spec(d.figure.chart.to_dict())}' for d in drawn) + "}",

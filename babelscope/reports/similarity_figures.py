@@ -137,7 +137,7 @@ def against_first(result: Result) -> list[Figure]:
             columns={"language_b": "language"}
         )
         chart = heat(shown, "layer", "language", "gap", column="group", row="site", faint="q")
-        answer = summaries(_named(shown), "name", "gap", band=GAP, each="cell", where="language")
+        answer = summaries(named(shown), "name", "gap", band=GAP, each="cell", where="language")
         found.append(Figure("map", mode, _title(f"with {first}, layer by layer", result, mode, variant), caption,
                             chart, part, answer))  # fmt: skip
     return found
@@ -148,7 +148,7 @@ def _variants(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield str(mode), str(variant), part
 
 
-def _named(table: pd.DataFrame) -> pd.DataFrame:
+def named(table: pd.DataFrame) -> pd.DataFrame:
     """With a column `name`: the group, and the site where there are several."""
     several = table["site"].nunique() > 1
     return table.assign(name=table["group"] + (", " + table["site"] if several else ""))
@@ -159,18 +159,18 @@ def _said(result: Result, part: pd.DataFrame, each: str) -> str:
     keys = ["mode", "variant", "group", "site"]
     means = overall(result.table).merge(part[[*keys, "threshold"]].drop_duplicates())
     said = {}
-    for name, rows in _named(means).groupby("name", sort=False):
+    for name, rows in named(means).groupby("name", sort=False):
         mean = rows.iloc[0]
         held = part.merge(rows[keys])["verdict"] == SUPPORTED
         said[str(name)] = f"gap {effect(mean, 'gap', GAP)}, {mean['verdict']}; {int(held.sum())} of {len(held)} {each}s"
     if len(said) > MOST_PARTS:
-        return summaries(_named(means), "name", "gap", band=GAP, each="mean")
+        return summaries(named(means), "name", "gap", band=GAP, each="mean")
     return sentence(said)
 
 
 def _at_thresholds(part: pd.DataFrame) -> str:
     said = {}
-    for name, rows in _named(part).groupby("name", sort=False):
+    for name, rows in named(part).groupby("name", sort=False):
         shown = at_one_threshold(rows).iloc[0]
         excludes = ((rows["gap_low"] > 0) | (rows["gap_high"] < 0)).sum()
         held = f"the interval excludes zero at {excludes} of {len(rows)} thresholds"

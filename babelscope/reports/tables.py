@@ -57,11 +57,12 @@ def headline(results: Iterable[Result]) -> pd.DataFrame:
 
 def headline_text(results: Iterable[Result]) -> pd.DataFrame:
     """The headline as text for people: three decimals, the interval in one column, a dash where nothing applies."""
+    results = list(results)
     rows = headline(results)
     shown = pd.DataFrame({name: rows[name].astype(str) for name in NAMES})
     shown["threshold"] = [DASH if pd.isna(v) else f"{v:g}" for v in rows["threshold"]]
     shown["n"] = rows["n"].astype(str)
-    is_contrast = rows["matched"].isna() & rows["gap"].notna()
+    is_contrast = rows["group"].isin(contrasted(results))
     for name in ("matched", "null"):
         shown[name] = [DASH if c else _decimals(v) for v, c in zip(rows[name], is_contrast, strict=True)]
     shown["gap"] = [_decimals(v) for v in rows["gap"]]
@@ -181,6 +182,12 @@ def by_pair(table: pd.DataFrame) -> pd.DataFrame:
 def _one_threshold_each(table: pd.DataFrame) -> pd.DataFrame:
     parts = [at_one_threshold(part) for _, part in table.groupby(["mode", "variant"], sort=False)]
     return pd.concat(parts) if parts else table
+
+
+def contrasted(results: Iterable[Result]) -> set[str]:
+    """Names that contrasts have among the groups of the headline, those of undefined ones too."""
+    tables = [result.table for result in results if "group_a" in result.table]
+    return {f"{a} - {b}" for table in tables for a, b in zip(table["group_a"], table["group_b"], strict=True)}
 
 
 def _as_groups(contrasts: pd.DataFrame) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from babelscope.reports.answers import NOT_TESTABLE, SUPPORTED, number
+from babelscope.reports.answers import NOT_TESTABLE, SUPPORTED, number, without_means
 from babelscope.reports.source import Source
-from babelscope.reports.tables import DASH, headline
+from babelscope.reports.tables import DASH, contrasted, headline
 
 COLUMNS = ("store", "analysis", "claim", "about", "estimate", "low", "high", "null", "n", "q", "stability", "rows",
            "supported", "verdict")  # fmt: skip
@@ -46,8 +46,8 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _single(table: pd.DataFrame) -> pd.DataFrame:
-    """Settings in one language: those in all are means of them."""
-    return table[(table["language"] != "*") & (table["setting"] != "base")]
+    """Settings in one language, of which those in all are means; a setting that mixes all has no others."""
+    return without_means(table[table["setting"] != "base"], "language", "group", "setting", "mitigation")
 
 
 BEHAVIOR = (
@@ -56,17 +56,17 @@ BEHAVIOR = (
     Tested("rankc", "languages rank the options alike, beyond other items", "gap", ("gap_low", "gap_high"), "",
            ("group",)),
     Tested("trend", "accuracy or transfer follows the dial", "slope", ("low", "high"), "null", ("measure", "dial")),
-    Tested("barrier", "mixed questions are answered worse", "gap_en", ("gap_en_low", "gap_en_high"), "",
-           ("group", "setting"), lambda t: _single(_corrected(t))),
+    Tested("barrier", "mixed questions are answered worse, or better, than whole ones in the base language", "gap_en",
+           ("gap_en_low", "gap_en_high"), "", ("group", "setting", "mitigation"), lambda t: _single(_corrected(t))),
     Tested("foreign-pull", "a foreign option is chosen oftener, or less often", "pull", ("pull_low", "pull_high"), "",
-           ("group", "setting"), lambda t: _single(t[t["gold"] == "all"])),
+           ("group", "setting", "mitigation"), lambda t: _single(t[t["gold"] == "all"])),
     Tested("mitigations", "a mitigation changes accuracy", "change", ("change_low", "change_high"), "",
            ("group", "mitigation"), _single),
     Tested("translation", "translations are closer to their own reference", "score", ("low", "high"), "null",
            ("measure",)),
     Tested("probe", "a probe reads the target off a layer", "score", ("low", "high"), "null",
-           ("target", "variant", "pairs"), lambda t: t[t["pairs"] != "one"]),
-    Tested("erasure", "erasing language changes what can be read", "change", ("low", "high"), "", ("value",)),
+           ("target", "variant", "pairs", "site"), lambda t: t[t["pairs"] != "one"]),
+    Tested("erasure", "erasing language changes what can be read", "change", ("low", "high"), "", ("value", "site")),
 )  # fmt: skip
 
 
@@ -95,8 +95,9 @@ def _of_source(source: Source) -> Iterator[dict[str, object]]:
 
 
 def _of_metrics(source: Source) -> Iterator[dict[str, object]]:
+    contrasts = contrasted(source.results)
     for row in headline(source.results).to_dict("records"):
-        is_contrast = pd.isna(row["matched"]) and pd.notna(row["gap"])
+        is_contrast = row["group"] in contrasts
         threshold = f", threshold {row['threshold']:g}" if pd.notna(row["threshold"]) else ""
         said = "gaps of two groups differ" if is_contrast else "matched items are more alike than mismatched ones"
         yield {
@@ -109,7 +110,7 @@ def _of_metrics(source: Source) -> Iterator[dict[str, object]]:
 
 
 def _of_recipe(table: pd.DataFrame) -> Iterator[dict[str, object]]:
-    tested = table[table["verdict"].astype(bool)]
+    tested = without_means(table[table["verdict"].astype(bool)], "language_a", "claim", "group", "site")
     whole = tested[tested["layer"].isna()]
     for names, rows in (whole if len(whole) else tested).groupby(["claim", "group", "site"], sort=False):
         about = ", ".join(str(name) for name in names[1:] if name)

@@ -15,7 +15,7 @@ from babelscope.errors import BabelScopeError, unknown_name
 from babelscope.reports.attention_view import AttentionView
 from babelscope.reports.card import Card, data_card
 from babelscope.reports.drawn import Drawn, draw
-from babelscope.reports.html import page
+from babelscope.reports.html import MOST_JSON_ROWS, page
 from babelscope.reports.source import Source
 from babelscope.reports.verdicts import verdicts
 
@@ -26,9 +26,6 @@ EXPORTS: Mapping[str, Callable[[dict[str, Any]], bytes]] = {
     "pdf": lambda spec: bytes(vl_convert.vegalite_to_pdf(spec)),
     "png": lambda spec: bytes(vl_convert.vegalite_to_png(spec, scale=SCALE)),
 }
-
-# A longer table is not repeated in the JSON, which would no longer open anywhere.
-MOST_JSON_ROWS = 100_000
 
 
 def report_files(path: Path) -> tuple[Path, Path]:
@@ -119,7 +116,9 @@ def _numbers(
                 "fingerprint": source.store.fingerprint if source.store is not None else None,
                 "card": _records(card.table),
                 "flags": list(card.flags),
-                "results": {r.name: {"provenance": dict(r.provenance), "rows": _rows(r.table)} for r in source.results},
+                "results": {
+                    r.name: {"provenance": _finite(dict(r.provenance)), "rows": _rows(r.table)} for r in source.results
+                },
             }
             for source, card in zip(sources, cards, strict=True)
         ],
@@ -141,6 +140,15 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows at full precision; what is undefined is null."""
     records = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(k): _plain(v) for k, v in row.items()} for row in records]
+
+
+def _finite(value: Any) -> Any:
+    """A nested record in which what is undefined is null, as in rows."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return _plain(value) if isinstance(value, float) else value
 
 
 def _plain(value: object) -> object:

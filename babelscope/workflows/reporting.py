@@ -1,6 +1,8 @@
 """The verb `report`: everything that was computed from one store or several, on one page."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from babelscope import reports
@@ -36,7 +38,7 @@ def report(
     paths : sequence of path
         Stores, and folders that `analyze`, `evaluate`, `probe` or `sweep` wrote, each of which belongs to one of the
         stores. Tables that stand beside a store under their default name (`run.acts.analysis`) are found. A store
-        without any tables is analyzed as `analyze` does by default.
+        without any tables is analyzed as `analyze` does by default, if it can be.
     out : path
         `NAME.html`; `NAME.json` holds every number, `NAME.figures/` the rows of each figure as CSV.
     model : str, optional
@@ -56,7 +58,8 @@ def report(
     BabelScopeError
         If a path is neither store nor tables, tables belong to none of the stores, or an output cannot be written.
     """
-    named = [Path(path).expanduser() for path in paths]
+    # Each once, however it is spelled.
+    named = [*{path.resolve(): path for path in (Path(path).expanduser() for path in paths)}.values()]
     given = [path for path in named if is_store(path) or path.suffix == ".acts"]  # what is none says why
     stores = [open_store(path) for path in given]
     folders = {path: _fingerprint(path) for path in named if path not in given}
@@ -69,9 +72,9 @@ def report(
         own = [folder for folder, fingerprint in folders.items() if fingerprint == store.fingerprint]
         found = list(_sources(store, own or _beside(store)))
         if not found:
-            note(f"there are no tables of {store.path} yet: it is analyzed by the default metrics")
-            found = [reports.Source(analyze(store, progress=progress, note=note).results, store)]
+            found = [reports.Source(_by_default(store, progress, note), store)]
         sources += found
+    sources = _told_apart(sources)
     views = [view for store in stores for view in attention_views(store, model=model, note=note)]
     with reported(Path(out)):
         return reports.write_report(Path(out), sources, views, figures)
@@ -88,13 +91,15 @@ def check_report(out: Path, *, overwrite: bool) -> None:
     numbers, folder = reports.report_files(out)
     check_output(out, overwrite=overwrite)
     check_output(numbers, overwrite=overwrite)
-    if folder.exists() and not (folder.is_dir() and (overwrite or not any(folder.iterdir()))):
+    if folder.exists() and not folder.is_dir():
+        raise BabelScopeError(f"{folder} is a file, a folder was expected", "name another output")
+    if folder.exists() and not overwrite and any(folder.iterdir()):
         raise BabelScopeError(
             f"{folder} exists already", "add --overwrite to replace its figures, or name another output"
         )
 
 
-def _fingerprint(folder: Path) -> str | None:
+def _fingerprint(folder: Path) -> str:
     """Of the store that the tables of a folder were computed from."""
     where = folder / "tables" if (folder / "tables").is_dir() else folder
     first = next(iter(sorted(where.glob("*.parquet"))), None)
@@ -104,13 +109,18 @@ def _fingerprint(folder: Path) -> str | None:
             "name a store, as run.acts, or what analyze wrote, as run.acts.analysis",
         )
     try:
-        return fingerprint_of(Result.load(first))
+        fingerprint = fingerprint_of(Result.load(first))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BabelScopeError(f"{first} or its .json is damaged: {reason}", "analyze its store again") from None
+    if fingerprint is None:
+        raise BabelScopeError(
+            f"the tables in {folder} are of no single store, as those of a comparison", "leave it out"
+        )
+    return fingerprint
 
 
-def _stores_of(folders: Mapping[Path, str | None]) -> list[Path]:
+def _stores_of(folders: Mapping[Path, str]) -> list[Path]:
     """Stores whose names folders bear: `run.acts.analysis` stands beside `run.acts`."""
     found: dict[Path, None] = {}
     for folder in folders:
@@ -125,6 +135,27 @@ def _beside(store: ActivationStore) -> list[Path]:
     named = store.path if store.path.name not in ("", "..") else store.path.resolve()
     places = [named.with_name(f"{named.name}.{ending}") for ending in ENDINGS]
     return [place for place in places if place.is_dir()]
+
+
+def _by_default(store: ActivationStore, progress: Progress | None, note: Note) -> tuple[Result, ...]:
+    """The default analysis; none where a store (unfinished, in one language) allows no comparison: it has a card."""
+    note(f"there are no tables of {store.path} yet: it is analyzed by the default metrics")
+    try:
+        return analyze(store, progress=progress, note=note).results
+    except BabelScopeError as error:
+        note(f"{store.path} is not analyzed: {error.problem}")
+        return ()
+
+
+def _told_apart(sources: Sequence[reports.Source]) -> list[reports.Source]:
+    """Sources of one name, as those of `a/run.acts` and `b/run.acts`, by the paths of their stores."""
+    count = Counter(source.name for source in sources)
+    return [
+        replace(source, label=" ".join([str(source.store.path), source.label]).rstrip())
+        if source.store is not None and count[source.name] > 1
+        else source
+        for source in sources
+    ]
 
 
 def _sources(store: ActivationStore, folders: Sequence[Path]) -> Iterator[reports.Source]:

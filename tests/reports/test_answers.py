@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babelscope.reports.answers import MOST_PARTS, number, sentence, summaries, summary
+from babelscope.reports.answers import MOST_PARTS, number, sentence, summaries, summary, without_means
 
 SUPPORTED, NOT = "supported", "not distinguishable from the null"
 
@@ -75,3 +75,23 @@ def test_the_median_is_one_of_the_rows(estimates: list[float]) -> None:
     said = summary(rows(*estimates))
     middle = sorted(estimates)[(len(estimates) - 1) // 2]
     assert f"median {number(middle)} [" in said
+
+
+def test_supported_rows_below_the_null_are_said_to_be_there() -> None:
+    table = rows(0.4, -0.5, -0.6, verdicts=[SUPPORTED, SUPPORTED, NOT])
+    assert summary(table, each="layer").startswith("supported in 2 of 3 layers, 1 of them below the null; median")
+    gaps = table.rename(columns={"estimate": "gap"}).assign(null=0.8)  # a similarity, which no gap is compared with
+    assert summary(gaps, "gap").startswith("supported in 2 of 3 rows, 1 of them below zero; median")
+
+
+def test_unlike_things_have_no_median() -> None:
+    many = pd.concat(
+        [rows(0.1 + 0.1 * k, 0.2 + 0.2 * k).assign(measure=f"m{k}", n=20 + k) for k in range(MOST_PARTS + 1)]
+    )
+    assert summaries(many, "measure", each="layer", where="layer") == "Supported in 10 of 10 rows, n = 20 to 24."
+
+
+def test_a_mean_over_languages_is_not_counted_with_them_unless_it_is_all_there_is() -> None:
+    table = pd.DataFrame({"setting": ["gt", "gt", "gt", "mixup"], "language": ["de", "zh", "*", "*"]})
+    kept = without_means(table, "language", "setting")
+    assert list(zip(kept["setting"], kept["language"], strict=True)) == [("gt", "de"), ("gt", "zh"), ("mixup", "*")]

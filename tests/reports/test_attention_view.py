@@ -33,3 +33,9 @@ def test_no_text_can_end_the_script_it_stands_in() -> None:
     assert "<" not in written
     assert json.loads(written)[0]["texts"][0]["pieces"] == ["</script><script>alert(1)//"]
     assert json.loads(written)[0]["layers"] == [3]
+
+
+def test_weights_are_written_with_three_digits() -> None:
+    weights = np.array([[[0.311, 0.10234, 0.58666]]], np.float32)
+    text = view_json([AttentionView("q1", (0,), (AttendedText("en", ("a", "b", "c"), weights),))])
+    assert '"weights":[[[0.311,0.102,0.587]]]' in text

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import babelscope as bs
 from babelscope.activations_store import ActivationStore
 from babelscope.reports.card import Card, data_card
 from tests.analyses.planted import activations, write_store
@@ -56,3 +57,16 @@ def test_a_text_that_equals_the_first_language_is_flagged(tmp_path: Path) -> Non
     values = {"resid.post": activations(np.random.default_rng(0), 3, 8, 6, shared=1.0)[None]}
     same = write_store(tmp_path / "same.acts", values, text="the same {item}")
     assert any("equal those of the first language" in flag for flag in data_card(same).flags)
+
+
+def test_a_language_that_is_not_captured_yet_is_undefined_and_no_obstacle(tmp_path: Path) -> None:
+    unfinished = bs.capture(
+        tmp_path / "part.acts", model="organism", prompts="knowledge", languages=["en", "zh"], limit=4,
+        sites=["resid.post@1"], self_test=False, part="1/3", block_items=4,
+    )  # fmt: skip
+    card = data_card(unfinished)
+    rows = card.table.set_index("n")
+    assert list(rows.index) == [4, 0]
+    assert rows.loc[0, ["tokens", "words", "tokens_per_word"]].isna().all()
+    assert rows.loc[4, "tokens_per_word"] > 1
+    assert "The capture is unfinished: 1 of 2 shards" in " ".join(card.flags)

@@ -57,3 +57,14 @@ def test_undefined_numbers_become_null() -> None:
     values = data(pd.DataFrame({"x": [1.0, float("nan")], "t": ["a\u2028b", "c"]})).to_dict()["values"]
     assert values == [{"x": 1.0, "t": "a b"}, {"x": None, "t": "c"}]
     assert isinstance(data(pd.DataFrame({"x": []})), alt.InlineData)
+
+
+def test_counts_are_drawn_whole_and_what_is_not_finite_is_null() -> None:
+    table = pd.DataFrame({"step": [123456.0, 0.123456], "gap": [float("inf"), 0.5]})
+    assert data(table).to_dict()["values"] == [{"step": 123456.0, "gap": None}, {"step": 0.1235, "gap": 0.5}]
+
+
+def test_a_map_of_nothing_has_a_scale() -> None:
+    table = cells(("a", "s")).assign(score=float("nan"))
+    spec = heat(table, "layer", "group", "score", around=0.0).to_dict()
+    assert spec["encoding"]["color"]["scale"]["domain"] == [-1.0, 1.0]

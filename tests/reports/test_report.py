@@ -1,15 +1,20 @@
 """The report: one file, everything escaped, every figure drawn."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from babelscope.workflows import Analysis, analyze
+from babelscope.errors import BabelScopeError
+from babelscope.schema import Result
+from babelscope.workflows import Analysis, analyze, check_report
+from babelscope.workflows import report as report_of
 from tests.analyses.planted import activations, write_store
 from tests.reports.conftest import FREE, HOSTILE, KNOWLEDGE
 
@@ -187,3 +192,31 @@ def test_groups_stand_side_by_side_on_one_scale(drawn: object) -> None:
     # One axis of similarity for both: a curve that looks higher is higher.
     axes = drawn.evaluate(f"[...{figure}.querySelectorAll('.role-axis-title text')].map(t => t.textContent)")
     assert axes.count("similarity") == 1
+
+
+def test_what_a_provenance_leaves_undefined_is_null_in_the_numbers(analysis: Analysis, tmp_path: Path) -> None:
+    changed = tuple(replace(r, provenance={**r.provenance, "width": [float("nan")]}) for r in analysis.results)
+    path = Analysis(analysis.store, changed).report(tmp_path / "report.html")
+    results = json.loads(path.with_suffix(".json").read_text("utf-8"))["sources"][0]["results"]
+    assert results["cs"]["provenance"]["width"] == [None]
+
+
+def test_a_file_in_the_place_of_the_figures_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "report.figures").write_text("mine")
+    with pytest.raises(BabelScopeError, match="is a file, a folder was expected"):
+        check_report(tmp_path / "report.html", overwrite=True)
+
+
+def test_a_store_that_allows_no_comparison_has_its_card(tmp_path: Path) -> None:
+    values = activations(np.random.default_rng(0), 1, 8, 12, shared=1.0)[None]
+    store = write_store(tmp_path / "one.acts", {"resid.post": values}, languages=("en",))
+    notes: list[str] = []
+    page = report_of([store.path], tmp_path / "report.html", note=notes.append)
+    assert notes[-1].endswith("is not analyzed: one language cannot be compared")
+    assert "Nothing was tested yet." in page.read_text("utf-8")
+
+
+def test_tables_of_a_comparison_are_refused_with_the_reason(analysis: Analysis, tmp_path: Path) -> None:
+    Result("change", analysis["cs"].table, {}).save(tmp_path / "run.acts.comparison")
+    with pytest.raises(BabelScopeError, match="are of no single store"):
+        report_of([analysis.store.path, tmp_path / "run.acts.comparison"], tmp_path / "report.html")

@@ -68,3 +68,30 @@ def test_the_json_beside_a_report_holds_the_same_table(analysis: Analysis, repor
     table = verdicts([Source(analysis.results, analysis.store)])
     assert [row["estimate"] for row in written] == table["estimate"].tolist()
     assert [row["stability"] for row in written] == [None if pd.isna(v) else v for v in table["stability"]]
+
+
+def test_a_row_over_all_languages_is_not_counted_with_those_of_single_ones() -> None:
+    table = claims(1.0, 2.0, 9.0).table
+    table.loc[2, ["language_a", "language_b"]] = "*"
+    row = verdicts([Source((Result("some_recipe", table, {}),))]).iloc[0]
+    assert (row["rows"], row["estimate"]) == (2, 1.0)
+
+
+def test_a_setting_that_mixes_all_languages_has_its_verdict() -> None:
+    table = pd.DataFrame(
+        {"mode": "corrected", "group": "all", "setting": ["base", "gt", "gt", "gt", "mixup"], "mitigation": "",
+         "language": ["*", "de", "zh", "*", "*"], "gap_en": [np.nan, 0.1, 0.2, 0.15, 0.4], "gap_en_low": 0.05,
+         "gap_en_high": 0.5, "n": 20, "q": 0.01, "verdict": SUPPORTED}
+    )  # fmt: skip
+    found = verdicts([Source((Result("barrier", table, {}),))])
+    assert found["about"].tolist() == ["all, gt", "all, mixup"]
+    assert found["rows"].tolist() == [2, 1]
+    assert found["estimate"].tolist() == [0.1, 0.4]
+
+
+def test_an_undefined_contrast_is_no_similarity(analysis: Analysis) -> None:
+    contrast = analysis["contrast"]
+    undefined = Result("contrast", contrast.table.assign(estimate=np.nan, low=np.nan, high=np.nan), {})
+    results = tuple(undefined if r.name == "contrast" else r for r in analysis.results)
+    rows = verdicts([Source(results, analysis.store)]).set_index("about")
+    assert "gaps of two groups differ" in rows.loc[f"{FREE} - {KNOWLEDGE}, mlp.act", "claim"]

@@ -163,3 +163,19 @@ def test_the_command_of_a_part_exists_with_its_options(part: Part) -> None:
 def test_every_recipe_has_a_part() -> None:
     commands = " ".join(part.command for part in PARTS)
     assert [name for name in plugins.names("recipe") if f"--recipe {name}" not in commands] == []
+
+
+def test_a_store_that_is_named_twice_is_reported_once(report: Path, tmp_path: Path) -> None:
+    store = report.parent / "run.acts"
+    again = bs.report([store, store / ".." / "run.acts"], tmp_path / "report.html")
+    numbers = json.loads(again.with_suffix(".json").read_text("utf-8"))
+    assert [source["store"] for source in numbers["sources"]] == ["run.acts"]
+
+
+def test_stores_of_one_name_are_told_apart_by_their_paths(report: Path, tmp_path: Path) -> None:
+    first, other = report.parent / "run.acts", tmp_path / "run.acts"
+    shutil.copytree(first, other)
+    tables = report.parent / "run.acts.evaluation"
+    page = bs.report([first, other, tables], tmp_path / "report.html")
+    numbers = json.loads(page.with_suffix(".json").read_text("utf-8"))
+    assert [source["store"] for source in numbers["sources"]] == [str(first), str(other)]

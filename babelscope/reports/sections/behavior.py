@@ -50,12 +50,12 @@ def _transfer(source: Source) -> list[Figure]:
         chart = forest(shown, "pair", "xltr", band=("xltr_low", "xltr_high"), column="group", title="XLTR")
         caption = (
             "Of what the model knows in the source language, the share that it knows in the target, with its 95 % "
-            f"interval over items, n = {spread(rows['n'].astype(int), 'd')}; the tick is what independent answers of "
+            f"interval over items, n = {spread(rows['n'], 'd')}; the tick is what independent answers of "
             "the same accuracies would give. Only what lies beyond the tick is transfer."
         )
         answer = summaries(shown, "group", "excess", band=("excess_low", "excess_high"), null="", each="language",
                            where="language_b")  # fmt: skip
-        answer = answer.replace("median", "median excess over independent answers")
+        answer = f"Excess over independent answers: {answer[:1].lower()}{answer[1:]}"
         found.append(Figure("transfer", "corrected", "Transfer of knowledge (XLTR)", caption, chart, rows, answer))
     ranks = source.table("rankc")
     if ranks is not None:
@@ -85,8 +85,8 @@ def _curves(source: Source) -> list[Figure]:
     )
     trend = source.table("trend")
     answer = ""
-    if trend is not None and "estimate" in trend:
-        answer = summaries(trend, "language", where="language")
+    if trend is not None:
+        answer = summaries(trend, "measure", "slope", each="language", where="language")
     return [Figure("curves", "corrected", "Along the dial", caption, dial_curves(table), table, answer)]
 
 

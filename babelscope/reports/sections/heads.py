@@ -5,7 +5,7 @@ import pandas as pd
 
 from babelscope.reports.answers import summaries
 from babelscope.reports.captions import intervals, null_items, spread
-from babelscope.reports.charts import MATCHED, NULL, WIDTH, color_of, data, heat, side_by_side, tips
+from babelscope.reports.charts import MATCHED, NULL, WIDTH, color_of, data, heat, menu, param_name, side_by_side, tips
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.similarity_figures import GAP, layer_figures, metric_figures, pair_figures
 from babelscope.reports.source import Figure, Part, Section, Source
@@ -31,26 +31,35 @@ def _maps(result: Result) -> list[Figure]:
                 continue
             caption = (
                 f"Gap over the null, mismatched {null_items([result])}, of each head, {group}; {intervals(means)}. A "
-                "dot marks a head with q of .05 or more. Click a head to see its language pairs: gap with interval."
+                "dot marks a head with q of .05 or more. Click a head to see its language pairs, gap with interval: "
+                f"first those of the head with the largest gap{_limit(len(means))}."
             )
-            chart = _drill(means[SHOWN], of_group[of_group["language_a"] != "*"], "gap")
-            answer = summaries(means.assign(place=_place(means)), "group", "gap", band=GAP, each="head", where="place")
             title = f"{result.name[:1].upper()}{result.name[1:]}, {variant}: head by head, {group}"
+            chart = _drill(means[SHOWN], of_group[of_group["language_a"] != "*"], "gap", title)
+            answer = summaries(means.assign(place=_place(means)), "group", "gap", band=GAP, each="head", where="place")
             found.append(Figure("heads", "corrected", title, caption, chart, of_group, answer))
     return found
+
+
+def _limit(n_heads: int) -> str:
+    return f"; only the {MOST_HEADS} with the largest have them here, the CSV all" if n_heads > MOST_HEADS else ""
 
 
 def _place(table: pd.DataFrame) -> pd.Series:
     return table["layer"].astype(str) + "." + table["head"].astype(str)
 
 
-def _drill(means: pd.DataFrame, pairs: pd.DataFrame, value: str) -> alt.TopLevelMixin:
+def _drill(means: pd.DataFrame, pairs: pd.DataFrame, value: str, title: str) -> alt.TopLevelMixin:
     top = means.assign(size=means[value].abs()).nlargest(MOST_HEADS, "size")[["layer", "head"]]
     kept = pairs.merge(top, on=["layer", "head"])
     kept = kept.assign(pair=kept["language_a"] + "-" + kept["language_b"])
     first = top.iloc[0]
     picked = alt.selection_point(
-        fields=["layer", "head"], on="click", empty=False, value=[{k: int(first[k]) for k in ("layer", "head")}]
+        name=param_name(title),
+        fields=["layer", "head"],
+        on="click",
+        empty=False,
+        value=[{k: int(first[k]) for k in ("layer", "head")}],
     )
     cells = heat(means, "layer", "head", value, around=0.0, faint="q", picked=picked)
     if kept.empty:
@@ -80,18 +89,19 @@ def _profiles(source: Source) -> list[Figure]:
         rows = part.merge(top[["layer", "head"]], on=["layer", "head"])
         rows = rows.assign(place=_place(rows))
         names = sorted(rows["place"].unique(), key=lambda v: [int(x) for x in v.split(".")])
-        picked = alt.param(
-            "place", value=f"{top['layer'].iloc[0]}.{top['head'].iloc[0]}",
-            bind=alt.binding_select(options=names, name="layer.head "),
-        )  # fmt: skip
+        title = f"What a head reads, language by language, {group}"
+        picked = menu(title, "layer.head", names, f"{top['layer'].iloc[0]}.{top['head'].iloc[0]}")
         base = (
             alt.Chart(data(rows.drop(columns=["group", "site"])))
             .add_params(picked)
-            .transform_filter("datum.place == place")
+            .transform_filter(f"datum.place == {picked.name}")
             .encode(y=alt.Y("language:N", title=None, sort=None), color=color_of(rows, "language"))
         )
         layered = alt.layer(
-            base.mark_tick(color=NULL, thickness=2, height=11).encode(x="null:Q", color=alt.value(NULL)),
+            # Altair looks for a parameter of a stacked figure under the name of its first layer.
+            base.mark_tick(color=NULL, thickness=2, height=11)
+            .encode(x="null:Q", color=alt.value(NULL))
+            .properties(name=f"view_{picked.name}"),
             base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
             base.mark_point(filled=True, size=45, opacity=1).encode(
                 x=alt.X("estimate:Q", title=None), tooltip=tips(rows)
@@ -103,8 +113,7 @@ def _profiles(source: Source) -> list[Figure]:
             f"n = {spread(part['n'], 'd')}; tick: even attention. Choose a head: "
             f"the {len(names)} whose languages differ most."
         )
-        found.append(Figure("head profiles", "corrected", f"What a head reads, language by language, {group}", caption,
-                            chart, part))  # fmt: skip
+        found.append(Figure("head profiles", "corrected", title, caption, chart, part))
     return found
 
 

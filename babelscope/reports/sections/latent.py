@@ -2,9 +2,9 @@
 
 import altair as alt
 
-from babelscope.reports.answers import summaries
+from babelscope.reports.answers import summaries, without_means
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import HEIGHT, WIDTH, color_of, curves, faceted, heat, tips
+from babelscope.reports.charts import HEIGHT, WIDTH, color_of, curves, faceted, heat, menu, tips
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.source import Figure, Part, Section, Source
 
@@ -29,7 +29,8 @@ def _lens(source: Source) -> list[Figure]:
         answer = ""
         if claimed is not None:
             mine = claimed[(claimed["group"] == group) & claimed["claim"].str.contains("middle layers")]
-            answer = summaries(mine, "claim", each="language", where="language_a")
+            single = without_means(mine, "language_a", "claim")
+            answer = summaries(single, "claim", each="language", where="language_a")
         found.append(Figure("lens", "corrected", f"Answers read off the layers, {group}", caption, chart, rows, answer))
     return found
 
@@ -67,20 +68,17 @@ def _patching(source: Source) -> list[Figure]:
     table = source.table("language_patching_pairs")
     assert table is not None
     found = claims("language_patching", "Answers after the state of another language was put in")(source)
-    layers = sorted(table["layer"].unique())
-    picked = alt.param(
-        "at", value=int(layers[-1]),
-        bind=alt.binding_range(min=int(layers[0]), max=int(layers[-1]), step=1, name="layer "),
-    )  # fmt: skip
+    layers = [int(v) for v in sorted(table["layer"].unique())]
     for group, part in table.groupby("group", sort=False):
         cells = heat(part.drop(columns="group"), "language_state", "language_prompt", "estimate", around=0.0, faint="q")
-        chart = cells.transform_filter("datum.layer == at").add_params(picked)  # type: ignore[attr-defined]
+        title = f"States put into prompts of other languages, {group}"
+        picked = menu(title, "layer", layers, layers[-1])
+        chart = cells.transform_filter(f"datum.layer == {picked.name}").add_params(picked)  # type: ignore[attr-defined]
         caption = (
             "How far answers follow the state of another item, read in the language of the column and put into a "
             f"prompt of the row, {group}; n = {spread(part['n'], 'd')}. Choose a layer; a dot marks q of .05 or more."
         )
-        found.append(Figure("patching", "corrected", f"States put into prompts of other languages, {group}", caption,
-                            chart, part))  # fmt: skip
+        found.append(Figure("patching", "corrected", title, caption, chart, part))
     return found
 
 

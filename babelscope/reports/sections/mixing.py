@@ -2,11 +2,14 @@
 
 import pandas as pd
 
-from babelscope.reports.answers import summaries
+from babelscope.reports.answers import summaries, without_means
 from babelscope.reports.captions import spread
 from babelscope.reports.charts import curves, forest, heat
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.source import Figure, Part, Section, Source
+
+# Columns that tell settings apart, whose languages are counted.
+SETTING = ("group", "setting", "mitigation")
 
 
 def _barrier(source: Source) -> list[Figure]:
@@ -14,8 +17,10 @@ def _barrier(source: Source) -> list[Figure]:
     if table is None:
         return []
     rows = table[(table["mode"] == "corrected") & table["gap_en"].notna() & (table["setting"] != "base")]
+    if rows.empty:  # the published definition alone, which has no interval
+        return []
     rows = rows.assign(null=0.0, what=_setting(rows))
-    base = rows["base"].iloc[0] if len(rows) else ""
+    base = rows["base"].iloc[0]
     caption = (
         f"Accuracy of whole questions in {base} less that of mixed ones, paired by item, with its 95 % interval, n = "
         f"{spread(rows['n'], 'd')}; the tick is no barrier. Point for the gap to the mean of whole questions in the "
@@ -23,7 +28,7 @@ def _barrier(source: Source) -> list[Figure]:
     )
     chart = forest(_columns(rows, "gap_en"), "what", "gap_en", band=("gap_en_low", "gap_en_high"), column="group",
                    title=f"fall of accuracy against {base}")  # fmt: skip
-    single = rows[rows["language"] != "*"]  # the others are means of these
+    single = without_means(rows, "language", *SETTING)
     answer = summaries(single, "group", "gap_en", band=("gap_en_low", "gap_en_high"), each="setting", where="what")
     return [Figure("barrier", "corrected", "Barrier of mixed questions", caption, chart, rows, answer)]
 
@@ -43,6 +48,8 @@ def _pull(source: Source) -> list[Figure]:
     if table is None:
         return []
     rows = table[(table["gold"] == "all") & table["pull"].notna()]
+    if rows.empty:
+        return []
     rows = rows.assign(null=0.0, what=_setting(rows))
     caption = (
         "How much oftener a foreign option is chosen than the same option was chosen when nothing was foreign, with "
@@ -54,7 +61,12 @@ def _pull(source: Source) -> list[Figure]:
         shown, "what", "pull", band=("pull_low", "pull_high"), column="group", title="pull of foreign options"
     )
     answer = summaries(
-        rows[rows["language"] != "*"], "group", "pull", band=("pull_low", "pull_high"), each="setting", where="what"
+        without_means(rows, "language", *SETTING),
+        "group",
+        "pull",
+        band=("pull_low", "pull_high"),
+        each="setting",
+        where="what",
     )
     return [Figure("pull", "corrected", "Pull of foreign options", caption, chart, rows, answer)]
 
@@ -64,6 +76,8 @@ def _mitigations(source: Source) -> list[Figure]:
     if table is None:
         return []
     rows = table[table["change"].notna()]
+    if rows.empty:
+        return []
     rows = rows.assign(null=0.0, what=_setting(rows))
     caption = (
         f"Accuracy with a mitigation less that without, paired by item, 95 % interval, n = {spread(rows['n'], 'd')}."
@@ -72,7 +86,7 @@ def _mitigations(source: Source) -> list[Figure]:
                   "verdict"]]  # fmt: skip
     chart = forest(shown, "what", "change", band=("change_low", "change_high"), column="group")
     answer = summaries(
-        rows[rows["language"] != "*"],
+        without_means(rows, "language", *SETTING),
         "group",
         "change",
         band=("change_low", "change_high"),

@@ -1,11 +1,10 @@
 """Probes: what can be read off a layer, in which languages, once language is removed."""
 
-import altair as alt
 import pandas as pd
 
 from babelscope.reports.answers import summaries
 from babelscope.reports.captions import spread
-from babelscope.reports.charts import curves, forest, heat
+from babelscope.reports.charts import curves, forest, heat, menu
 from babelscope.reports.source import Figure, Part, Section, Source
 
 
@@ -48,10 +47,8 @@ def _matrix(part: pd.DataFrame, title: str) -> Figure:
     chart = heat(shown, "tested in", "fitted in", "score", title="balanced accuracy", faint="q")
     how = ""
     if len(layers) > 1:
-        picked = alt.param(
-            "at", value=layers[-1], bind=alt.binding_range(min=layers[0], max=layers[-1], step=1, name="layer ")
-        )
-        chart = chart.transform_filter("datum.layer == at").add_params(picked)  # type: ignore[attr-defined]
+        picked = menu(title, "layer", layers, layers[-1])
+        chart = chart.transform_filter(f"datum.layer == {picked.name}").add_params(picked)  # type: ignore[attr-defined]
         how = " Choose a layer: the last one is shown first, not the best."
     caption = (
         f"Balanced accuracy, n = {spread(part['n'], 'd')}; a dot marks q of .05 or more.{how} Point at a cell for its "
