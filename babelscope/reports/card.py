@@ -19,6 +19,8 @@ MOST_TEMPLATE = 0.5
 MOST_EQUAL = 0.05
 # With fewer items, intervals are wide and similarities of sets (CKA) are noisy.
 FEWEST_ITEMS = 50
+# With fewer still, a bootstrap draws from too little to know how wide they are.
+TOO_FEW = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ def _flags_of_capture(store: ActivationStore) -> list[str]:
 def _flags_of_texts(table: pd.DataFrame, prompts: dict[str, dict[str, Prompt]]) -> list[str]:
     found = []
     if (few := int(table["n"].min())) < FEWEST_ITEMS:
-        found.append(f"Only {few} items in a language: intervals are wide, and similarities of sets, as CKA, noisy.")
+        how = "too narrow, and nothing is sure" if few < TOO_FEW else "wide"
+        found.append(f"Only {few} items in a language: intervals are {how}; similarities of sets, as CKA, are noisy.")
     if (table["last_tokens"] == 1).all():
         found.append(
             "All prompts of a language end in the same token: a raw similarity at position last is that of the cue, so "

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from babelscope import plugins
 from babelscope.activations_store import ActivationStore
 from babelscope.reports.attention_view import AttentionView, view_json
 from babelscope.reports.captions import left_out, null_items
@@ -70,7 +70,7 @@ def page(
             }
             for store, source, card in zip(stores, sources, cards, strict=True)
         ],
-        verdicts=[list(rows) for _, rows in groupby(verdict_rows(claims), key=lambda r: (r["store"], r["analysis"]))],
+        verdicts=_by_analysis(verdict_rows(claims)),
         headlines=[
             {
                 "name": s.name if len(sources) > 1 else "",
@@ -91,6 +91,24 @@ def page(
         views=view_json(views),
         runtime=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # the stub lacks the default
     )
+
+
+def _by_analysis(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Rows of the verdict table under the analysis that they come from, with its title."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault((row["store"], row["analysis"]), []).append(row)
+    return [
+        {"store": store, "analysis": name, "title": _title(name), "rows": own} for (store, name), own in found.items()
+    ]
+
+
+def _title(analysis: str) -> str:
+    """What a metric or a recipe is called in full."""
+    for kind in ("metric", "recipe"):
+        if analysis in plugins.names(kind):
+            return str(plugins.load(kind, analysis).info.title)
+    return ""
 
 
 def _store(source: Source) -> ActivationStore:

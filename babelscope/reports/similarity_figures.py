@@ -62,7 +62,7 @@ def layer_figures(result: Result) -> list[Figure]:
         if part["layer"].nunique() > 1:
             caption = (
                 f"Similarity of matched items (one question, two languages) beside its null, mismatched "
-                f"{null_items([result])}; {intervals(part)}. The shaded gap is what tells such items apart."
+                f"{null_items([result])}; {intervals(part)}. The shaded gap is how much more alike matched items are."
                 f"{threshold_of(part)}{stability(part)}"
             )
             title = _title("by layer", result, mode, variant)
@@ -162,7 +162,9 @@ def _said(result: Result, part: pd.DataFrame, each: str) -> str:
     for name, rows in named(means).groupby("name", sort=False):
         mean = rows.iloc[0]
         held = part.merge(rows[keys])["verdict"] == SUPPORTED
-        said[str(name)] = f"gap {effect(mean, 'gap', GAP)}, {mean['verdict']}; {int(held.sum())} of {len(held)} {each}s"
+        said[str(name)] = (
+            f"gap {effect(mean, 'gap', GAP)}, {mean['verdict']}; by itself in {int(held.sum())} of {len(held)} {each}s"
+        )
     if len(said) > MOST_PARTS:
         return summaries(named(means), "name", "gap", band=GAP, each="mean")
     return sentence(said)

@@ -114,6 +114,9 @@ class Part:
     def missing(self, source: Source) -> str:
         """What to do to have it, as a sentence."""
         does = f"cli.py {self.command.replace('STORE', source.typed)}"
+        for option in ("--recipe", "--metric"):  # beside an earlier analysis, which stays; `report` finds both
+            name = does.partition(f"{option} ")[2].split(" ")[0]
+            does += f" --out {source.typed}.{name}" if name and "--out" not in does else ""
         held = {split_site(name)[1] for name in source.store.sites} if source.store is not None else set()
         if self.sites and held.isdisjoint(self.sites):
             return f"not captured: needs --site {self.sites[0]}, then {does}"

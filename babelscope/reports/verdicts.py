@@ -11,7 +11,7 @@ from babelscope.reports.source import Source
 from babelscope.reports.tables import DASH, contrasted, headline
 
 COLUMNS = ("store", "analysis", "claim", "about", "estimate", "low", "high", "null", "n", "q", "stability", "rows",
-           "supported", "verdict")  # fmt: skip
+           "supported", "below", "verdict")  # fmt: skip
 
 Rows = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -77,7 +77,8 @@ def verdicts(sources: Sequence[Source]) -> pd.DataFrame:
     -------
     DataFrame
         The columns of `COLUMNS`. Where `rows` is above 1, estimate, interval, null, n and q are those of the median
-        row, `supported` counts the rows with that verdict, and `verdict` is theirs where all agree, else "".
+        row, `supported` counts the rows with that verdict, `below` those of them whose effect is below the null, and
+        `verdict` is theirs where all agree, else "".
     """
     found = [{"store": s.name, **row} for s in sources for row in _of_source(s)]
     return pd.DataFrame(found, columns=list(COLUMNS))
@@ -105,7 +106,7 @@ def _of_metrics(source: Source) -> Iterator[dict[str, object]]:
             f"{row['site']}",
             "estimate": row["gap"], "low": row["gap_low"], "high": row["gap_high"],
             "null": 0.0 if is_contrast else row["null"], "n": row["n"], "q": row["q"], "stability": row["stability"],
-            "rows": 1, "supported": int(row["verdict"] == SUPPORTED), "verdict": row["verdict"],
+            "rows": 1, "supported": int(row["verdict"] == SUPPORTED), "below": 0, "verdict": row["verdict"],
         }  # fmt: skip
 
 
@@ -128,9 +129,10 @@ def _counted(
 ) -> dict[str, object]:
     """One row of the verdict table: that of the median where there are several."""
     known = rows[rows[value].notna()].sort_values(value, kind="stable")
+    held, under = rows["verdict"] == SUPPORTED, rows[value] < (rows[null] if null else 0.0)
     words = list(dict.fromkeys(rows["verdict"].astype(str)))
-    row = {"claim": claim, "about": about, "rows": len(rows), "supported": int((rows["verdict"] == SUPPORTED).sum()),
-           "verdict": words[0] if len(words) == 1 else ""}  # fmt: skip
+    row = {"claim": claim, "about": about, "rows": len(rows), "supported": int(held.sum()),
+           "below": int((held & under).sum()), "verdict": words[0] if len(words) == 1 else ""}  # fmt: skip
     if known.empty:
         return {**row, "n": 0, "verdict": NOT_TESTABLE}
     middle = known.iloc[(len(known) - 1) // 2]
@@ -150,10 +152,16 @@ def verdict_rows(table: pd.DataFrame) -> list[dict[str, str]]:
             **{name: str(row[name]) for name in ("store", "analysis", "claim", "about")}, "effect": _effect(row),
             "null": _shown(row["null"], number), "n": _shown(row["n"], lambda v: str(int(v))),
             "q": _shown(row["q"], lambda v: f"{v:.2g}"), "stability": _shown(row["stability"], lambda v: f"{v:.2f}"),
-            "verdict": f"supported in {row['supported']} of {row['rows']}" if several else str(row["verdict"]),
+            "verdict": _counts(row) if several else str(row["verdict"]),
             "holds": "yes" if row["supported"] == row["rows"] else "some" if row["supported"] else "no",
         })  # fmt: skip
     return found
+
+
+def _counts(row: Mapping[Hashable, Any]) -> str:
+    """In how many rows a claim is supported, and in how many of them by an effect below the null."""
+    below = f", {row['below']} of them below the null" if row["below"] else ""
+    return f"supported in {row['supported']} of {row['rows']}{below}"
 
 
 def _shown(value: Any, text: Callable[[float], str]) -> str:

@@ -1,9 +1,13 @@
 """The verb `report`: everything that was computed from one store or several, on one page."""
 
+import glob
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+
+import pandas as pd
 
 from babelscope import reports
 from babelscope.activations_store import ActivationStore
@@ -21,6 +25,9 @@ ENDINGS = ("analysis", "evaluation", "probes", "sweep")
 # Tables that two commands write of the same numbers.
 SHARED = {"accuracy"}
 
+# Tables of all metrics of an analysis; those of other metrics stand in the same one.
+BY_METRIC = {"contrast", "sweep_summary"}
+
 
 def report(
     paths: Sequence[str | Path],
@@ -37,7 +44,7 @@ def report(
     ----------
     paths : sequence of path
         Stores, and folders that `analyze`, `evaluate`, `probe` or `sweep` wrote, each of which belongs to one of the
-        stores. Tables that stand beside a store under their default name (`run.acts.analysis`) are found. A store
+        stores. Folders beside a store that bear its name (`run.acts.analysis`, `run.acts.mexa`) are found. A store
         without any tables is analyzed as `analyze` does by default, if it can be.
     out : path
         `NAME.html`; `NAME.json` holds every number, `NAME.figures/` the rows of each figure as CSV.
@@ -70,7 +77,7 @@ def report(
     sources: list[reports.Source] = []
     for store in stores:
         own = [folder for folder, fingerprint in folders.items() if fingerprint == store.fingerprint]
-        found = list(_sources(store, own or _beside(store)))
+        found = list(_sources(store, [*dict.fromkeys([*_beside(store), *own])]))
         if not found:
             found = [reports.Source(_by_default(store, progress, note), store)]
         sources += found
@@ -125,16 +132,22 @@ def _stores_of(folders: Mapping[Path, str]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
         store = folder.with_suffix("")
-        if folder.suffix[1:] not in ENDINGS or not is_store(store):
+        if not is_store(store):
             raise BabelScopeError(f"the store of {folder} is not known", f"name it: cli.py report STORE {folder}")
         found[store] = None
     return list(found)
 
 
 def _beside(store: ActivationStore) -> list[Path]:
-    named = store.path if store.path.name not in ("", "..") else store.path.resolve()
-    places = [named.with_name(f"{named.name}.{ending}") for ending in ENDINGS]
-    return [place for place in places if place.is_dir()]
+    """Folders of tables of a store that bear its name, those of default names first."""
+    path = store.path.resolve()
+    found = []
+    for place in sorted(path.parent.glob(f"{glob.escape(path.name)}.*")):
+        with suppress(BabelScopeError):  # a comparison, or a folder of something else
+            if place.is_dir() and _fingerprint(place) == store.fingerprint:
+                found.append(place)
+    defaults = [f"{path.name}.{ending}" for ending in ENDINGS]
+    return sorted(found, key=lambda p: defaults.index(p.name) if p.name in defaults else len(defaults))
 
 
 def _by_default(store: ActivationStore, progress: Progress | None, note: Note) -> tuple[Result, ...]:
@@ -164,9 +177,19 @@ def _sources(store: ActivationStore, folders: Sequence[Path]) -> Iterator[report
     merged: dict[str, Result] = {}
     for folder, results in loaded.items():
         new = {r.name: r for r in results if r.name not in merged or r.name not in SHARED}
+        new = {name: r for name, r in new.items() if not _joined(merged, r)}
         if merged.keys().isdisjoint(new):
             merged |= new
         else:
             yield reports.Source(tuple(new.values()), store, folder.name)
     if merged:
         yield reports.Source(tuple(merged.values()), store)
+
+
+def _joined(merged: dict[str, Result], result: Result) -> bool:
+    """Whether a table of several metrics was joined to that of other metrics."""
+    known = merged.get(result.name)
+    if known is None or result.name not in BY_METRIC or set(known.table["metric"]) & set(result.table["metric"]):
+        return False
+    merged[result.name] = replace(known, table=pd.concat([known.table, result.table], ignore_index=True))
+    return True

@@ -23,7 +23,7 @@ def _accuracy(source: Source) -> list[Figure]:
     ).properties(width=alt.Step(24), height=HEIGHT)
     caption = (
         f"Share of items whose right option scores best, with its Wilson 95 % interval, n = {spread(table['n'], 'd')} "
-        "for each point; the tick marks chance."
+        "for each point; the dashes mark chance."
     )
     return [Figure("accuracy", "corrected", "What the model can do", caption, faceted(layered, table, "task"), table,
                    _above_chance(table))]  # fmt: skip
@@ -96,7 +96,7 @@ section = Section(
     (
         Part("Accuracy", "evaluate STORE", ("accuracy",), _accuracy, prompts="options with a right one (--answers)"),
         Part("Transfer", "evaluate STORE", ("transfer", "rankc"), _transfer),
-        Part("Along a dial", "evaluate STORE --by depth", ("curves",), _curves,
+        Part("Along a dial", "evaluate STORE --by depth --out STORE.depth", ("curves",), _curves,
              prompts="an item covariate with three numbers or more, as depth"),
     ),
 )  # fmt: skip

@@ -97,9 +97,9 @@ section = Section(
     "What can be read off a layer, in which languages, once language is removed?",
     (
         Part("Probes", "probe STORE --target gold-letter", ("probe",), _scores, ("resid.post",)),
-        Part("Erasing language", "probe STORE --target gold-letter --variant raw --variant erased", ("erasure",),
-             _erasure, ("resid.post",)),
-        Part("Description length", "probe STORE --target gold-letter --mdl", ("description-length",), _lengths,
-             ("resid.post",)),
+        Part("Erasing language", "probe STORE --target gold-letter --variant raw --variant erased --out STORE.erased",
+             ("erasure",), _erasure, ("resid.post",)),
+        Part("Description length", "probe STORE --target gold-letter --mdl --out STORE.mdl", ("description-length",),
+             _lengths, ("resid.post",)),
     ),
 )  # fmt: skip
