@@ -8,14 +8,15 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test torture lint check docs wheel bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
-	$(PIP) --editable .
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev]'
-	touch $@
+# Not after the rule above: installing the package twice takes longer.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0 --editable '.[dev]'
+	touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python cli.py demo --overwrite

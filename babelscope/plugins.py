@@ -5,10 +5,13 @@ BabelScope does not know registers the same object under the entry-point group `
 """
 
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,9 +46,7 @@ KINDS: Mapping[str, PluginKind] = MappingProxyType(
 
 def names(kind: str) -> tuple[str, ...]:
     """Names of all plugins of a kind, sorted; nothing is imported, so that a shell can complete them at once."""
-    folder = Path(__file__).parent.joinpath(*KINDS[kind].package.split(".")[1:])
-    own = {m.name.replace("_", "-") for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
-    return tuple(sorted(own | _outside(kind).keys()))
+    return tuple(sorted(_own(KINDS[kind].package) | _outside(kind).keys()))
 
 
 def load(kind: str, name: str) -> Any:
@@ -72,5 +73,22 @@ def load(kind: str, name: str) -> Any:
         ) from None
 
 
-def _outside(kind: str) -> dict[str, Any]:
-    return {e.name.replace("_", "-"): e for e in entry_points(group=f"babelscope.{kind}")}
+@cache
+def _own(package: str) -> frozenset[str]:
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
+    found = pkgutil.iter_modules([str(folder)])
+    return frozenset(m.name.replace("_", "-") for m in found if not m.name.startswith("_"))
+
+
+def _outside(kind: str) -> Mapping[str, EntryPoint]:
+    folders = tuple((folder, os.stat(folder).st_mtime_ns) for folder in sys.path if os.path.isdir(folder))
+    return _registered(f"babelscope.{kind}", folders)
+
+
+@lru_cache(maxsize=2 * len(KINDS))
+def _registered(group: str, folders: tuple[tuple[str, int], ...]) -> Mapping[str, EntryPoint]:
+    """Entry points of a group; the metadata of all distributions is read again only when one came or went.
+
+    A distribution that is installed or removed changes the modification time of its folder in `folders`.
+    """
+    return MappingProxyType({e.name.replace("_", "-"): e for e in entry_points(group=group)})

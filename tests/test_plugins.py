@@ -1,4 +1,5 @@
-import importlib.metadata
+import shutil
+from collections import OrderedDict
 
 import pytest
 
@@ -21,8 +22,21 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_the_listing():
     assert "cli.py ls metrics" in caught.value.hint
 
 
-def test_a_distribution_outside_registers_through_an_entry_point(monkeypatch):
-    point = importlib.metadata.EntryPoint("theirs", "collections:OrderedDict", "babelscope.metric")
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == "babelscope.metric" else [])
+def test_a_distribution_outside_registers_through_an_entry_point_when_it_is_installed(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "theirs" not in plugins.names("metric")
+    install(tmp_path / "theirs-1.0.dist-info", "[babelscope.metric]\ntheirs = collections:OrderedDict\n")
     assert "theirs" in plugins.names("metric")
-    assert plugins.load("metric", "theirs").__name__ == "OrderedDict"
+    assert "theirs" not in plugins.names("probe")
+    assert plugins.load("metric", "theirs") is OrderedDict
+    shutil.rmtree(tmp_path / "theirs-1.0.dist-info")
+    assert "theirs" not in plugins.names("metric")
+
+
+def install(folder, points):
+    """The metadata that pip would write, appearing at once as pip has it."""
+    made = folder.with_suffix(".tmp")
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (made / "entry_points.txt").write_text(points)
+    made.rename(folder)

@@ -10,9 +10,9 @@ trap 'rm -rf "$work"' EXIT
 if "$python" -m zipfile -l "$work"/dist/*.whl | awk 'NR>1 {print $1}' | grep -v -e '^babelscope' ; then
   echo "the wheel holds more than babelscope/" >&2; exit 1
 fi
-"$python" -m venv "$work/venv"
+"$python" -m venv --without-pip "$work/venv"
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$work"/dist/*.whl
+"$python" -m pip --python "$work/venv/bin/python" install --quiet --disable-pip-version-check --no-deps "$work"/dist/*.whl
 # A .pth file appends the dependencies, but editable installs in there must not shadow the wheel.
 echo "$site" > "$work/venv/lib/$(ls "$work/venv/lib")/site-packages/borrowed.pth"
 cd "$work"

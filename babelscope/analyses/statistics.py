@@ -177,11 +177,11 @@ def max_t(observed: Floats, permuted: Floats) -> Floats:
 
 def benjamini_hochberg(p: pd.Series) -> pd.Series:
     """Adjusted p-values of one family (Benjamini and Hochberg 1995); NaN stays NaN and does not count."""
-    q = pd.Series(np.nan, index=p.index, dtype="float64")
-    defined = p.notna()
+    q = p.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    defined = ~np.isnan(q)
     if defined.any():
-        q[defined] = stats.false_discovery_control(p[defined].to_numpy(dtype=np.float64), method="bh")
-    return q
+        q[defined] = stats.false_discovery_control(q[defined], method="bh")
+    return pd.Series(q, index=p.index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from babelscope.hooks.label_spellings import spelled_tokens
+from babelscope.hooks.label_spellings import spelled_tokens, token_written
 from babelscope.hooks.tokens import Encoded
 from babelscope.schema import SPELLINGS, Answers, Prompt
 from babelscope.schema.captured import NO_OPTION, spelling_problem
@@ -67,7 +67,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _whole(tokenizer: PreTrainedTokenizerBase, label: str) -> set[int]:
     # SentencePiece tokenizers put a space before every text, so encoding never yields the bare label.
-    found = tokenizer.get_vocab().get(label)
+    found = token_written(tokenizer, label)
     return set() if found is None else {found}
 
 

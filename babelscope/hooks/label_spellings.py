@@ -35,13 +35,23 @@ def spelled_tokens(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], n_
     found = np.full((n_options, len(SPELLINGS)), NO_OPTION, np.int32)
     for option, label in enumerate(labels):
         written = _single(tokenizer, label), _single(tokenizer, " " + label)
-        whole = tokenizer.get_vocab().get(label)
+        whole = token_written(tokenizer, label)
         bare = [i for i in (*written, whole) if i is not None and not _starts_with_space(tokenizer, i)]
         spaced = [i for i in reversed(written) if i is not None and _starts_with_space(tokenizer, i)]
         ended = list(tokenizer(label, verbose=False)["input_ids"])[-1:]
         for spelling, ids in enumerate((bare, spaced, ended)):
             token = ids[0] if ids else NOT_ONE_TOKEN
             found[option, spelling] = UNKNOWN_TOKEN if token == tokenizer.unk_token_id else token
+    return found
+
+
+def token_written(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """Id of the token that is written exactly so; None where there is none."""
+    # `get_vocab` would tell as well, by a dictionary of all tokens that it makes anew each time. The identifier of an
+    # unknown token may be that of <unk>, or in ByT5 one that no token has.
+    found = tokenizer.convert_tokens_to_ids(text)
+    if not isinstance(found, int) or found >= len(tokenizer) or tokenizer.convert_ids_to_tokens(found) != text:
+        return None
     return found
 
 

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from babelscope.datasets.scripts import main_script
 from babelscope.errors import BabelScopeError
 from babelscope.hooks.checkpoints import check_source, reported
+from babelscope.hooks.label_spellings import token_written
 
 # Pieces of a character; tokens that no text is made of.
 FRAGMENT, SPECIAL = "byte fragment", "special"
@@ -24,7 +25,7 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> frozenset[int
     text = text.strip()
     if not text:
         return frozenset()
-    whole = tokenizer.get_vocab().get(text)  # where every text gets a space, encoding never yields the bare word
+    whole = token_written(tokenizer, text)  # where every text gets a space, encoding never yields the bare word
     found = set() if whole is None else {whole}
     for spelled in (text, " " + text):
         ids: list[int] = tokenizer(spelled, add_special_tokens=False, verbose=False)["input_ids"]

@@ -26,20 +26,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def captured(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds `run.acts`, captured by a process, and what that printed in `run.out`."""
-    folder = tmp_path_factory.mktemp("captured")
-    done = tiny.process("capture", "run.acts", "--model", tiny_model, *tiny.ARGUMENTS, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "run.out").write_text(done.stdout)
-    (folder / "run.err").write_text(done.stderr)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def store(captured: Path) -> Path:
-    """The store, to be left as it is."""
-    return captured / "run.acts"
+def store(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tiny.ARGUMENTS` capture, to be left as it is."""
+    return tiny.capture(tmp_path_factory.mktemp("captured") / "run.acts", tiny_model)
 
 
 @pytest.fixture

@@ -18,7 +18,31 @@ from tests.cli.conftest import Finished
 Cli = Callable[..., Finished]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def captured(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that holds `run.acts`, captured by a process, and what that printed in `run.out`."""
+    folder = tmp_path_factory.mktemp("captured")
+    done = tiny.process("capture", "run.acts", "--model", tiny_model, *tiny.ARGUMENTS, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "run.out").write_text(done.stdout)
+    (folder / "run.err").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(captured: Path) -> Path:
+    """What the process wrote, here in place of the store of the other files; to be left as it is."""
+    return captured / "run.acts"
+
+
+def test_a_process_and_python_write_the_same_shards(store: Path, tiny_model: Path, tmp_path: Path) -> None:
+    tiny.capture(tmp_path / "run.acts", tiny_model)
+    written = {str(p.relative_to(tmp_path / "run.acts")): p.read_bytes() for p in tmp_path.rglob("*.h5")}
+    assert len(written) == 9 + 1  # and items.h5
+    assert written == {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*.h5")}
+
+
+@pytest.fixture(scope="module")
 def analyzed(store: Path, captured: Path) -> Path:
     """What `analyze` with a sweep wrote and printed, as a process."""
     done = tiny.process("analyze", "run.acts", "--metric", "cs", "--metric", "nao", "--sweep", tiny.GRID, cwd=captured)
@@ -100,21 +124,21 @@ def test_sweep_is_analyze_with_a_grid(cli: Cli, store: Path, analyzed: Path) -> 
     pd.testing.assert_frame_equal(swept, whole, check_exact=True)
 
 
-def test_a_null_is_restricted_by_the_covariates_named(store: Path, captured: Path) -> None:
+def test_a_null_is_restricted_by_the_covariates_named(cli: Cli, store: Path) -> None:
     options = ["--by", "none", "--within", "task", "--within", "depth"]
-    done = tiny.process("analyze", "run.acts", *options, "--out", "within", cwd=captured)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("null: different items of the same group, task and depth\n")
+    done = cli("analyze", store, *options, "--out", "within")
+    assert done.code == 0, done.err
+    assert done.out.startswith("null: different items of the same group, task and depth\n")
     analysis = bs.analyze(store, by=None, within=["task", "depth"])
-    assert analysis.summary() in done.stdout
-    swept = tiny.process("sweep", "run.acts", tiny.GRID, *options, "--out", "within-swept", cwd=captured)
-    assert swept.returncode == 0, swept.stderr
+    assert analysis.summary() in done.out
+    swept = cli("sweep", store, tiny.GRID, *options, "--out", "within-swept")
+    assert swept.code == 0, swept.err
     for folder in ("within", "within-swept"):
-        about = json.loads((captured / folder / "tables" / "nao.json").read_text())
+        about = json.loads(Path(folder, "tables", "nao.json").read_text())
         assert about["within"] == ["task", "depth"]
         assert about["mode"] == "corrected"
-        assert "items of the same group, task and depth" in (captured / folder / "report.html").read_text("utf-8")
-    saved = pd.read_parquet(captured / "within" / "tables" / "cs.parquet")
+        assert "items of the same group, task and depth" in Path(folder, "report.html").read_text("utf-8")
+    saved = pd.read_parquet("within/tables/cs.parquet")
     pd.testing.assert_frame_equal(saved, analysis["cs"].table, check_exact=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import babelscope as bs
 from tests.cli import tiny
 from tests.cli.conftest import Finished
+from tests.forked import babelscope, forked
 
 # One item a block: 72 blocks, so that the signal comes long before the end.
 SLOW = (
@@ -21,17 +22,13 @@ def shards_of(store: Path) -> dict[str, bytes]:
 
 
 def interrupted(store: Path, model: Path) -> Finished:
-    command = [sys.executable, str(tiny.ROOT / "cli.py"), "capture", str(store), "--model", str(model), *SLOW]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    with forked(babelscope, "capture", str(store), "--model", str(model), *SLOW, cwd=store.parent) as process:
         while not any(store.glob("shards/*/[!.]*.h5")):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert process.is_alive(), process.said
             time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    return Finished(process.returncode, out, err)
+        process.interrupt(signal.SIGINT)
+        process.join(300)
+        return Finished(process.exitcode, "", process.said)
 
 
 def test_an_interrupted_capture_is_resumed_to_the_same_shards(tiny_model: Path, tmp_path: Path) -> None:

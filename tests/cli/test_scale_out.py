@@ -18,6 +18,7 @@ from babelscope.workflows.parts import Part, is_silent, part_of
 from tests.cli import tiny
 from tests.cli.conftest import Finished
 from tests.cli.test_errors import assert_one_problem
+from tests.forked import babelscope, forked
 
 Cli = Callable[..., Finished]
 
@@ -53,19 +54,21 @@ def single(store: Path) -> dict[str, bytes]:
     return shards_of(store)
 
 
-def wait_for_shards(store: Path, process: subprocess.Popen[str], *, count: int = 3) -> None:
+def wait_for_shards(store: Path, at_work: Callable[[], bool], *, count: int = 3) -> None:
     while len(list(store.glob("shards/*/[!.]*.h5"))) < count:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert at_work()
         time.sleep(0.005)
 
 
 # Starting Python and torch takes most of these tests, so only who is killed or competes is a process of its own.
 def test_a_killed_part_is_resumed_and_the_others_need_not_know(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
     store = tmp_path / "run.acts"
-    with started(command(store, tiny_model, "--part", "2/2", options=MORE_BLOCKS)) as process:
-        wait_for_shards(store, process)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
+    part = command(store, tiny_model, "--part", "2/2", options=MORE_BLOCKS)[1:]
+    with forked(babelscope, *part, cwd=tmp_path) as process:
+        wait_for_shards(store, process.is_alive)
+        process.kill()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
     early = shards_of(store)
     finished, planned = bs.open(store).progress
     assert 3 <= finished < 36  # and not its whole part
@@ -86,7 +89,7 @@ def test_a_killed_rank_ends_the_launch_and_one_process_may_finish_it(
     store = tmp_path / "run.acts"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     with started(command(store, tiny_model, options=MORE_BLOCKS), launcher=launcher) as process:
-        wait_for_shards(store, process)
+        wait_for_shards(store, lambda: process.poll() is None)
         # The newest process that is at work in this store; its name stands in the record of its run.
         victim = int(sorted(store.glob("runs/*.started.json"))[-1].name.split(".")[0].rpartition("-")[2])
         os.kill(victim, signal.SIGKILL)

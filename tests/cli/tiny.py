@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import babelscope as bs
 from babelscope.workflows import prompts_of
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,15 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def capture(store: Path, model: Path) -> Path:
+    """What `ARGUMENTS` say, in Python."""
+    bs.capture(
+        store, model=str(model), prompts=list(SOURCES), languages=list(LANGUAGES), limit=LIMIT,
+        sites=["resid.post", "mlp.act"], positions=["last"], block_items=4,
+    )  # fmt: skip
+    return store
 
 
 def process(*arguments: object, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ from tests.store.stores import shards_of
 IMPORTS = (
     "babelscope.cli.main", "babelscope.workflows.captures", "babelscope.hooks.backends.torch", "babelscope.hooks.taps",
     "babelscope.datasets.generators.knowledge", "transformers.models.llama.modeling_llama",
+    "babelscope.hooks.planning", "babelscope.hooks.blocks", "einops", "tests.crash.warm",
 )  # fmt: skip
 CAPTURE = (
     "--prompts", "knowledge", "--languages", "en,de", "--limit", "16", "--site", "mlp.act", "--block-items", "1",

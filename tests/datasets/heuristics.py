@@ -1,6 +1,7 @@
 """Ways to answer without solving: each scores the options, and the highest score is the answer."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from math import sqrt
 from typing import Any
 
@@ -26,7 +27,13 @@ def chance_margin(n: int) -> float:
 
 
 def nearness_to_others(options: Sequence[Any], distance: Callable[[Any, Any], float]) -> list[float]:
-    return [-sum(distance(a, b) for b in options) for a in options]
+    """By a distance that is the same both ways, so that each pair is measured once."""
+    nearness = [0.0] * len(options)
+    for i, j in combinations(range(len(options)), 2):
+        apart = distance(options[i], options[j])
+        nearness[i] -= apart
+        nearness[j] -= apart
+    return nearness
 
 
 def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:

@@ -82,13 +82,20 @@ def rows_of(blocks: list[Block]) -> dict[str, np.ndarray]:
 
 def reachable(loaded: LoadedModel, prompts: PromptSet, backend: str, sites: list[str]) -> tuple[Rows, dict[str, str]]:
     """Rows of the sites that a backend gives, and for the others the reason that it raised."""
-    try:
-        return rows_of(blocks_of(loaded, prompts, backend, sites)), {}
-    except BabelScopeError:
-        pass  # one of them is refused: ask for them one by one
-    refused = {site: reason for site in sites if (reason := refusal(loaded, prompts, backend, site))}
-    given = [site for site in sites if site not in refused]
-    return (rows_of(blocks_of(loaded, prompts, backend, given)) if given else {}), refused
+    refused: dict[str, str] = {}
+    while given := [site for site in sites if site not in refused]:
+        try:
+            return rows_of(blocks_of(loaded, prompts, backend, given)), refused
+        except BabelScopeError as error:
+            problem = error.problem
+        named = re.match(r"site ([\w.]+)", problem)
+        if named and named[1] in given:  # leave out the one that was named, and ask for the rest
+            refused[named[1]] = problem
+        else:  # the model as a whole was refused: for every site?
+            alone = {site: reason for site in given if (reason := refusal(loaded, prompts, backend, site))}
+            assert alone, problem
+            refused |= alone
+    return {}, refused
 
 
 def refusal(loaded: LoadedModel, prompts: PromptSet, backend: str, site: str) -> str:

@@ -1,6 +1,7 @@
 """Edits of ours against the same edits made by TransformerLens and by nnsight: the logits agree."""
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from babelscope.hooks import LoadedModel, make_plan
 from babelscope.hooks.answers import last_token_only
 from babelscope.hooks.backends import nnsight, transformer_lens
+from babelscope.hooks.backends.nnsight import NnsightPass
 from babelscope.hooks.backends.torch import without_cache
+from babelscope.hooks.bridged import BridgePass
 from babelscope.hooks.interventions import Edit, PromptBatch, activations, effect, patch, read_prompts, steer, zero
-from babelscope.schema import PromptSet, Site
+from babelscope.schema import CapturePlan, PromptSet, Site
 
 Load = Callable[[str], LoadedModel]
 KINDS = ("resid.post", "mlp.neurons", "attn.heads", "mlp.out")
@@ -50,10 +53,24 @@ def put(x: Tensor, change: Change, last: Tensor) -> Tensor:
     return flat.reshape(x.shape)
 
 
-def through_nnsight(loaded: LoadedModel, batch: PromptBatch, prompts: PromptSet, site: Site, change: Change) -> Tensor:
-    plan = make_plan(loaded, prompts, sites=[str(site)], positions=["last"], backend="nnsight", decoder="copy")
-    run = nnsight.backend.open(loaded, plan)
-    (read,) = run.reads
+def plan_of(loaded: LoadedModel, prompts: PromptSet, backend: str, sites: list[Site]) -> CapturePlan:
+    return make_plan(loaded, prompts, sites=[*map(str, sites)], positions=["last"], backend=backend, decoder="copy")
+
+
+@pytest.fixture(scope="module")
+def bridge(load: Load, prompts: PromptSet) -> Callable[[str], BridgePass]:
+    """The bridge to a model, with all the sites that are edited in it; building one takes longer than its edits."""
+
+    def get(name: str) -> BridgePass:
+        sites = [site for backend, other, site in CASES if (backend, other) == ("transformer-lens", name)]
+        plan = plan_of(load(name), prompts, "transformer-lens", sites)
+        return transformer_lens.backend.open(load(name), plan)
+
+    return cache(get)
+
+
+def through_nnsight(run: NnsightPass, batch: PromptBatch, site: Site, change: Change) -> Tensor:
+    loaded, (read,) = run.loaded, run.reads
     inputs = batch.tokens.inputs() | without_cache(loaded.model)
     last, found = batch.tokens.mask_of(site.stack).sum(1) - 1, {}
     with (
@@ -72,13 +89,9 @@ def through_nnsight(loaded: LoadedModel, batch: PromptBatch, prompts: PromptSet,
     return found["logits"]
 
 
-def through_the_bridge(
-    loaded: LoadedModel, batch: PromptBatch, prompts: PromptSet, site: Site, change: Change
-) -> Tensor:
-    plan = make_plan(loaded, prompts, sites=[str(site)], positions=["last"], backend="transformer-lens", decoder="copy")
-    run = transformer_lens.backend.open(loaded, plan)
+def through_the_bridge(run: BridgePass, batch: PromptBatch, site: Site, change: Change) -> Tensor:
     last, output_last = (m.sum(1) - 1 for m in (batch.tokens.mask_of(site.stack), batch.tokens.output_mask))
-    inputs = batch.tokens.inputs() | without_cache(loaded.model)
+    inputs = batch.tokens.inputs() | without_cache(run.loaded.model)
 
     def hook(x: Tensor, hook: object) -> Tensor:
         return put(x, change, last)
@@ -90,16 +103,19 @@ def through_the_bridge(
 
 @pytest.mark.parametrize(("backend", "name", "site"), CASES, ids=[" ".join(map(str, case)) for case in CASES])
 def test_an_edit_does_what_it_does_elsewhere(
-    backend: str, name: str, site: Site, load: Load, prompts: PromptSet
+    backend: str, name: str, site: Site, load: Load, prompts: PromptSet, bridge: Callable[[str], BridgePass]
 ) -> None:
     loaded = load(name)
     few = PromptSet("few", tuple(p for p in prompts.prompts if p.item in ("item-0", "item-2", "item-4")))
     batch = read_prompts(loaded, [*few.of("en")], decoder="copy")
     sizes = []
-    elsewhere = through_nnsight if backend == "nnsight" else through_the_bridge
+    if backend == "nnsight":
+        elsewhere = partial(through_nnsight, nnsight.backend.open(loaded, plan_of(loaded, few, backend, [site])))
+    else:
+        elsewhere = partial(through_the_bridge, bridge(name))
     for edit, change in changes(loaded, site, few).values():
         ours = effect(loaded, batch, {site: edit})
-        theirs = elsewhere(loaded, batch, few, site, change)
+        theirs = elsewhere(batch, site, change)
         difference = float((ours.logits_after - theirs).abs().max())
         assert difference <= TOLERANCE[backend]
         sizes.append(float((ours.logits_after - ours.logits_before).abs().max()))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from babelscope.hooks import LoadedModel, make_plan, run_plan
 from babelscope.hooks.answers import AnswerSheet
-from babelscope.hooks.label_spellings import spelled_tokens
+from babelscope.hooks.label_spellings import spelled_tokens, token_written
 from babelscope.schema import SPELLINGS, Block, Prompt, PromptSet
 from babelscope.schema.captured import NO_OPTION, NOT_ONE_TOKEN, UNKNOWN_TOKEN, spelling_problem
 
@@ -116,3 +116,13 @@ def test_every_backend_scores_every_spelling_as_the_full_logits_do(
             both = ~np.isnan(scores[:, :2]).all(axis=1)  # the better of the two is what `labels` counts
             np.testing.assert_allclose(block.answers.scores[row][both], np.nanmax(scores[both, :2], axis=1), atol=1e-6)
     assert checked
+
+
+@pytest.mark.parametrize("made", [sentencepiece, lambda: model_zoo.tokenizer(special=True), ByT5Tokenizer])
+def test_a_token_is_known_by_what_is_written_as_the_vocabulary_has_it(made) -> None:
+    tokenizer = made()
+    vocabulary = tokenizer.get_vocab()
+    assert {text: token_written(tokenizer, text) for text in vocabulary} == vocabulary
+    for text in ("xyzzy", "", "答", "A B"):  # one would be <unk>, another an identifier beyond the last
+        assert text not in vocabulary
+        assert token_written(tokenizer, text) is None

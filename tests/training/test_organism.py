@@ -1,6 +1,4 @@
 import dataclasses
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -11,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from babelscope.training.corpus import MATCHING, Ingredient, examples
 from babelscope.training.organism import STAGES, Recipe, train_organism
 from babelscope.training.stages import Phase, Stage
+from tests.forked import forked
 
 TINY = Recipe(
     languages=("en", "sw"),
@@ -55,14 +54,11 @@ def test_a_killed_training_is_resumed_to_the_weights_of_an_undisturbed_one(tmp_p
     long = Stage((Phase(TINY.stages[0].phases[0].mixture, 400, 4),), 1e-3)
     recipe = dataclasses.replace(TINY, stages=(long, TINY.stages[1]))
     train_organism(recipe, tmp_path / "whole")
-    call = f"train_organism({recipe!r}, Path({str(tmp_path / 'cut')!r}))"
-    code = f"from pathlib import Path; from tests.training.test_organism import *; {call}"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "cut").glob("checkpoints/*/*/trainer_state.json")):
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    with forked(train_organism, recipe, tmp_path / "cut", cwd=tmp_path) as process:
+        while not list((tmp_path / "cut").glob("checkpoints/*/*/trainer_state.json")):
+            assert process.is_alive(), "it ended before it could be killed"
+            time.sleep(0.01)
+        process.kill()
     assert not (tmp_path / "cut/model.safetensors").exists()
     train_organism(recipe, tmp_path / "cut", resume=True)
     for name, tensor in weights(tmp_path / "whole").items():

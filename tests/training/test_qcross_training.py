@@ -1,10 +1,8 @@
 """Cross-lingual queries are trained, put into classifiers, killed, resumed, captured, and compared in a grid."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +28,10 @@ from babelscope.training.methods import context_of
 from babelscope.training.yaml_files import presets
 from babelscope.workflows.ablation import _tabulated
 from tests.cli import tiny
+from tests.cli.conftest import Finished
+from tests.forked import babelscope, forked
 
+Cli = Callable[..., Finished]
 RULES = {"prompts": ["ruletaker"], "parameters": {"items": 24, "max_depth": 1}}
 FAST = {"learning_rate": 1e-2, "batch": 8, "max_length": 512}
 
@@ -123,7 +124,9 @@ def test_only_the_queries_move_and_only_they_are_written(encoder: Path, queries:
     assert card["trainable_parameters"] == sum(x.numel() for x in weights(queries).values())
 
 
-def test_bitfit_with_trained_queries_is_saved_captured_and_asked(encoder: Path, queries: Path, tmp_path: Path) -> None:
+def test_bitfit_with_trained_queries_is_saved_captured_and_asked(
+    cli: Cli, encoder: Path, queries: Path, tmp_path: Path
+) -> None:
     wanted = {"source": str(queries), "keep_cross": 0.3, "keep_same": 0.3}
     out = bs.train(record(encoder, "bitfit", qcross=wanted), tmp_path / "tuned")
     before, after = weights(queries), weights(out)
@@ -135,24 +138,24 @@ def test_bitfit_with_trained_queries_is_saved_captured_and_asked(encoder: Path, 
     assert table["language"].value_counts().to_dict() == {"en": 12, "en-de": 12, "de-en": 12}
     assert set(table["correct"]) <= {0.0, 1.0}
     command = ("classify", out, "--prompts", "ruletaker", "--languages", "en,en-de", "--limit", "6", "--out", "a.csv")
-    done = tiny.process(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [row.split()[:2] for row in done.stdout.splitlines()[1:3]] == [["en", "6"], ["en-de", "6"]]
-    assert "accuracy, all items" in done.stdout
-    by_depth = tiny.process(*command[:-2], "--by", "depth", "--tables", "matrix", cwd=tmp_path)
-    assert by_depth.returncode == 0, by_depth.stderr
-    assert "accuracy, depth 5" in by_depth.stdout
-    matrix = pd.read_csv(tmp_path / "matrix" / "matrix.csv")
+    done = cli(*command)
+    assert done.code == 0, done.err
+    assert [row.split()[:2] for row in done.out.splitlines()[1:3]] == [["en", "6"], ["en-de", "6"]]
+    assert "accuracy, all items" in done.out
+    by_depth = cli(*command[:-2], "--by", "depth", "--tables", "matrix")
+    assert by_depth.code == 0, by_depth.err
+    assert "accuracy, depth 5" in by_depth.out
+    matrix = pd.read_csv("matrix/matrix.csv")
     assert set(zip(matrix["context"], matrix["question"], strict=True)) == {("en", "en"), ("en", "de")}
     assert set(matrix["value"].astype(str)) == {"all", *"012345"}
-    unknown = tiny.process(*command[:-2], "--by", "height", cwd=tmp_path)
-    assert "height" in unknown.stderr
-    assert len(pd.read_csv(tmp_path / "a.csv")) == 12
-    again = tiny.process(*command, cwd=tmp_path)
-    assert again.returncode == 1
-    assert "a.csv exists already" in again.stderr
-    none = tiny.process("classify", encoder, "--prompts", "ruletaker", cwd=tmp_path)
-    assert "has no classifier" in none.stderr
+    unknown = cli(*command[:-2], "--by", "height")
+    assert "height" in unknown.err
+    assert len(pd.read_csv("a.csv")) == 12
+    again = cli(*command)
+    assert again.code == 1
+    assert "a.csv exists already" in again.err
+    none = cli("classify", encoder, "--prompts", "ruletaker")
+    assert "has no classifier" in none.err
     store = bs.capture(tmp_path / "s.acts", model=str(out), prompts=prompts, sites=["resid.post", "attn.crossed"])
     share = store.select("attn.crossed", languages="en-de").numpy()
     assert (share > 0).all()
@@ -213,13 +216,12 @@ def test_a_pretraining_that_was_killed_ends_with_the_same_queries(encoder: Path,
     config = record(encoder, "qcross", save_steps=2, optimization={**FAST, "epochs": 3})
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     whole = bs.train(config, tmp_path / "whole")
-    command = [sys.executable, str(tiny.ROOT / "cli.py"), "train", "qcross", str(tmp_path / "cut"),
-               "--config", str(tmp_path / "run.yaml")]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = ("train", "qcross", str(tmp_path / "cut"), "--config", str(tmp_path / "run.yaml"))
+    with forked(babelscope, *command, cwd=tmp_path) as process:
         while not (tmp_path / "cut.checkpoints/checkpoint-8").exists():
-            assert process.poll() is None
+            assert process.is_alive(), process.said
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     bs.train(config, tmp_path / "cut", resume=True)
     a, b = weights(whole), weights(tmp_path / "cut")
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -242,27 +244,27 @@ def grid(encoder: Path, **more: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_a_grid_is_a_table_with_intervals_and_goes_on_where_it_was_stopped(encoder: Path, tmp_path: Path) -> None:
-    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid(encoder)))
+def test_a_grid_is_a_table_with_intervals_and_goes_on_where_it_was_stopped(cli: Cli, encoder: Path) -> None:
+    Path("grid.yaml").write_text(yaml.safe_dump(grid(encoder)))
     command = ("train", "ablation", "out", "--config", "grid.yaml")
-    planned = tiny.process(*command, "--dry-run", "--limit", "6", cwd=tmp_path)
-    assert planned.returncode == 0, planned.stderr
-    runs = {row.split()[0] for row in planned.stdout.splitlines()[1:]}
+    planned = cli(*command, "--dry-run", "--limit", "6")
+    assert planned.code == 0, planned.err
+    runs = {row.split()[0] for row in planned.out.splitlines()[1:]}
     assert runs == {"queries-shared", "bitfit", "full", "dropout", "qcross"}
-    assert not (tmp_path / "out").exists()
-    done = tiny.process(*command, "--part", "1/2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "4 runs are missing" in done.stderr
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/answers").iterdir()}
+    assert not Path("out").exists()
+    done = cli(*command, "--part", "1/2")
+    assert done.code == 0, done.err
+    assert "4 runs are missing" in done.err
+    stamps = {p: p.stat().st_mtime_ns for p in Path("out/answers").iterdir()}
     assert len(stamps) == 4
-    found = bs.ablate(grid(encoder), tmp_path / "out")
+    found = bs.ablate(grid(encoder), Path("out"))
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
     table = found.table.set_index(["variant", "language"])
     assert len(table) == 4 * 5
     assert set(table["seeds"]) == {2}
     assert set(table["n"]) == {12}
     for name in ("bitfit", "qcross"):
-        answers = pd.concat(pd.read_csv(tmp_path / f"out/answers/{name}-{s}.csv") for s in (0, 1))
+        answers = pd.concat(pd.read_csv(f"out/answers/{name}-{s}.csv") for s in (0, 1))
         by_language = answers.groupby("language")["correct"].mean()
         for language in ("en", "de", "en-de"):
             assert table.loc[(name, language), "accuracy"] == pytest.approx(by_language[language])
@@ -273,7 +275,7 @@ def test_a_grid_is_a_table_with_intervals_and_goes_on_where_it_was_stopped(encod
     assert (table["low"] <= table["accuracy"]).all()
     assert (table["accuracy"] <= table["high"]).all()
     with pytest.raises(BabelScopeError, match="holds something else than this grid"):
-        bs.ablate(grid(encoder, seeds=[3]), tmp_path / "out")
+        bs.ablate(grid(encoder, seeds=[3]), Path("out"))
 
 
 def test_a_change_is_that_of_the_same_seed_and_item_and_nothing_is_averaged_over_fewer(tmp_path: Path) -> None:

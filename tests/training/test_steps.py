@@ -1,9 +1,7 @@
 """Stores captured while a model is trained: one for each step, without a trace in the training."""
 
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,10 @@ import babelscope as bs
 from babelscope.errors import BabelScopeError
 from babelscope.training.config import config_of
 from tests.cli import tiny
+from tests.cli.conftest import Finished
+from tests.forked import babelscope, forked
 
+Cli = Callable[..., Finished]
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 CAPTURE = {"every": 2, "prompts": ["knowledge"], "languages": ["en", "de"], "limit": 6, "sites": ["resid.post"]}
@@ -61,17 +62,17 @@ def test_steps_are_captured_and_the_training_is_the_same_without(model: Path, tm
     np.testing.assert_array_equal(values.sel(step=4), steps[4].select("resid.post@1").xarray())
 
 
-def test_metrics_of_every_step_are_those_of_its_store(model: Path, tmp_path: Path) -> None:
-    bs.train(record(model, capture=CAPTURE), tmp_path / "tuned")
-    done = tiny.process("analyze", "tuned.steps", "--metric", "cs", "--mode", "corrected", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "tuned.steps.analysis/tables/cs_by_step.csv")
+def test_metrics_of_every_step_are_those_of_its_store(cli: Cli, model: Path) -> None:
+    bs.train(record(model, capture=CAPTURE), Path("tuned"))
+    done = cli("analyze", "tuned.steps", "--metric", "cs", "--mode", "corrected")
+    assert done.code == 0, done.err
+    table = pd.read_csv("tuned.steps.analysis/tables/cs_by_step.csv")
     assert sorted(set(table["step"])) == [0, 2, 4, 5]
-    alone = bs.analyze(tmp_path / "tuned.steps/step-00000004.acts", ["cs"], mode="corrected")["cs"].table
+    alone = bs.analyze(Path("tuned.steps/step-00000004.acts"), ["cs"], mode="corrected")["cs"].table
     alone = alone[(alone["language_a"] == "*") & alone["layer"].isna()].set_index("variant")["gap"]
     found = table[table["step"] == 4].set_index("variant")["gap"]
     np.testing.assert_allclose(found, alone.loc[found.index], atol=1e-12)
-    assert "while it was trained" in (tmp_path / "tuned.steps.analysis/report.html").read_text("utf-8")
+    assert "while it was trained" in Path("tuned.steps.analysis/report.html").read_text("utf-8")
 
 
 def test_a_run_that_was_killed_has_the_steps_of_one_that_was_not(model: Path, tmp_path: Path) -> None:
@@ -79,13 +80,12 @@ def test_a_run_that_was_killed_has_the_steps_of_one_that_was_not(model: Path, tm
         "learning_rate": 1e-2, "batch": 4, "max_length": 512, "epochs": 8,
     })  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, str(tiny.ROOT / "cli.py"), "train", "lora", str(tmp_path / "cut"),
-               "--config", str(tmp_path / "run.yaml")]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command = ("train", "lora", str(tmp_path / "cut"), "--config", str(tmp_path / "run.yaml"))
+    with forked(babelscope, *command, cwd=tmp_path) as process:
         while not (tmp_path / "cut.steps/step-00000008.acts/store.json").exists():
-            assert process.poll() is None
+            assert process.is_alive(), process.said
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     bs.train(config, tmp_path / "cut", resume=True)
     whole = bs.train(config, tmp_path / "whole")
     assert all(torch.equal(x, weights(whole)[name]) for name, x in weights(tmp_path / "cut").items())

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,10 @@ from babelscope.training.examples import answer_of, classes, responses
 from babelscope.training.fitting import last_checkpoint
 from babelscope.training.yaml_files import presets
 from tests.cli import tiny
+from tests.cli.conftest import Finished
+from tests.forked import babelscope, forked
 
+Cli = Callable[..., Finished]
 # peft asks for a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -179,40 +183,39 @@ def test_full_tuning_on_plain_text(model: Path, tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(out).get_vocab()
 
 
-def test_full_tuning_on_a_mixed_language_corpus(model: Path, tmp_path: Path) -> None:
+def test_full_tuning_on_a_mixed_language_corpus(cli: Cli, model: Path) -> None:
     for language, line in (("en", "One sentence here."), ("de", "Ein Satz steht hier.")):
-        (tmp_path / f"doc.{language}.txt").write_text(f"{line}\n\n" * 12, "utf-8")
+        Path(f"doc.{language}.txt").write_text(f"{line}\n\n" * 12, "utf-8")
     mix = ("data", "mix", "doc.{language}.txt", "mixed.jsonl", "--unit", "document", "--mapping", "key=row text=text")
-    done = tiny.process(*mix, "--languages", "en,de", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    data = {"prompts": [], "parameters": {}, "languages": None, "text": [str(tmp_path / "mixed.jsonl")]}
-    out = bs.train(record(model, "full", data=data), tmp_path / "tuned")
+    done = cli(*mix, "--languages", "en,de")
+    assert done.code == 0, done.err
+    data = {"prompts": [], "parameters": {}, "languages": None, "text": ["mixed.jsonl"]}
+    out = bs.train(record(model, "full", data=data), Path("tuned"))
     card = json.loads((out / "run_card.json").read_text())
     assert (card["examples"], card["languages"]) == (12, ["de", "en"])
     tokenizer = AutoTokenizer.from_pretrained(model)
-    lines = [json.loads(line)["text"] for line in (tmp_path / "mixed.jsonl").read_text("utf-8").splitlines()]
+    lines = [json.loads(line)["text"] for line in Path("mixed.jsonl").read_text("utf-8").splitlines()]
     assert card["tokens"] == sum(len(x) + 1 for x in tokenizer(lines)["input_ids"])
 
 
 # --- Interruptions.
 
 
-def test_a_run_that_was_killed_ends_with_the_same_weights(model: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_ends_with_the_same_weights(cli: Cli, model: Path, tmp_path: Path) -> None:
     config = record(model, save_steps=2, lora={"r": 4, "alpha": 8, "dropout": 0.2},
                     data={"parameters": {"items": 64}}, optimization={"epochs": 3})  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     whole = bs.train(config, tmp_path / "whole")
-    command = [sys.executable, str(tiny.ROOT / "cli.py"), "train", "lora", str(tmp_path / "cut"),
-               "--config", str(tmp_path / "run.yaml")]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = ("train", "lora", str(tmp_path / "cut"), "--config", str(tmp_path / "run.yaml"))
+    with forked(babelscope, *command, cwd=tmp_path) as process:
         while last_step(tmp_path / "cut.checkpoints") < 8:
-            assert process.poll() is None, process.stderr.read()
+            assert process.is_alive(), process.said
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     assert not (tmp_path / "cut").exists()
     (tmp_path / "cut.checkpoints/checkpoint-1000").mkdir()  # as if it had been killed while it wrote one
-    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    again = cli(*command, "--resume")
+    assert again.code == 0, again.err
     a, b = weights(whole), weights(tmp_path / "cut")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -241,16 +244,16 @@ def test_two_processes_of_torchrun_train_one_model(model: Path, tmp_path: Path) 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
     config = record(model, save_steps=500, optimization={"epochs": 400})
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, str(tiny.ROOT / "cli.py"), "train", "lora", str(tmp_path / "cut"),
-               "--config", str(tmp_path / "run.yaml")]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = ("train", "lora", str(tmp_path / "cut"), "--config", str(tmp_path / "run.yaml"))
+    with forked(babelscope, *command, cwd=tmp_path) as process:
         while not (tmp_path / "cut.checkpoints").exists():
-            assert process.poll() is None, process.stderr.read()
+            assert process.is_alive(), process.said
             time.sleep(0.01)
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+        process.interrupt(signal.SIGINT)
+        process.join(60)
+        err = process.said
+        assert process.exitcode == 130, err
     assert "--resume" in err
     assert "Traceback" not in err
     assert last_step(tmp_path / "cut.checkpoints") > 0
