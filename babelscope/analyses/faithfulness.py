@@ -19,6 +19,9 @@ from babelscope.errors import BabelScopeError
 
 LEVEL = 0.95
 
+# Nats by which log-probabilities in float32 differ when the same numbers are added in another order.
+RESOLUTION = 1e-5
+
 
 def set_sizes(shares: str, n_neurons: int) -> list[int]:
     """Sizes of sets of neurons, ascending and each once, from percentages of all, comma-separated.
@@ -126,6 +129,7 @@ def advantage(
     """Compare what two sets of neurons of the same sizes keep or take, by the areas under their curves.
 
     In nats, and not as a share of what there is to keep: where that is next to nothing, shares are next to anything.
+    Differences below `RESOLUTION` count as none.
 
     Parameters
     ----------
@@ -134,6 +138,8 @@ def advantage(
     weights : ndarray
         (resample, item).
     """
+    # What the order of sums decides is no difference, however regular it is.
+    part = np.where(np.abs(part - other) < RESOLUTION, other, part)
     area = log_weights(sizes)
     own, beside = area @ part, area @ other
     found = paired(beside, own, weights, n_perm=n_perm, level=LEVEL, rng=rng)

@@ -321,10 +321,10 @@ def test_provenance_captions_and_report_say_to_what_the_null_was_restricted(stor
     for one in (analysis, loaded):
         assert one.null == "different items of the same group, rule and depth"
         drawn = figures(one.results)
-        assert {f.kind for f in drawn} == {"layers", "threshold", "pairs"}
+        assert {f.kind for f in drawn} == {"layers", "threshold", "thresholds by layer", "pairs"}
         assert all("mismatched items of the same group, rule and depth" in f.caption for f in drawn)
         text = one.report(tmp_path / "report.html").read_text("utf-8")
-        assert "<em>different</em> items of the same group, rule and depth;" in text
+        assert "Null: different items of the same group, rule and depth." in text
     plain = results(store, ["cs"])["cs"]
     assert plain.provenance["within"] == ()
     assert plain.provenance["null"] == "mismatched items of the same group, in the same two languages"
