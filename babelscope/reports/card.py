@@ -1,6 +1,6 @@
 """The data card: what was asked, in which languages, and what about it can make a similarity look like thought."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,10 +52,21 @@ def data_card(store: ActivationStore) -> Card:
         row: dict[str, object] = {"language": language, "n": len(mine), "tokens": float(mine["n_tokens"].median())}
         row |= _of_texts(mine, prompts[language], prompts[first], is_first=language == first) if prompts else {}
         last = mine["last_token"].value_counts()
-        row |= {"last_tokens": len(last), "last_token": str(last.index[0]) if len(last) else ""}
+        token = str(last.index[0]) if len(last) else ""
+        row |= {"last_tokens": len(last), "last_token": _read(token, prompts.get(language, {}).values())}
         rows.append(row)
     table = pd.DataFrame(rows)
     return Card(table, (*_flags_of_capture(store), *_flags_of_texts(table, prompts)))
+
+
+def _read(token: str, prompts: Iterable[Prompt]) -> str:
+    """A token as it is read: where no text ends as it is spelled, its signs are bytes, and the last letter is shown."""
+    texts = [p.text.rstrip() for p in prompts]
+    spelled = token.lstrip("\u2581\u0120")  # what tokenizers write for a space
+    if not texts or any(text.endswith(spelled) for text in texts):
+        return token
+    ends = {text[-1:] for text in texts}
+    return ends.pop() if len(ends) == 1 else token
 
 
 def _by_item(store: ActivationStore, language: str) -> dict[str, Prompt]:

@@ -7,7 +7,8 @@ import pytest
 
 import babelscope as bs
 from babelscope.activations_store import ActivationStore
-from babelscope.reports.card import Card, data_card
+from babelscope.reports.card import Card, _read, data_card
+from babelscope.schema import Prompt
 from tests.analyses.planted import activations, write_store
 
 
@@ -70,3 +71,11 @@ def test_a_language_that_is_not_captured_yet_is_undefined_and_no_obstacle(tmp_pa
     assert rows.loc[0, ["tokens", "words", "tokens_per_word"]].isna().all()
     assert rows.loc[4, "tokens_per_word"] > 1
     assert "The capture is unfinished: 1 of 2 shards" in " ".join(card.flags)
+
+
+def test_a_token_of_bytes_is_read_as_the_letter_that_texts_end_in() -> None:
+    texts = [Prompt("a", "zh", "\u7b54\u6848\uff1a"), Prompt("b", "zh", "\u54ea\uff1f\u7b54\u6848\uff1a ")]
+    assert _read("\u00ef\u00bc\u013c", texts) == "\uff1a"
+    assert _read("\u2581\u6848\uff1a", texts) == "\u2581\u6848\uff1a"  # spelled as it is read
+    assert _read("</s>", [Prompt("a", "en", "one"), Prompt("b", "en", "two")]) == "</s>"
+    assert _read("x", []) == "x"
