@@ -61,6 +61,8 @@ def data_card(store: ActivationStore) -> Card:
 
 def _read(token: str, prompts: Iterable[Prompt]) -> str:
     """A token as it is read: where no text ends as it is spelled, its signs are bytes, and the last letter is shown."""
+    if token.isascii():  # [SEP] and </s> among them, which stand in no text
+        return token
     texts = [p.text.rstrip() for p in prompts]
     spelled = token.lstrip("\u2581\u0120")  # what tokenizers write for a space
     if not texts or any(text.endswith(spelled) for text in texts):
