@@ -99,6 +99,21 @@ def test_means_of_each_language_stand_beside_those_of_even_attention(tmp_path):
     assert (sinks["verdict"] == "").all()
 
 
+def test_what_a_layer_reads_of_each_segment_stands_beside_its_even_share(tmp_path):
+    x = np.stack([planted(np.random.default_rng(8), "ce", 3, 12), planted(np.random.default_rng(9), "ce", 3, 12)])
+    x[1, 2, 4:, :, [4, 10]] = np.nan  # eight prompts of the last language without a cue
+    rows = run(write_attention(tmp_path / "s.acts", x))["head_profiles_segments"]
+    assert len(rows) == 2 * 3 * 3
+    rows = rows.set_index(["language", "layer", "segment"])
+    de = rows.loc[("de", 1, "question")]
+    assert de["estimate"] == pytest.approx(x[1, 1, :, :, 5].mean(), rel=1e-6)
+    assert de["null"] == pytest.approx(x[1, 1, :, :, 11].mean(), rel=1e-6)
+    assert de["low"] < de["estimate"] < de["high"]
+    assert de["n"] == 12
+    assert rows.xs(("sw", 1, "cue"))["n"] == 4
+    assert rows.xs(("sw", 1, "cue"))["estimate"] == pytest.approx(x[1, 2, :4, :, 4].mean(), rel=1e-6)
+
+
 def test_a_segment_that_no_prompt_shows_is_not_testable(tmp_path):
     x = planted(np.random.default_rng(6), "cc", 3, 8)[None]
     x[..., [4, 10]] = np.nan

@@ -88,6 +88,7 @@ def test_the_json_holds_every_row_of_every_table(numbers: dict, report: Path) ->
 def test_every_figure_that_was_tested_has_an_answer_with_its_n(numbers: dict) -> None:
     answers = {figure["title"]: figure["answer"] for figure in numbers["figures"]}
     assert "n = 12" in answers["CS, raw: by layer"]
+    assert "From which parts of an item a layer reads, knowledge" in answers
     assert "q = " in answers["CS, raw: by layer"]
     assert all("n = " in figure["answer"] + figure["caption"] for figure in numbers["figures"])
 

@@ -18,6 +18,7 @@ from babelscope.analyses.attention import (
     mass_layers,
     own_and_even,
     profile_similarity,
+    segment_masses,
 )
 from babelscope.analyses.recipe import RecipeInfo, claims_table
 from babelscope.analyses.statistics import (
@@ -61,6 +62,8 @@ class Heads:
     features : ndarray of float32
     even : ndarray of float32
         The same of even attention.
+    flow, even_flow : ndarray of float64
+        Mass on each segment, mean over heads, (language, item, layer, segment), and its even share.
     """
 
     site: str
@@ -68,6 +71,8 @@ class Heads:
     cells: list[tuple[int, int]]
     features: NDArray[np.float32]
     even: NDArray[np.float32]
+    flow: Floats
+    even_flow: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +88,14 @@ class HeadProfiles:
     )
 
     def run(self, study: Study) -> list[Result]:
-        """Claims; `..._heads` with the intraclass correlation, and `..._languages` with the means, of every head."""
+        """Claims; `..._heads` with the intraclass correlation, and `..._languages` with the means, of every head.
+
+        `..._segments` has the mass on each segment in each layer and language, mean over heads.
+        """
         layers = mass_layers(study)
         features = feature_names(study.store.plan.segments)
         claims: list[dict[str, Any]] = []
-        heads, languages = [], []
+        heads, languages, segments = [], [], []
         for group in study.groups:
             resamples = resample(
                 len(study.groups[group]), study.languages, seed=study.seed, group=group,
@@ -100,6 +108,7 @@ class HeadProfiles:
                 heads.append(table)
                 claims += overall
                 languages.append(_means(study, found, features, resamples))
+                segments.append(_segments(study, found, sites, resamples))
                 claims += _sinks(study, found, resamples)
         table = claims_table(claims)
         table["verdict"] = _verdicts(table)
@@ -116,11 +125,12 @@ class HeadProfiles:
             Result("head_profiles", table, about),
             Result("head_profiles_heads", pd.concat(heads, ignore_index=True), about),
             Result("head_profiles_languages", pd.concat(languages, ignore_index=True), about),
+            Result("head_profiles_segments", pd.concat(segments, ignore_index=True), about),
         ]
 
 
 def _read(study: Study, sites: Sequence[Site], group: str) -> Heads:
-    cells, features, even = [], [], []
+    cells, features, even, flows = [], [], [], []
     for number, site in enumerate(sites):
         study.progress(number, len(sites), f"head-profiles {site}")
         x = study.block(site, items=study.groups[group])
@@ -128,7 +138,9 @@ def _read(study: Study, sites: Sequence[Site], group: str) -> Heads:
         cells += [(site.layer, head) for head in range(x.shape[2])]
         features.append(head_features(x).astype(np.float32))
         even.append(_even_features(x).astype(np.float32))
-    return Heads(sites[0].name, group, cells, np.concatenate(features, 2), np.concatenate(even, 2))
+        flows.append([mean_of_defined(np.moveaxis(mass, 2, -1)) for mass in segment_masses(x)])
+    own, spread = (np.stack(flow, axis=2) for flow in zip(*flows, strict=True))
+    return Heads(sites[0].name, group, cells, np.concatenate(features, 2), np.concatenate(even, 2), own, spread)
 
 
 def _even_features(x: NDArray[np.generic]) -> Floats:
@@ -236,6 +248,20 @@ def _means(study: Study, found: Heads, features: Sequence[str], resamples: Resam
     table.insert(0, "site", found.site)
     table.insert(0, "group", found.group)
     return table
+
+
+def _segments(study: Study, found: Heads, sites: Sequence[Site], resamples: Resamples) -> pd.DataFrame:
+    """Mass on each segment beside its even share: what a layer reads, without choosing heads."""
+    x, even = (np.moveaxis(flow, 1, -1) for flow in (found.flow, found.even_flow))  # (language, layer, segment, item)
+    low, high = interval(resampled_means(x, resamples.weights), LEVEL)
+    language, layer, segment = np.unravel_index(np.arange(low.size), low.shape)
+    return pd.DataFrame({
+        "group": found.group, "site": found.site, "language": np.array(study.languages)[language],
+        "layer": np.array([site.layer for site in sites])[layer],
+        "segment": np.array(study.store.plan.segments)[segment],
+        "n": np.count_nonzero(~np.isnan(x), axis=-1).ravel(), "estimate": mean_of_defined(x).ravel(),
+        "low": low.ravel(), "high": high.ravel(), "null": mean_of_defined(even).ravel(),
+    })  # fmt: skip
 
 
 def _sinks(study: Study, found: Heads, resamples: Resamples) -> Iterator[dict[str, Any]]:

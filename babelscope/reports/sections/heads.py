@@ -5,7 +5,19 @@ import pandas as pd
 
 from babelscope.reports.answers import summaries
 from babelscope.reports.captions import intervals, null_items, spread
-from babelscope.reports.charts import MATCHED, NULL, WIDTH, color_of, data, heat, menu, param_name, side_by_side, tips
+from babelscope.reports.charts import (
+    MATCHED,
+    NULL,
+    WIDTH,
+    color_of,
+    curves,
+    data,
+    heat,
+    menu,
+    param_name,
+    side_by_side,
+    tips,
+)
 from babelscope.reports.claim_figures import claims
 from babelscope.reports.similarity_figures import GAP, layer_figures, metric_figures, pair_figures
 from babelscope.reports.source import Figure, Part, Section, Source
@@ -139,6 +151,28 @@ def _important(source: Source) -> list[Figure]:
     return found
 
 
+def _flow(source: Source) -> list[Figure]:
+    """What a layer reads in each language, segment by segment."""
+    table = source.table("head_profiles_segments")
+    if table is None:
+        return []
+    found = []
+    for group, part in table.groupby("group", sort=False):
+        rows = part[part["estimate"].notna()]
+        if rows.empty:
+            continue
+        caption = (
+            f"Attention that each part of a prompt gets, mean over the heads of a layer, {group}, with 95 % intervals "
+            f"over items, n = {spread(rows['n'], 'd')}; dashed: even attention, which longer parts get more of. What "
+            "is left to 1 goes to the first token, to special tokens and to what stands between the parts."
+        )
+        chart = curves(rows.drop(columns="group"), "layer", "estimate", color="segment", column="language", row="site",
+                       title="share of attention", zero=True)  # fmt: skip
+        title = f"From which parts of an item a layer reads, {group}"
+        found.append(Figure("segment flow", "corrected", title, caption, chart, rows))
+    return found
+
+
 section = Section(
     "Attention heads",
     "Do heads read the same parts of an item in every language?",
@@ -146,6 +180,8 @@ section = Section(
         Part("Stability head by head", "analyze STORE --metric attention-stability", ("attention-stability",),
              metric_figures("attention-stability", parts=(_maps, layer_figures, pair_figures)), ("attn.mass",)),
         Part("Profiles of heads", "analyze STORE --recipe head-profiles", ("head_profiles_languages",), _profiles,
+             ("attn.mass",)),
+        Part("Flow between segments", "analyze STORE --recipe head-profiles", ("head_profiles_segments",), _flow,
              ("attn.mass",)),
         Part("Claims about profiles", "analyze STORE --recipe head-profiles", ("head_profiles",),
              claims("head_profiles", "Profiles of heads: all claims"), ("attn.mass",)),
