@@ -86,9 +86,7 @@ def _of_texts(
         "script": main_script(p.text for p in mine.values()),
         "words": float(spoken["words"].median()),
         "tokens_per_word": float(spoken["n_tokens"].sum() / spoken["words"].sum()) if spoken["words"].sum() else np.nan,
-        "length_ratio": float(np.mean([len(mine[i].text) / max(1, len(first[i].text)) for i in both]))
-        if both
-        else np.nan,
+        "length_ratio": _mean(len(mine[i].text) / len(first[i].text) for i in both if first[i].text),
         "word_overlap": np.nan if is_first else matched,
         "word_overlap_null": np.nan if is_first else mismatched,
         "template": _template(list(mine.values())),
@@ -100,9 +98,9 @@ def _overlap(mine: Sequence[Prompt], first: Sequence[Prompt]) -> tuple[float, fl
     a, b = ([set(words(p.text)) for p in prompts] for prompts in (mine, first))
     if len(a) < 2:
         return np.nan, np.nan
-    matched = np.mean([len(x & y) / max(1, len(x | y)) for x, y in zip(a, b, strict=True)])
-    mismatched = np.mean([len(x & y) / max(1, len(x | y)) for x, y in zip(a, b[1:] + b[:1], strict=True)])
-    return float(matched), float(mismatched)
+    matched = _mean(len(x & y) / len(x | y) for x, y in zip(a, b, strict=True) if x | y)
+    mismatched = _mean(len(x & y) / len(x | y) for x, y in zip(a, b[1:] + b[:1], strict=True) if x | y)
+    return matched, mismatched
 
 
 def _template(prompts: Sequence[Prompt]) -> float:
@@ -114,8 +112,14 @@ def _template(prompts: Sequence[Prompt]) -> float:
     for texts in kinds.values():
         counts = pd.Series([w for text in texts for w in set(text)]).value_counts()
         common = set(counts[counts >= OF_TEMPLATE * len(texts)].index)
-        shares += [sum(w in common for w in text) / max(1, len(text)) for text in texts] if len(texts) > 1 else []
-    return float(np.mean(shares)) if shares else np.nan
+        shares += [sum(w in common for w in text) / len(text) for text in texts if text] if len(texts) > 1 else []
+    return _mean(shares)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the values that are defined; NaN where none is."""
+    known = list(values)
+    return float(np.mean(known)) if known else np.nan
 
 
 def _flags_of_capture(store: ActivationStore) -> list[str]:

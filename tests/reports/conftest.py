@@ -1,5 +1,8 @@
 """A planted store whose every text is hostile, and its report; no model is needed."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +39,27 @@ def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
 @pytest.fixture(scope="session")
 def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return analysis.report(tmp_path_factory.mktemp("report") / "report.html")
+
+
+@contextmanager
+def opened(report: Path, **context: object) -> Iterator[object]:
+    """A report in a browser without a network, and in `complaints` what the browser said and asked for."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine; CI has one")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_context(offline=True, **context).new_page()
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.complaints.append(request.url))
+        page.goto(report.as_uri(), timeout=300_000)
+        page.wait_for_function(
+            "document.documentElement.dataset.drawn == document.querySelectorAll('figure').length", timeout=300_000
+        )
+        yield page
+        browser.close()

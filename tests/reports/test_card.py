@@ -79,3 +79,9 @@ def test_a_token_of_bytes_is_read_as_the_letter_that_texts_end_in() -> None:
     assert _read("\u2581\u6848\uff1a", texts) == "\u2581\u6848\uff1a"  # spelled as it is read
     assert _read("[SEP]", texts) == "[SEP]"  # no byte of a letter beyond ASCII is written in ASCII
     assert _read("x", []) == "x"
+
+
+def test_a_prompt_without_words_counts_nowhere_and_is_no_zero(tmp_path: Path) -> None:
+    values = {"resid.post": activations(np.random.default_rng(0), 3, 8, 6, shared=1.0)[None]}
+    empty = data_card(write_store(tmp_path / "signs.acts", values, text="?!")).table
+    assert empty[["word_overlap", "word_overlap_null", "tokens_per_word", "template"]].isna().all(axis=None)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +15,7 @@ from babelscope.schema import Result
 from babelscope.workflows import Analysis, analyze, check_report
 from babelscope.workflows import report as report_of
 from tests.analyses.planted import activations, write_store
-from tests.reports.conftest import FREE, HOSTILE, KNOWLEDGE
+from tests.reports.conftest import FREE, HOSTILE, KNOWLEDGE, opened
 
 # Three megabytes open at once in any browser; the Vega runtime is a third of that.
 MOST_BYTES = 3_000_000
@@ -148,27 +147,8 @@ def test_a_failed_report_leaves_the_old_one(
 
 @pytest.fixture(scope="module")
 def drawn(report: Path) -> Iterator[object]:
-    """The report in a browser without a network, and what the browser complained about."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on this machine; CI has one")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        page = browser.new_context(offline=True).new_page()
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("request", lambda request: page.complaints.append(request.url))
-        page.goto(report.as_uri(), timeout=300_000)
-        page.wait_for_function(
-            "document.documentElement.dataset.drawn == document.querySelectorAll('figure').length",
-            timeout=300_000,
-        )
+    with opened(report) as page:
         yield page
-        browser.close()
 
 
 def test_every_figure_is_drawn_in_a_browser_that_finds_nothing_to_complain_about(drawn: object, report: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import typer
@@ -15,6 +16,8 @@ from babelscope import plugins
 from babelscope.cli.main import app
 from babelscope.reports.sections import SECTIONS
 from babelscope.reports.source import Part
+from babelscope.workflows.attention_views import attention_views
+from tests.reports.conftest import opened
 
 PARTS = [part for section in SECTIONS for part in section.parts]
 RECIPES = ("null-ladder", "variance-budget", "language-neurons", "head-profiles")
@@ -47,23 +50,8 @@ def numbers(report: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def page(report: Path) -> Iterator[object]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on this machine; CI has one")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        opened = browser.new_context(offline=True, color_scheme="dark").new_page()
-        opened.complaints = []
-        opened.on("console", lambda message: opened.complaints.append(message.text))
-        opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.on("request", lambda request: opened.complaints.append(request.url))
-        opened.goto(report.as_uri(), timeout=300_000)
-        opened.wait_for_function("document.documentElement.dataset.drawn !== undefined", timeout=300_000)
-        yield opened
-        browser.close()
+    with opened(report, color_scheme="dark") as page:
+        yield page
 
 
 def test_tables_beside_a_store_are_found_and_each_figure_has_its_rows(numbers: dict, report: Path) -> None:
@@ -117,6 +105,27 @@ def test_one_item_is_read_in_two_languages_from_the_side_that_it_is_written_from
     page.evaluate(f"(() => {{ const s = {view}.querySelectorAll('select')[1]; s.value = 1; "
                   "s.dispatchEvent(new Event('change')); })()")  # fmt: skip
     assert page.evaluate(shades) != before
+
+
+def test_the_shown_weights_are_those_of_the_store_layer_by_layer_and_language_by_language(report: Path) -> None:
+    store = bs.open(report.parent / "run.acts")
+    answers, exact = store.answers.set_index(["item", "language"]), 0
+    for view in attention_views(store):
+        assert view.layers == (1, 4)
+        for k, layer in enumerate(view.layers):
+            for text in view.texts:
+                block = store.select(f"attn.pattern@{layer}", languages=[text.language], items=[view.item])
+                stored = block.numpy()[0, 0]  # (head, key)
+                np.testing.assert_allclose(text.weights[k].sum(axis=-1), 1, atol=1e-4)  # no weight is lost
+                n_tokens = int(answers.loc[(view.item, text.language), "n_tokens"])
+                np.testing.assert_allclose(text.weights[k][:, 0], stored[:, 0], atol=1e-6)
+                if len(text.pieces) == n_tokens:  # no letter is cut into several tokens
+                    np.testing.assert_allclose(text.weights[k], stored[:, :n_tokens], atol=1e-6)
+                    exact += 1
+                assert "".join(text.pieces) == next(
+                    p.text for p in store.prompts.of(text.language) if p.item == view.item
+                )
+    assert exact >= 4  # two groups in English alone, at two layers
 
 
 def test_clicking_a_head_shows_its_language_pairs(page: object) -> None:

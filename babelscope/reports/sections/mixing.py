@@ -50,25 +50,12 @@ def _pull(source: Source) -> list[Figure]:
     rows = table[(table["gold"] == "all") & table["pull"].notna()]
     if rows.empty:
         return []
-    rows = rows.assign(null=0.0, what=_setting(rows))
     caption = (
         "How much oftener a foreign option is chosen than the same option was chosen when nothing was foreign, with "
         f"its 95 % interval, n = {spread(rows['n'], 'd')}; below zero foreign options repel."
     )
-    shown = rows[["what", "group", "n", "n_paired", "chosen", "null_uniform", "null_base", "null", "pull", "pull_low",
-                  "pull_high", "q", "verdict"]]  # fmt: skip
-    chart = forest(
-        shown, "what", "pull", band=("pull_low", "pull_high"), column="group", title="pull of foreign options"
-    )
-    answer = summaries(
-        without_means(rows, "language", *SETTING),
-        "group",
-        "pull",
-        band=("pull_low", "pull_high"),
-        each="setting",
-        where="what",
-    )
-    return [Figure("pull", "corrected", "Pull of foreign options", caption, chart, rows, answer)]
+    return [_of_settings("pull", "Pull of foreign options", rows, caption, "n_paired", "chosen", "null_uniform",
+                         "null_base")]  # fmt: skip
 
 
 def _mitigations(source: Source) -> list[Figure]:
@@ -78,22 +65,20 @@ def _mitigations(source: Source) -> list[Figure]:
     rows = table[table["change"].notna()]
     if rows.empty:
         return []
-    rows = rows.assign(null=0.0, what=_setting(rows))
     caption = (
         f"Accuracy with a mitigation less that without, paired by item, 95 % interval, n = {spread(rows['n'], 'd')}."
     )
-    shown = rows[["what", "group", "n", "accuracy", "without", "null", "change", "change_low", "change_high", "q",
-                  "verdict"]]  # fmt: skip
-    chart = forest(shown, "what", "change", band=("change_low", "change_high"), column="group")
-    answer = summaries(
-        without_means(rows, "language", *SETTING),
-        "group",
-        "change",
-        band=("change_low", "change_high"),
-        each="setting",
-        where="what",
-    )
-    return [Figure("mitigations", "corrected", "What mitigations change", caption, chart, rows, answer)]
+    return [_of_settings("change", "What mitigations change", rows, caption, "accuracy", "without")]
+
+
+def _of_settings(value: str, title: str, rows: pd.DataFrame, caption: str, *beside: str) -> Figure:
+    """A difference that is zero without an effect, setting by setting; `beside` stand in the tooltips."""
+    rows, band = rows.assign(null=0.0, what=_setting(rows)), (f"{value}_low", f"{value}_high")
+    shown = rows[["what", "group", "n", *beside, "null", value, *band, "q", "verdict"]]
+    chart = forest(shown, "what", value, band=band, column="group")
+    single = without_means(rows, "language", *SETTING)
+    answer = summaries(single, "group", value, band=band, each="setting", where="what")
+    return Figure(value, "corrected", title, caption, chart, rows, answer)
 
 
 def _matrix(source: Source) -> list[Figure]:
